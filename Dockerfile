@@ -1,0 +1,53 @@
+# hfvla for one machine with NVIDIA GPUs: A100 (sm_80), A40 (sm_86) and newer.
+#
+#   docker build -t hfvla .
+#   docker run --gpus all --shm-size 8g -v "$PWD/outputs:/home/hfvla/outputs" -v hfvla-hub:/hub hfvla \
+#     launch recipes/ember_vlm/tiny.yaml output_dir=outputs/demo
+#   docker run --gpus all hfvla doctor
+#
+# torch's wheels carry the CUDA 13 libraries, so the "base" image is enough and the driver must be 580 or newer. DeepSpeed's own
+# compiled optimizers (fused Adam, CPU offload) need nvcc: build with --build-arg CUDA_IMAGE=nvidia/cuda:13.0.1-devel-ubuntu24.04.
+# To fix the base image to the bit, append the digest that `docker buildx imagetools inspect` prints: TAG@sha256:...
+ARG CUDA_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
+
+FROM ${CUDA_IMAGE} AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+ENV DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 DS_BUILD_OPS=0
+# Ubuntu deletes superseded package versions, so a pinned one would break the build within weeks.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-dev python3-venv g++ \
+    && rm -rf /var/lib/apt/lists/*
+RUN python3 -m venv /opt/hfvla
+ENV PATH=/opt/hfvla/bin:$PATH
+WORKDIR /src
+COPY docker/constraints.txt docker/constraints.txt
+# The big packages first: this layer stays in the cache while the library's own code changes.
+RUN pip install -c docker/constraints.txt torch torchvision transformers datasets accelerate peft timm evaluate
+COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY src src
+RUN pip install -c docker/constraints.txt ".[deepspeed,video]"
+
+FROM ${CUDA_IMAGE}
+ENV DEBIAN_FRONTEND=noninteractive
+# g++ and Python's headers: Triton and DeepSpeed compile small launchers when they are first used.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-dev g++ ffmpeg \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1001 hfvla \
+    && install -d -o hfvla /hub /home/hfvla/outputs
+COPY --from=build /opt/hfvla /opt/hfvla
+COPY docker/entrypoint.sh /usr/local/bin/hfvla-entrypoint
+ENV PATH=/opt/hfvla/bin:$PATH \
+    HF_HOME=/hub \
+    PYTHONUNBUFFERED=1 \
+    TORCH_CUDA_ARCH_LIST="8.0;8.6" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
+USER 1001
+WORKDIR /home/hfvla
+COPY --chown=hfvla recipes recipes
+VOLUME ["/hub"]
+ENTRYPOINT ["hfvla-entrypoint"]
+CMD ["--help"]

@@ -1,0 +1,95 @@
+# Everything a contributor runs. On a fresh machine `make demo` and `make test` first create .venv and install into it.
+#
+#   make test PYTHON=python3.12            another interpreter for the new environment
+#   make test VENV=/path/to/venv           another environment (created and installed into when needed)
+#   make test VENV=/path/to/venv NO_INSTALL=1   an environment that is used as it is
+#   make test ARGS="-k handover"           more arguments for the command behind a target
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev
+NO_INSTALL ?=
+JOBS ?= 2
+ARGS ?=
+DATA ?=
+OUTPUT ?= outputs
+
+comma := ,
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.hfvla-$(subst $(comma),-,$(EXTRAS)).stamp
+XDIST = $$($(PY) -c "import xdist" 2>/dev/null && echo "-n $(JOBS) --dist loadfile" || true)
+PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest
+
+ifdef NO_INSTALL
+READY :=
+export PYTHONPATH := $(CURDIR)/src$(if $(PYTHONPATH),:$(PYTHONPATH))
+else
+READY := $(STAMP)
+endif
+
+.PHONY: help venv demo test test-slow test-gpu lint format docs bench crossval doctor system-libs clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "hfvla needs Python 3.11 or newer, and " + sys.executable + " is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --upgrade pip
+	$(PY) -m pip install -e ".[$(EXTRAS)]"
+	@touch $@
+
+venv: $(READY) ## create the environment and install hfvla into it
+
+demo: $(READY) ## train the tiny recipe on generated tasks; prints the table, writes outputs/demo/report.html
+	$(PY) -m hfvla.cli train recipes/ember_vlm/tiny.yaml --overwrite output_dir=$(OUTPUT)/demo $(ARGS)
+	@echo
+	@echo "Report: $(abspath $(OUTPUT)/demo/report.html)"
+
+test: $(READY) ## unit tests, under five minutes on two cores
+	$(PYTEST) -m "not slow and not gpu" $(XDIST) $(ARGS)
+
+test-slow: $(READY) ## tests that train whole recipes
+	$(PYTEST) -m "slow and not gpu" $(ARGS) || test $$? -eq 5
+
+test-gpu: $(READY) ## tests that need a CUDA device
+	$(PY) -m pytest -m gpu $(ARGS) || test $$? -eq 5
+
+lint: $(READY) ## ruff check, ruff format --check, mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY) ## let ruff repair and format
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+docs: $(READY) ## build the documentation into site/, strictly
+	$(PY) -m mkdocs build --strict
+
+bench: $(READY) ## every benchmark: one table and one ratio each, JSON into benchmarks/results/
+	@found=; for file in benchmarks/bench_*.py; do \
+	  [ -e "$$file" ] || continue; found=1; echo "== $$file"; $(PY) "$$file" $(ARGS); \
+	done; [ -n "$$found" ] || { echo "benchmarks/ holds no bench_*.py" >&2; exit 1; }
+
+crossval: $(READY) ## grouped 5-fold on real robot-selection files: make crossval DATA=dir
+	@test -n "$(DATA)" || { echo "Say where the files are: make crossval DATA=path/to/robot_selection" >&2; exit 2; }
+	$(PY) benchmarks/crossval.py --data "$(DATA)" --output $(OUTPUT)/crossval $(ARGS)
+
+doctor: $(READY) ## what hfvla finds on this machine
+	$(PY) -m hfvla.cli doctor
+
+system-libs: ## FFmpeg and software rendering, through apt
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update && apt-get install -y --no-install-recommends ffmpeg libosmesa6; \
+	else \
+	  echo "Needs root and apt. Ask for the packages: ffmpeg libosmesa6 (names on Debian and Ubuntu)." >&2; exit 1; \
+	fi
+
+clean: ## remove build output and tool caches; keeps .venv and outputs/
+	rm -rf build dist site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find src tests recipes -name __pycache__ -type d -prune -exec rm -rf {} +

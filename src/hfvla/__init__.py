@@ -1,0 +1,65 @@
+"""hfvla: vision-language(-action) model families and staged-training recipes for the HuggingFace Trainer.
+
+`import hfvla` makes `AutoConfig`, `AutoModel` and `AutoProcessor` know the families. It imports neither torch nor
+transformers itself: the classes are registered at the moment transformers' Auto modules are imported, before or after.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import wrapt
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "CheckpointError": "hfvla.errors",
+    "DataError": "hfvla.errors",
+    "HfvlaError": "hfvla.errors",
+    "RecipeError": "hfvla.errors",
+    "FamilySpec": "hfvla.family",
+    "ParameterGroup": "hfvla.family",
+    "available_families": "hfvla.registry",
+    "get_family": "hfvla.registry",
+    "load_checkpoint": "hfvla.registry",
+    "Recipe": "hfvla.recipe",
+    "Stage": "hfvla.recipe",
+    "load_recipe": "hfvla.recipe",
+    "StagedTrainer": "hfvla.training.trainer",
+    "run_recipe": "hfvla.training.run",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a family's config, model or processor class, when it is first used."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    from hfvla.registry import available_families
+
+    for spec in available_families().values():
+        for path in (spec.config, spec.model, spec.processor):
+            if path.endswith(f":{name}"):
+                return getattr(importlib.import_module(path.partition(":")[0]), name)
+    raise AttributeError(f"module 'hfvla' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)
+
+
+def _register_when_imported(module: str, kind: str) -> None:
+    def hook(_: Any) -> None:
+        from hfvla.registry import import_classes
+
+        import_classes(kind)
+
+    wrapt.register_post_import_hook(hook, module)
+
+
+_register_when_imported("transformers.models.auto.configuration_auto", "config")
+_register_when_imported("transformers.models.auto.modeling_auto", "model")
+_register_when_imported("transformers.models.auto.processing_auto", "processor")

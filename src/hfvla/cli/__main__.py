@@ -1,0 +1,5 @@
+"""`python -m hfvla.cli`."""
+
+from hfvla.cli.commands import main
+
+main()

@@ -1,0 +1,266 @@
+"""The commands of `hfvla`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hfvla import __version__
+from hfvla.cli.output import INTERRUPTED, run_command, to_json
+from hfvla.errors import DataError, HfvlaError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hfvla",
+    help="Staged training of vision-language(-action) models on the Hugging Face Trainer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Recipe values to change, e.g. stages.select.args.learning_rate=1e-4."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
+Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="Checkpoint folder, or a hub id.")]
+Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cpu or cuda:0; default: a GPU if there is one.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hfvla {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    output: Annotated[str | None, typer.Option(metavar="DIR", help="Run folder; default: the recipe's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in that folder.")] = False,
+    start_at: Annotated[str | None, typer.Option(metavar="STAGE", help="First stage to run; needs --from.")] = None,
+    from_checkpoint: Annotated[
+        str | None, typer.Option("--from", metavar="DIR", help="Checkpoint that stands for the stage before.")
+    ] = None,
+    stop_after: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run all stages of a recipe, then score the result."""
+
+    def work() -> Any:
+        from hfvla.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides or ())
+        from hfvla.training.run import run_recipe
+
+        return run_recipe(
+            loaded,
+            output_dir=output,
+            overwrite=overwrite,
+            start_at=start_at,
+            from_checkpoint=from_checkpoint,
+            stop_after=stop_after,
+        )
+
+    def show(summary: Any) -> None:
+        from hfvla.cli.tables import show_training
+
+        show_training(summary)
+
+    run_command(work, show, as_json)
+
+
+@app.command()
+def plan(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Print what a recipe would train: parts, stages, steps, bytes. Trains nothing."""
+
+    def work() -> Any:
+        from hfvla.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides or ())
+        from hfvla.training.estimate import plan_recipe
+
+        return plan_recipe(loaded)
+
+    def show(result: Any) -> None:
+        from hfvla.cli.tables import show_plan
+
+        show_plan(result)
+
+    run_command(work, show, as_json)
+
+
+def _evaluation_sets(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return sets by name from --data; a source used twice gets a number."""
+    from hfvla.recipe import parse_data_argument
+
+    sets: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        source, options = parse_data_argument(argument)
+        name, count = source, 1
+        while name in sets:
+            count += 1
+            name = f"{source}_{count}"
+        sets[name] = options
+    return sets
+
+
+@app.command("eval")
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="SOURCE", help="SOURCE, SOURCE=FILE or SOURCE:key=value,key=value; repeat for more sets."
+        ),
+    ],
+    output: Annotated[str, typer.Option(metavar="DIR", help="Folder for metrics.json and report.html.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
+    max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of bootstraps and generated data.")] = 0,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a checkpoint on data sets, beside its baselines."""
+
+    def work() -> Any:
+        sets = _evaluation_sets(data)
+        from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
+
+        results = evaluate_checkpoint(
+            checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate
+        )
+        if not as_json:
+            return results
+        return {"output_dir": output, "results": {name: metrics_json(result) for name, result in results.items()}}
+
+    def show(results: Any) -> None:
+        from hfvla.cli.tables import console
+        from hfvla.evaluation.run import results_table
+
+        console().print(results_table(results), markup=True)
+        console().print(f"Report: {Path(output) / 'report.html'}", soft_wrap=True)
+
+    run_command(work, show, as_json)
+
+
+@app.command()
+def predict(
+    checkpoint: Checkpoint,
+    task: Annotated[str, typer.Option(help="What is to be done, in words.")],
+    image: Annotated[str | None, typer.Option(metavar="FILE", help="Picture of the scene.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Choices to list.")] = 3,
+    no_reasoning: Annotated[bool, typer.Option("--no-reasoning", help="Do not write the reasoning (faster).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a checkpoint's answer to one task."""
+
+    def work() -> Any:
+        if image is not None and not Path(image).is_file():
+            raise DataError("no such picture", where="--image", got=image, fix="Check the path.")
+        from hfvla.registry import load_checkpoint
+
+        spec, model, processor = load_checkpoint(checkpoint)
+        request = {"image": image, "task": task, "top_k": top_k, "reasoning": not no_reasoning}
+        return spec.load("predict")(model, processor, request)
+
+    def show(answer: Any) -> None:
+        from hfvla.cli.tables import show_values
+
+        show_values("", answer)
+
+    run_command(work, show, as_json)
+
+
+@app.command()
+def schema(
+    family: Annotated[str | None, typer.Option(help="Only recipes of this family.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write to a file.")] = None,
+) -> None:
+    """Print the JSON schema of recipes, for completion in an editor."""
+
+    def work() -> Any:
+        from hfvla.recipe import recipe_json_schema
+
+        text = to_json(recipe_json_schema(family))
+        if output is None:
+            return text
+        try:
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+            Path(output).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise HfvlaError(f"cannot write the schema: {error}", where=output) from error
+        return f"Schema: {output}"
+
+    run_command(work, typer.echo, as_json=False)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Print what hfvla finds on this machine, and how to fix what is missing."""
+    checks: list[Any] = []
+
+    def work() -> Any:
+        from hfvla.cli.doctor import diagnose
+
+        checks.extend(diagnose())
+        return {"checks": checks, "failed": _failed(checks)} if as_json else checks
+
+    def show(found: Any) -> None:
+        from hfvla.cli.tables import checks_table
+
+        checks_table(found)
+
+    run_command(work, show, as_json)
+    if _failed(checks):
+        raise typer.Exit(1)
+
+
+def _failed(checks: Sequence[Any]) -> int:
+    return sum(check.status == "fail" for check in checks)
+
+
+@app.command()
+def families(as_json: AsJson = False) -> None:
+    """List the model families, and the names their recipes may use."""
+
+    def work() -> Any:
+        from hfvla.cli.families import describe_families
+
+        return describe_families()
+
+    def show(found: Any) -> None:
+        from hfvla.cli.tables import show_families
+
+        show_families(found)
+
+    run_command(work, show, as_json)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        argv: words after the program's name; default: those of this process.
+    """
+    try:
+        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="hfvla")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

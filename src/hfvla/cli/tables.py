@@ -1,0 +1,169 @@
+"""Results as tables for people. Text is never read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["checks_table", "number", "show_families", "show_plan", "show_training", "show_values", "table"]
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def console() -> Console:
+    """Return a console on today's stdout; wide enough for tables when stdout is not a terminal."""
+    found = Console(markup=False, highlight=False)
+    return found if found.is_terminal else Console(markup=False, highlight=False, width=160)
+
+
+def number(value: Any) -> str:
+    """Return a cell's text: thousands separated, four significant digits after the point, lists joined."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={number(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(number(part) for part in value)
+    return str(value)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Return a table; numbers stand right."""
+    rows = [list(row) for row in rows]
+    result = Table(title=Text(title), title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
+        result.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(number(cell)) for cell in row))
+    return result
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(part, Mapping) for part in value.values())
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def value_tables(title: str, values: Mapping[str, Any]) -> Iterable[Table]:
+    """Yield tables of nested mappings: one of plain values, one a list of mappings, one a level of nesting."""
+    plain = {k: v for k, v in values.items() if not isinstance(v, Mapping) and not _is_table(v)}
+    if plain:
+        yield table(title, ["", "value"], plain.items())
+    flat = {k: v for k, v in values.items() if isinstance(v, Mapping) and v and not _is_nested(v)}
+    if flat:
+        columns = list(dict.fromkeys(key for row in flat.values() for key in row))
+        yield table(title, ["", *columns], ([name, *(row.get(c) for c in columns)] for name, row in flat.items()))
+    for key, value in values.items():
+        heading = f"{title}: {key}" if title else key
+        if _is_table(value):
+            columns = list(dict.fromkeys(column for row in value for column in row))
+            yield table(heading, columns, ([row.get(column) for column in columns] for row in value))
+        elif _is_nested(value):
+            yield from value_tables(heading, value)
+
+
+def show_values(title: str, values: Mapping[str, Any]) -> None:
+    """Print nested mappings as tables."""
+    for part in value_tables(title, values):
+        console().print(part)
+
+
+def show_training(summary: Mapping[str, Any]) -> None:
+    """Print the summary of a training run: stages, scores beside the baselines, and where everything lies."""
+    out = console()
+    columns = ["stage", "seconds", "steps", "epochs", "trainable", "of parameters", "train loss", "best metric"]
+    keys = ["name", "seconds", "steps", "epochs", "trainable_parameters", "parameters", "train_loss", "best_metric"]
+    out.print(table("stages", columns, [[stage.get(key) for key in keys] for stage in summary.get("stages", [])]))
+    if summary.get("evaluation"):
+        from hfvla.evaluation.run import results_table
+        from hfvla.family import EvaluationResult
+
+        results = {
+            name: EvaluationResult(metrics=scores["metrics"], baselines=scores["baselines"])
+            for name, scores in summary["evaluation"].items()
+        }
+        out.print(results_table(results))
+        out.print(f"Report: {summary['output_dir']}/report.html", soft_wrap=True)
+    out.print(f"Checkpoint: {summary['output_dir']}/final", soft_wrap=True)
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """Print a plan: the parts of the model, and for each stage what trains, for how long and on what."""
+    out = console()
+    total = plan["total_parameters"]
+    rows = [[part["part"], part["tensors"], part["parameters"], _share(part["parameters"], total)]
+            for part in plan["parameters"]]  # fmt: skip
+    title = f"{plan['family']}: {plan['recipe']}"
+    out.print(table(title, ["part", "tensors", "parameters", "share"], [*rows, ["total", None, total, "100 %"]]))
+    columns = ["group", "tensors", "parameters", "trainable", "share", "learning_rate", "dtype"]
+    for stage in plan["stages"]:
+        groups = [[_cell(group, column) for column in columns] for group in stage["groups"]]
+        out.print(table(f"stage {stage['name']}", [column.replace("_", " ") for column in columns], groups))
+        out.print(
+            f"  {number(stage['samples'])} samples, {number(stage['steps'])} steps, {number(stage['epochs'])} epochs, "
+            f"batch {number(stage['batch_size'])}; losses {number(stage['losses'])}\n"
+            f"  trains {number(stage['trainable_parameters'])} of {number(total)} parameters "
+            f"({_share(stage['trainable_parameters'], total)}); checkpoint {_bytes(stage['checkpoint_bytes'])}\n",
+            soft_wrap=True,
+        )
+
+
+def _cell(group: Mapping[str, Any], column: str) -> Any:
+    value = group.get(column)
+    return f"{100 * value:.1f} %" if column == "share" and isinstance(value, int | float) else value
+
+
+def _share(part: float, total: float) -> str:
+    return f"{100 * part / total:.1f} %" if total else "-"
+
+
+def _bytes(count: float | None) -> str:
+    if count is None:
+        return "-"
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def show_families(families: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the names that recipes of each family may use."""
+    out = console()
+    for name, family in families.items():
+        out.print(f"{name}: {family['summary']}", style="bold", soft_wrap=True)
+        out.print(
+            table("parameter groups", ["group", "layers", "what"],
+                  [[key, group["layers"], group["description"]] for key, group in family["groups"].items()])
+        )  # fmt: skip
+        out.print(table("losses", ["term", "what"], family["losses"].items()))
+        out.print(
+            table("data sources", ["source", "options", "what"],
+                  [[key, list(source["options"]), source["description"]] for key, source in family["sources"].items()])
+        )  # fmt: skip
+        out.print(f"keep_best: {', '.join(family['keep_best'])}\n", soft_wrap=True)
+
+
+def checks_table(checks: Iterable[Any]) -> None:
+    """Print the doctor's findings, worst last seen in colour, and the fixes below."""
+    result = Table(header_style="bold")
+    for column in ("check", "status", "found", "fix"):
+        result.add_column(column, overflow="fold")
+    for check in checks:
+        result.add_row(
+            Text(check.name), Text(check.status, style=_STYLES[check.status]), Text(check.found), Text(check.fix)
+        )
+    console().print(result)

@@ -1,0 +1,24 @@
+"""Generator of robot-selection tasks with known facts: words from a grammar, robots from an explicit rule, pictures of places.
+
+    from hfvla.data.synthetic.fleet import FleetOptions, build_fleet
+    data = build_fleet(FleetOptions(size=2000), seed=0)
+
+`rule` holds the conventions that decide, `places_*` and `actions` the vocabulary, `holdout` what only the test split may use,
+`scene` the pictures, `texts` the chain of thought, plan, caption and dialogue, `glossary` the meaning of every word.
+"""
+
+from hfvla.data.synthetic.fleet.builder import FleetOptions, build_fleet, generate_task
+from hfvla.data.synthetic.fleet.glossary import capability_text, glossary
+from hfvla.data.synthetic.fleet.rule import decide, explain
+from hfvla.data.synthetic.fleet.scene import render_scene
+
+__all__ = [
+    "FleetOptions",
+    "build_fleet",
+    "capability_text",
+    "decide",
+    "explain",
+    "generate_task",
+    "glossary",
+    "render_scene",
+]

@@ -1,0 +1,110 @@
+"""Writes an evaluation: metrics.json, predictions, plots and the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hfvla.errors import DataError
+from hfvla.evaluation.plots import HTML_KINDS, render
+from hfvla.evaluation.report import write_report
+from hfvla.evaluation.run_record import PARAMETERS, read_run
+from hfvla.family import EvaluationResult, Figure
+
+__all__ = ["metrics_json", "write_evaluation"]
+
+logger = logging.getLogger(__name__)
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not have, by None."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def metrics_json(result: EvaluationResult) -> dict[str, Any]:
+    """Return the content of metrics.json for one set: the scores flat, the rest by name."""
+    own, by_baseline, differences = {}, {}, {}
+    for key, bounds in result.intervals.items():
+        kind, _, rest = key.partition("/")
+        name, _, metric = rest.partition("/")
+        if kind == "baselines":
+            by_baseline.setdefault(name, {})[metric] = list(bounds)
+        elif kind == "difference":
+            differences.setdefault(name, {})[metric] = list(bounds)
+        else:
+            own[key] = list(bounds)
+    return _finite(
+        {
+            **result.metrics,
+            "intervals": own,
+            "baselines": result.baselines,
+            "baseline_intervals": by_baseline,
+            "difference_intervals": differences,
+            "ablations": result.ablations,
+            "census": result.census,
+            "notes": result.notes,
+        }
+    )
+
+
+def _take_parameters(results: Mapping[str, EvaluationResult]) -> tuple[dict[str, EvaluationResult], list[Figure]]:
+    """Take the table of parameters out of the sets, where it would repeat."""
+    tables = [figure for result in results.values() for figure in result.figures if figure.name == PARAMETERS]
+    rest = {
+        name: replace(result, figures=[figure for figure in result.figures if figure.name != PARAMETERS])
+        for name, result in results.items()
+    }
+    return rest, tables[:1]
+
+
+def write_evaluation(
+    results: Mapping[str, EvaluationResult], output_dir: str | Path, run_info: Mapping[str, Any]
+) -> None:
+    """Write metrics.json, predictions*.jsonl, plots/*.png and report.html.
+
+    Training curves and the tables of the stages join the report if `output_dir` is a run folder (has run.json), or
+    if `run_info["run_folder"]` names one.
+
+    Args:
+        results: by set name, at least one.
+        output_dir: folder; created.
+        run_info: facts for the report: "title", "summary", seed, commit, hardware, versions, duration ...;
+            "figures", a list of `Figure`s, joins the training section.
+
+    Raises:
+        DataError: no results.
+    """
+    if not results:
+        raise DataError("there are no evaluation results to write", where=str(output_dir))
+    output_dir = Path(output_dir)
+    (output_dir / "plots").mkdir(parents=True, exist_ok=True)
+    metrics = {name: metrics_json(result) for name, result in results.items()}
+    first = next(iter(metrics.values()))
+    content = first if len(metrics) == 1 else {**first, "sets": metrics}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    (output_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    for name, result in results.items():
+        suffix = f"_{name}" if len(results) > 1 else ""
+        with (output_dir / f"predictions{suffix}.jsonl").open("w", encoding="utf-8") as file:
+            for row in result.rows:
+                file.write(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+    record = read_run(Path(run_info.get("run_folder") or output_dir))
+    results, parameters = _take_parameters(results)
+    training = [*run_info.get("figures", ()), *parameters, *record.figures]
+    named = [(f"{name}_" if len(results) > 1 else "", f) for name, result in results.items() for f in result.figures]
+    for prefix, figure in [*named, *(("", figure) for figure in training)]:
+        if figure.kind not in HTML_KINDS:
+            (output_dir / "plots" / f"{prefix}{figure.name}.png").write_bytes(render(figure))
+    facts = {**record.facts, **{key: value for key, value in run_info.items() if key not in {"figures", "run_folder"}}}
+    title = str(facts.get("title") or facts.get("name") or "Evaluation")
+    write_report(output_dir / "report.html", title, results, facts, training, record.stages)
+    logger.info("wrote %s", output_dir / "report.html")

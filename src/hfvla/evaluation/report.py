@@ -1,0 +1,164 @@
+"""One self-contained HTML file for an evaluation: tables, plots, examples, and how it came about."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hfvla.evaluation import tables
+from hfvla.evaluation.plots import HTML_KINDS, render
+from hfvla.family import EvaluationResult, Figure
+
+__all__ = ["write_report"]
+
+_WIDE_KINDS = {"curves", "progression"}
+_WIDE_BARS = 12  # bars in a plot from which it takes the whole width
+_MAX_TILES = 5
+_CHIPS = ("family", "commit", "seed", "hardware", "device")
+_HIDDEN = {"stages", "summary", "title", "metrics", "baselines"}  # shown elsewhere in the report
+
+
+def write_report(
+    path: str | Path,
+    title: str,
+    results: Mapping[str, EvaluationResult],
+    run_info: Mapping[str, Any] | None = None,
+    figures: Sequence[Figure] = (),
+    stages: Sequence[Mapping[str, Any]] = (),
+) -> Path:
+    """Write the report; it needs no other file and no network.
+
+    Args:
+        path: the HTML file.
+        title: heading.
+        results: evaluation by set name.
+        run_info: facts of the run: seed, commit, hardware, versions, duration ...; long values fold away.
+        figures: plots and tables of the training.
+        stages: entries of run.json for the table of stages: name, seconds, scores.
+
+    Returns:
+        `Path`: the file.
+    """
+    import jinja2
+
+    info = dict(run_info or {})
+    here = resources.files("hfvla.evaluation")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["cell"] = _cell
+    sets = [_set_section(name, result, len(results)) for name, result in results.items()]
+    training = {**_split_figures(figures), "stages": _stage_table(stages)}
+    sections = [(section["anchor"], section["heading"]) for section in sets]
+    sections += [("training", "Training")] if figures or training["stages"] else []
+    facts, documents = _facts(info)
+    html = environment.from_string(here.joinpath("report.html.j2").read_text("utf-8")).render(
+        title=title,
+        summary=info.get("summary", ""),
+        css=here.joinpath("report.css").read_text("utf-8"),
+        chips=[(key, info[key]) for key in _CHIPS if isinstance(info.get(key), str | int | float)],
+        sections=[*sections, ("run", "Run")],
+        sets=sets,
+        training=training,
+        facts=facts,
+        documents=documents,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _set_section(name: str, result: EvaluationResult, count: int) -> dict[str, Any]:
+    return {
+        "anchor": "set-" + re.sub(r"[^a-z0-9]+", "-", name.lower()),
+        "heading": f"Results on {name}" if count > 1 or name else "Results",
+        "tiles": _tiles(result),
+        "headline": tables.headline_table(result),
+        "ablations": tables.ablation_table(result),
+        "details": tables.detail_tables(result.metrics),
+        "notes": result.notes,
+        "census": tables.census_table(result.census),
+        **_split_figures(result.figures),
+    }
+
+
+def _tiles(result: EvaluationResult) -> list[dict[str, str]]:
+    """Show the first headline scores, each beside the best baseline."""
+    tiles = []
+    for metric in tables.headline_metrics(result):
+        others = [scores[metric] for scores in result.baselines.values() if metric in scores]
+        best = (min if tables.lower_is_better(metric) else max)(others) if others else None
+        note = f"best baseline {best:.3f}" if best is not None else ""
+        tiles.append({"name": tables.label(metric), "value": f"{result.metrics[metric]:.3f}", "note": note})
+    return tiles[:_MAX_TILES]
+
+
+def _split_figures(figures: Sequence[Figure]) -> dict[str, list[Any]]:
+    plots = []
+    for figure in figures:
+        if figure.kind not in HTML_KINDS:
+            uri = "data:image/png;base64," + base64.b64encode(render(figure)).decode()
+            plots.append({"figure": figure, "uri": uri, "wide": _is_wide(figure)})
+    return {
+        "plots": plots,
+        "tables": [figure for figure in figures if figure.kind == "table"],
+        "examples": [figure for figure in figures if figure.kind == "text_examples"],
+    }
+
+
+def _is_wide(figure: Figure) -> bool:
+    if figure.kind == "bars":
+        return len(figure.data["groups"]) * len(figure.data["series"]) >= _WIDE_BARS
+    return figure.kind in _WIDE_KINDS
+
+
+def _stage_table(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    entries = []
+    for stage in stages:
+        scores = {key: value for key, value in (stage.get("scores") or {}).items() if "loss_" not in key}
+        entries.append({key: v for key, v in {**stage, **scores}.items() if isinstance(v, str | int | float)})
+    columns = list(dict.fromkeys(key for entry in entries for key in entry))
+    if not columns:
+        return None
+    rows = [[entry.get(column, "") for column in columns] for entry in entries]
+    return {"columns": [tables.label(column.split("/")[-1].removeprefix("eval_")) for column in columns], "rows": rows}
+
+
+def _line(value: Any) -> str | None:
+    """Write a list of plain values, or a mapping to such, in one line; None for anything else."""
+    if isinstance(value, list | tuple) and all(isinstance(v, str | int | float) for v in value):
+        return " ".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):
+        lines = {key: str(v) if isinstance(v, str | int | float | None) else _line(v) for key, v in value.items()}
+        if all(isinstance(line, str) and not isinstance(value[key], Mapping) for key, line in lines.items()):
+            return ", ".join(f"{key}: {line}" for key, line in lines.items())
+    return None
+
+
+def _facts(info: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Split the run's facts into short lines and long documents (the resolved recipe)."""
+    facts, documents = [], []
+    for key, value in info.items():
+        if key in _HIDDEN or value is None or value == "":
+            continue
+        name = key.replace("_", " ").capitalize()
+        line = _line(value)
+        if line is not None:
+            facts.append((name, line))
+        elif isinstance(value, Mapping | list | tuple):
+            documents.append((name, json.dumps(value, indent=2, ensure_ascii=False, default=str)))
+        elif isinstance(value, float):
+            facts.append((name, f"{value:.1f}"))
+        else:
+            facts.append((name, str(value)))
+    return facts, documents

@@ -1,0 +1,167 @@
+"""Evaluates a model or a checkpoint and writes what was found: metrics, predictions, plots and the report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfvla.errors import DataError
+from hfvla.evaluation import tables
+from hfvla.evaluation.output import metrics_json, write_evaluation
+from hfvla.evaluation.run_record import parameter_figure
+from hfvla.evaluation.training_rows import load_training_rows
+from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, resolve
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "evaluate_checkpoint",
+    "evaluate_model",
+    "load_training_rows",
+    "metrics_json",
+    "results_table",
+    "write_evaluation",
+]
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("torch", "transformers", "datasets", "timm", "scikit-learn")
+
+
+def evaluate_model(
+    model: Any, processor: Any, spec: FamilySpec, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
+    """Evaluate with the family's own evaluator.
+
+    Args:
+        model: the family's model.
+        processor: its processor.
+        spec: the family.
+        rows: `datasets.Dataset` of the family's rows.
+        context: seed, batch size, training rows for baselines ...
+    """
+    started = time.perf_counter()
+    result = spec.load("evaluate")(model, processor, rows, context)
+    result.figures.append(parameter_figure(model, spec.parameter_table))
+    logger.info("evaluated %d rows in %.1f s", len(rows), time.perf_counter() - started)
+    return result
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    data: Mapping[str, Mapping[str, Any]],
+    output_dir: str | Path,
+    *,
+    seed: int = 0,
+    device: str | None = None,
+    batch_size: int = 32,
+    max_generate: int = 64,
+    bootstrap_samples: int = 1000,
+) -> dict[str, EvaluationResult]:
+    """Evaluate a saved checkpoint and write the results.
+
+    Args:
+        checkpoint: folder that `from_pretrained` loads, or hub id.
+        data: sets by name: {"source": name of a source, **its options}; without "source" the set's name is it.
+        output_dir: for metrics.json, predictions, plots and report.html.
+        seed: of generated data, shuffles and bootstraps.
+        device: torch device; default: a GPU if there is one.
+        batch_size: rows a forward pass.
+        max_generate: rows of each set for which text is generated.
+        bootstrap_samples: resamples behind each interval.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+        DataError: a set cannot be built, or there is none.
+        RecipeError: unknown source or options.
+    """
+    import torch
+
+    from hfvla.recipe import build_options
+    from hfvla.registry import load_checkpoint
+
+    if not data:
+        raise DataError("no evaluation set is named", fix="Pass at least one source.")
+    started = time.perf_counter()
+    spec, model, processor = load_checkpoint(checkpoint)
+    built = {}
+    for name, entry in data.items():
+        options = {key: value for key, value in entry.items() if key != "source"}
+        source = entry.get("source", name)
+        built[name] = resolve(spec.source(source).build)(build_options(spec, source, options, where=name), seed=seed)
+    train_rows, notes = load_training_rows(checkpoint, spec)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    context = EvaluationContext(train_rows, seed, batch_size, bootstrap_samples, max_generate, device)
+    results = {}
+    for name, source_data in built.items():
+        results[name] = evaluate_model(model, processor, spec, source_data.dataset, context)
+        results[name].census = source_data.census
+        results[name].notes += notes
+    run_folder = Path(checkpoint).parent if (Path(checkpoint).parent / "run.json").is_file() else None
+    info = {
+        "title": f"Evaluation of {Path(checkpoint).name}",
+        "summary": f"{spec.name}: {spec.summary}",
+        **_machine(device),
+        "checkpoint": str(checkpoint),
+        "data": {name: json.dumps(dict(entry), default=str) for name, entry in data.items()},
+        "seed": seed,
+        "evaluation_seconds": time.perf_counter() - started,
+        "run_folder": run_folder,
+    }
+    write_evaluation(results, output_dir, info)
+    return results
+
+
+def _machine(device: str) -> dict[str, Any]:
+    """Return device, hardware, versions and the commit of the working folder, if it is one."""
+    import torch
+
+    hardware = f"{os.cpu_count()} x {platform.machine()} CPU"
+    if device.startswith("cuda"):
+        hardware = f"{torch.cuda.get_device_name(device)}, {hardware}"
+    versions = {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    return {"device": device, "hardware": hardware, **_commit(), "versions": versions}
+
+
+def _commit() -> dict[str, str]:
+    """Return the commit that this package's own folder is checked out at; empty for an installed package."""
+    git = shutil.which("git")
+    if git is None:
+        return {}
+    command = [git, "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {"commit": found.stdout.strip()} if found.returncode == 0 else {}
+
+
+def results_table(results: Mapping[str, EvaluationResult]) -> Table:
+    """Return the headline scores of every set as a table for the terminal; the best of a column is bold."""
+    from rich.table import Table
+
+    metrics = list(dict.fromkeys(name for result in results.values() for name in tables.headline_metrics(result)))
+    table = Table(title="Evaluation")
+    for heading in ("set", "system", "n"):
+        table.add_column(heading, justify="right" if heading == "n" else "left")
+    for metric in metrics:
+        table.add_column(tables.label(metric), justify="right")
+    for name, result in results.items():
+        systems = {"this model": result.metrics, **result.baselines}
+        for system, scores in systems.items():
+            cells = []
+            for metric in metrics:
+                best = tables.is_best(scores.get(metric), [other.get(metric) for other in systems.values()], metric)
+                text = tables.number(scores.get(metric))
+                cells.append(f"[bold]{text}[/bold]" if best else text)
+            shown = "this model" if system == "this model" else tables.label(system)
+            table.add_row(name, shown, tables.number(result.metrics.get("n"), "n"), *cells)
+        table.add_section()
+    return table

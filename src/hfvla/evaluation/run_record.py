@@ -1,0 +1,171 @@
+"""What a run folder tells about training: facts, curves, scores by stage, trainable and hand-over tables."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from hfvla.family import Figure
+
+__all__ = ["PARAMETERS", "RunRecord", "parameter_figure", "read_run"]
+
+logger = logging.getLogger(__name__)
+
+PARAMETERS = "parameters"
+"""Name of the figure that `parameter_figure` returns; it describes the model and not a set."""
+
+_PROGRESSION = ("top1_in_set", "exact_match", "jaccard", "macro_f1", "accuracy")
+_MAX_CURVE_POINTS = 400
+_MAX_LISTED = 6
+
+
+@dataclass
+class RunRecord:
+    """A run folder, read for a report.
+
+    Attributes:
+        facts: run.json without its stages: recipe, versions, seed, commit ...
+        stages: the stages' entries of run.json.
+        figures: training curves, score progression, and a table for each trainable.json and handover.json.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read run.json and, for each stage, <stage>/{log_history,trainable,handover}.json; what is absent is left out.
+
+    Args:
+        folder: a run's output folder; any other folder gives an empty record.
+    """
+    run = _read_json(Path(folder) / "run.json")
+    if not isinstance(run, dict):
+        return RunRecord()
+    stages = run.get("stages") or []
+    if isinstance(stages, dict):
+        stages = [{"name": name, **(stage or {})} for name, stage in stages.items()]
+    record = RunRecord({key: value for key, value in run.items() if key != "stages"}, stages)
+    for stage in stages:
+        name = stage.get("name", "")
+        history = _read_json(Path(folder) / name / "log_history.json")
+        if isinstance(history, dict):
+            history = history.get("log_history", [])
+        stage["log_history"] = history or []
+        curves = _curves(name, stage["log_history"])
+        record.figures += [curves] if curves else []
+    progression = _progression(stages)
+    record.figures += [progression] if progression else []
+    for kind, title in (("trainable", "Trainable parameters"), ("handover", "Hand-over")):
+        for stage in stages:
+            table = _table(_read_json(Path(folder) / stage.get("name", "") / f"{kind}.json"))
+            if table:
+                name = stage["name"]
+                record.figures.append(Figure(f"{kind}_{name}", "table", f"{title}: stage {name}", table))
+    return record
+
+
+def _curves(stage: str, history: list[dict[str, Any]]) -> Figure | None:
+    """One panel a logged loss, training and evaluation in one panel, and the learning rate."""
+    panels: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for entry in history:
+        for key, value in entry.items():
+            short = key.split("/")[-1].removeprefix("train_").removeprefix("eval_")
+            if not isinstance(value, int | float) or not short.startswith(("loss", "learning_rate")):
+                continue
+            if key.startswith("train_"):  # the Trainer's summary of the whole run
+                continue
+            line = "eval" if "eval_" in key else "train"
+            if short.startswith("learning_rate_"):  # one line a parameter group in the panel of the rate
+                short, line = "learning_rate", short.removeprefix("learning_rate_")
+            found = panels.setdefault(short, {}).setdefault(line, {"x": [], "y": []})
+            found["x"].append(entry.get("step", len(found["x"])))
+            found["y"].append(float(value))
+    if not panels:
+        return None
+    for lines in panels.values():
+        for line in lines.values():
+            stride = -(-len(line["x"]) // _MAX_CURVE_POINTS)
+            line["x"], line["y"] = line["x"][::stride], line["y"][::stride]
+    order = sorted(panels, key=lambda name: (name == "learning_rate", name != "loss", name))
+    data = {"panels": [{"title": n.replace("_", " "), "xlabel": "step", "series": panels[n]} for n in order]}
+    caption = "Every logged loss term, unweighted unless it is the total."
+    return Figure(f"curves_{stage}", "curves", f"Training curves: stage {stage}", data, caption)
+
+
+def _scores(stage: Mapping[str, Any]) -> dict[str, float]:
+    """Scores of a stage: its run.json entry, else the last evaluation in its history."""
+    found: dict[str, Any] = {}
+    for entry in stage.get("log_history", []):
+        found |= {key: value for key, value in entry.items() if "eval_" in key}
+    found |= stage.get("scores") or stage.get("metrics") or {}
+    return {
+        key.split("/")[-1].removeprefix("eval_"): float(value)
+        for key, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _progression(stages: list[dict[str, Any]]) -> Figure | None:
+    scores = [_scores(stage) for stage in stages]
+    names = [name for name in _PROGRESSION if any(name in found for found in scores)]
+    if not names or len(stages) < 2:
+        return None
+    series = {name.replace("_", " "): [found.get(name) for found in scores] for name in names}
+    data = {"stages": [stage.get("name", "") for stage in stages], "series": series}
+    caption = "Scores on the validation rows after each stage, before calibration."
+    return Figure("progression", "progression", "Scores from stage to stage", data, caption)
+
+
+def _cell(value: Any) -> Any:
+    """Shorten what is no plain value: a list to its length and first entries."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple) and len(value) > _MAX_LISTED:
+        return f"{len(value)}: {', '.join(map(str, value[:_MAX_LISTED]))} ..."
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else ("" if value is None else value)
+
+
+def _table(content: Any) -> dict[str, Any] | None:
+    """Turn a list of dicts, {"modules": such a list}, or any other dict (a row a key) into columns and rows."""
+    if isinstance(content, dict) and isinstance(content.get("modules"), list):
+        content = content["modules"]
+    if isinstance(content, dict):
+        content = [{"": key, "entries": value} for key, value in content.items()]
+    if not isinstance(content, list) or not content or not all(isinstance(entry, dict) for entry in content):
+        return None
+    columns = list(dict.fromkeys(key for entry in content for key in entry))
+    rows = [[_cell(entry.get(column)) for column in columns] for entry in content]
+    return {"columns": [column.replace("_", " ") for column in columns], "rows": rows}
+
+
+def parameter_figure(model: Any, parts: Mapping[str, tuple[str, ...]]) -> Figure:
+    """Count parameters by part.
+
+    Args:
+        model: a torch module.
+        parts: parameter-name patterns by part; a parameter counts for the first part that matches.
+    """
+    counts = dict.fromkeys([*parts, "other"], 0)
+    for name, parameter in model.named_parameters():
+        part = next((p for p, patterns in parts.items() if any(fnmatch(name, one) for one in patterns)), "other")
+        counts[part] += parameter.numel()
+    total = sum(counts.values())
+    rows = [
+        [part, count, f"{count / max(total, 1):.1%}"] for part, count in counts.items() if count or part != "other"
+    ]
+    data: dict[str, Any] = {"columns": ["part", "parameters", "share"], "rows": [*rows, ["total", total, "100.0%"]]}
+    caption = "Shared tensors count once."
+    return Figure(PARAMETERS, "table", "Parameters", data, caption)

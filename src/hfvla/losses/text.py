@@ -1,0 +1,40 @@
+"""Losses on generated text."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["IGNORE_INDEX", "sequence_cross_entropy"]
+
+IGNORE_INDEX = -100
+"""Label of a token that is not predicted (prompt, padding), as everywhere in transformers."""
+
+
+def sequence_cross_entropy(token_logits: Tensor, token_labels: Tensor, sample_index: Tensor, num_samples: int) -> Tensor:
+    """Cross-entropy averaged within each sample, then over samples.
+
+    A mean of means, so that eight micro-batches of one give the gradient of one batch of eight whatever the lengths.
+
+    Shapes: N predicted tokens of the whole batch, V vocabulary.
+
+    Args:
+        token_logits (`Tensor`): [N, V].
+        token_labels (`Tensor`): [N] long.
+        sample_index (`Tensor`): [N] long, the sample each token belongs to.
+        num_samples (`int`): S; samples without a token do not count.
+
+    Returns:
+        `Tensor`: [] scalar, nats a token.
+
+    Raises:
+        ValueError: no token is predicted.
+    """
+    if token_labels.numel() == 0:
+        raise ValueError("sequence_cross_entropy: no token is predicted in this batch")
+    losses = F.cross_entropy(token_logits.float(), token_labels, reduction="none")  # [N]
+    sums = torch.zeros(num_samples, dtype=losses.dtype, device=losses.device).index_add_(0, sample_index, losses)
+    counts = torch.bincount(sample_index, minlength=num_samples)  # [S]
+    present = counts > 0
+    return (sums[present] / counts[present]).mean()

@@ -1,0 +1,1 @@
+"""The `calibration` metric: `evaluate.load` reads this folder."""

@@ -1,0 +1,1 @@
+"""The `plan` metric: `evaluate.load` reads this folder."""

@@ -1,0 +1,1 @@
+"""The `reasoning` metric: `evaluate.load` reads this folder."""

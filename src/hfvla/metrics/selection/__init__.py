@@ -1,0 +1,1 @@
+"""The `selection` metric: `evaluate.load` reads this folder."""

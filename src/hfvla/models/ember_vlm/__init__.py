@@ -1,0 +1,69 @@
+"""EmberVLM: a tiny vision-language model that picks robots from a fleet. Read `README.md` beside this file."""
+
+from __future__ import annotations
+
+from hfvla.family import FamilySpec, ParameterGroup, Source
+
+_HERE = "hfvla.models.ember_vlm"
+
+FAMILY = FamilySpec(
+    name="ember_vlm",
+    summary="tiny vision-language model that picks robots from a fleet for a task and a scene",
+    config=f"{_HERE}.configuration_ember_vlm:EmberVLMConfig",
+    model=f"{_HERE}.modeling_ember_vlm:EmberVLMForRobotSelection",
+    processor=f"{_HERE}.processing_ember_vlm:EmberVLMProcessor",
+    groups={
+        "vision": ParameterGroup(("vision.*",), description="timm vision tower"),
+        "projector": ParameterGroup(("projector.*",), description="vision features to language tokens"),
+        "language": ParameterGroup(
+            ("language_model.*",), layers="language_model.transformer.h", description="GPT-2-style language model"
+        ),
+        "embeddings": ParameterGroup(
+            ("language_model.transformer.wte.*", "language_model.transformer.wpe.*"),
+            description="token and position embeddings (tied output layer)",
+        ),
+        "fusion": ParameterGroup(("fusion.*",), description="joins pooled text and image"),
+        "selection_head": ParameterGroup(("selection_head.*",), description="robot classifier"),
+        "temperature": ParameterGroup(("log_temperature",), description="contrastive temperature"),
+    },
+    losses={
+        "itc": "symmetric image-text contrastive loss between scenes and captions",
+        "caption": "cross-entropy of the caption, picture given",
+        "instruct": "cross-entropy of the answers in a dialogue",
+        "selection": "multi-label robot selection (focal or BCE, smoothed)",
+        "reasoning": "cross-entropy of chain of thought, robots and plan",
+        "consistency": "symmetric KL between the head's and the written verdicts",
+    },
+    sources={
+        "fleet": Source(
+            options="hfvla.data.synthetic.fleet:FleetOptions",
+            build="hfvla.data.synthetic.fleet:build_fleet",
+            description="generated fleet tasks with scenes, chains of thought and plans",
+        ),
+        "robot_selection": Source(
+            options="hfvla.data.sources.robot_selection:RobotSelectionOptions",
+            build="hfvla.data.sources.robot_selection:build_robot_selection",
+            description="robot-selection JSON files (single- and multi-robot formats)",
+        ),
+    },
+    initialise=f"{_HERE}.building_ember_vlm:initialise",
+    build_config=f"{_HERE}.building_ember_vlm:build_config",
+    collator=f"{_HERE}.data_ember_vlm:EmberVLMCollator",
+    compute_metrics=f"{_HERE}.building_ember_vlm:compute_metrics",
+    metric_names=("top1_in_set", "exact_match", "jaccard", "macro_f1"),
+    label_names=("robot_labels", "robot_mask"),
+    evaluate=f"{_HERE}.evaluation_ember_vlm:evaluate",
+    calibrate=f"{_HERE}.evaluation_ember_vlm:calibrate",
+    predict=f"{_HERE}.building_ember_vlm:predict",
+    examples=f"{_HERE}.building_ember_vlm:fake_rows",
+    parameter_table={
+        "vision tower": ("vision.*",),
+        "projector": ("projector.*",),
+        "language model": ("language_model.*",),
+        "fusion": ("fusion.*",),
+        "selection head": ("selection_head.*",),
+        "temperature": ("log_temperature",),
+    },
+)
+
+__all__ = ["FAMILY"]

@@ -1,0 +1,167 @@
+"""Configuration of EmberVLM: a timm vision tower, a GPT-2-style language model and a robot-selection head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Not `from transformers import ...`: this module is imported while transformers' Auto modules are still loading.
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from hfvla.data.samples import ROBOTS
+from hfvla.errors import CheckpointError
+
+__all__ = ["SPECIAL_TOKENS", "EmberVLMConfig"]
+
+SPECIAL_TOKENS: dict[str, str] = {
+    "image_token": "<image>",
+    "reasoning_start_token": "<reasoning_start>",
+    "reasoning_end_token": "<reasoning_end>",
+    "robot_token": "<robot>",
+    "plan_token": "<plan>",
+}
+"""Config attribute prefix -> token text; ids are set from the tokenizer (`<name>_id`)."""
+
+_REAL_TEXT = {"n_layer": 6, "n_head": 6, "n_embd": 384, "n_inner": 1536, "n_positions": 1024, "vocab_size": 50_263}
+_REAL_VISION = {"architecture": "repvit_m0_9", "do_pooling": False}
+
+
+class EmberVLMConfig(PreTrainedConfig):
+    r"""Configuration of `EmberVLMForRobotSelection`; the defaults are the real size (about 36 M parameters).
+
+    Args:
+        vision_config (`dict` or `TimmWrapperConfig`): timm architecture and its `model_args`.
+        text_config (`dict` or `GPT2Config`): language model.
+        image_size (`int`): pixels, square.
+        vision_hidden_size (`int`): channels of the tower's last feature map.
+        vision_stride (`int`): pixels a feature-map cell spans; the grid is `(image_size / vision_stride)` squared.
+        visual_grid (`list[int]`, *optional*): (rows, columns) to pool the grid to, e.g. (2, 4) on the edge.
+        robots (`list[str]`): the fleet, in label order.
+        selection_hidden_size (`int`): width before the last layer of the selection head.
+        selection_dropout (`float`): dropout inside the selection head.
+        selection_loss (`str`): "focal" or "bce".
+        focal_gamma (`float`): exponent of the focal term.
+        label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
+        temperature_init (`float`): initial contrastive temperature.
+        loss_weights (`dict[str, float]`): weight of each loss term in `output.loss`; a term not named is left out.
+        calibration (`dict`): {"temperature", "threshold"} fitted on validation data after training.
+        *_token_id (`int`): ids of the special tokens; yes/no are the verdict words of the chain of thought.
+    """
+
+    model_type = "ember_vlm"
+    sub_configs_defaults = {  # noqa: RUF012
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="timm_wrapper"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2"),
+    }
+    keys_to_ignore_at_inference = ["logits", "loss_terms", "verdict_logits", "hidden_states"]  # noqa: RUF012
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_size: int = 224
+    vision_hidden_size: int = 384
+    vision_stride: int = 32
+    visual_grid: list[int] | tuple[int, ...] | None = None
+    robots: list[str] | None = None
+    selection_hidden_size: int = 96
+    selection_dropout: float = 0.1
+    selection_loss: str = "focal"
+    focal_gamma: float = 2.0
+    label_smoothing: float = 0.1
+    temperature_init: float = 0.07
+    initializer_range: float = 0.02
+    loss_weights: dict[str, float] | None = None
+    calibration: dict[str, float] | None = None
+    image_token_id: int = 50_257
+    reasoning_start_token_id: int = 50_258
+    reasoning_end_token_id: int = 50_259
+    robot_token_id: int = 50_260
+    plan_token_id: int = 50_261
+    yes_token_id: int | None = None
+    no_token_id: int | None = None
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill sub-configs and labels; check what later code relies on."""
+        self.vision_config = self._sub_config(self.vision_config, "timm_wrapper", _REAL_VISION)
+        self.text_config = self._sub_config(self.text_config, "gpt2", _REAL_TEXT)
+        self.robots = list(self.robots or ROBOTS)
+        self.loss_weights = dict(self.loss_weights or {"selection": 1.0, "reasoning": 1.0, "consistency": 0.4})
+        self.calibration = dict(self.calibration or {"temperature": 1.0, "threshold": 0.5})
+        # The generic config fills its own two-label map from kwargs, which would shadow the fleet's.
+        kwargs.pop("id2label", None), kwargs.pop("label2id", None), kwargs.pop("num_labels", None)
+        super().__post_init__(**kwargs)
+        self.id2label = dict(enumerate(self.robots))
+        self.label2id = {name: index for index, name in self.id2label.items()}
+        self._check()
+
+    @staticmethod
+    def _sub_config(value: Any, model_type: str, defaults: dict) -> PreTrainedConfig:
+        if isinstance(value, PreTrainedConfig):
+            return value
+        settings = {**defaults, **(value or {})}
+        settings.pop("model_type", None)
+        return AutoConfig.for_model(model_type, **settings)
+
+    def _check(self) -> None:
+        if self.image_size % self.vision_stride:
+            raise CheckpointError(
+                "image_size must be a multiple of vision_stride",
+                where="EmberVLMConfig",
+                got=(self.image_size, self.vision_stride),
+            )
+        if self.selection_loss not in ("focal", "bce"):
+            raise CheckpointError(
+                "unknown selection_loss", where="EmberVLMConfig", got=self.selection_loss, expected="'focal' or 'bce'"
+            )
+        if len(set(self.robots)) != len(self.robots):
+            raise CheckpointError("robot names repeat", where="EmberVLMConfig", got=self.robots)
+        if self.num_visual_tokens >= self.text_config.n_positions:
+            raise CheckpointError(
+                "the image fills every position of the language model",
+                where="EmberVLMConfig",
+                got=f"{self.num_visual_tokens} visual tokens of {self.text_config.n_positions} positions",
+                fix="Lower image_size, set visual_grid or raise text_config.n_positions.",
+            )
+
+    @property
+    def num_visual_tokens(self) -> int:
+        """Placeholders an image takes in `input_ids`."""
+        side = self.image_size // self.vision_stride
+        rows, columns = self.visual_grid or (side, side)
+        return rows * columns
+
+    @property
+    def num_robots(self) -> int:
+        """Size of the fleet."""
+        return len(self.robots)
+
+    @classmethod
+    def tiny(cls, **overrides: Any) -> EmberVLMConfig:
+        """Return a config whose train step takes milliseconds on a CPU (hidden 32)."""
+        settings: dict[str, Any] = {
+            "vision_config": {
+                "architecture": "repvit_m0_9",
+                "do_pooling": False,
+                "model_args": {"embed_dim": [8, 8, 16, 16], "depth": [1, 1, 1, 1]},
+            },
+            "text_config": {
+                "n_layer": 2,
+                "n_head": 2,
+                "n_embd": 32,
+                "n_inner": 64,
+                "n_positions": 512,
+                "vocab_size": 512,
+                "bos_token_id": 0,
+                "eos_token_id": 0,
+            },
+            "image_size": 64,
+            "vision_hidden_size": 16,
+            "selection_hidden_size": 16,
+            **{f"{name}_id": 1 + index for index, name in enumerate(SPECIAL_TOKENS)},
+            "yes_token_id": 10,
+            "no_token_id": 11,
+        }
+        return cls(**{**settings, **overrides})
+
+
+AutoConfig.register(EmberVLMConfig.model_type, EmberVLMConfig, exist_ok=True)

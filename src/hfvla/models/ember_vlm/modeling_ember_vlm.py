@@ -1,0 +1,304 @@
+"""EmberVLM: timm vision tower, projector, GPT-2-style language model, fusion and robot-selection head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import timm
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForCausalLM
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from hfvla.losses.contrastive import symmetric_infonce
+from hfvla.losses.selection import bernoulli_consistency, multilabel_loss
+from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
+from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
+from hfvla.models.ember_vlm.inference_ember_vlm import RobotInferenceMixin
+from hfvla.nn.loading import AlignedPreTrainedModel
+from hfvla.nn.pooling import masked_mean
+from hfvla.nn.projector import VisualProjector
+
+__all__ = ["TEXT_KINDS", "EmberVLMForRobotSelection", "EmberVLMOutput", "EmberVLMPreTrainedModel"]
+
+TEXT_KINDS: tuple[str, ...] = ("caption", "instruct", "reasoning")
+"""What a sequence's labels teach; `text_kind` in a batch indexes this, and each kind is a loss term of its own."""
+
+
+@dataclass
+class EmberVLMOutput(ModelOutput):
+    """Output of `EmberVLMForRobotSelection`.
+
+    Shapes: B sequences, R robots, N predicted tokens, V vocabulary.
+
+    Args:
+        loss (`Tensor`, *optional*): [] weighted sum of `loss_terms` by `config.loss_weights`.
+        loss_terms (`dict[str, Tensor]`, *optional*): unweighted scalars by name.
+        selection_logits (`Tensor`): [B, R] uncalibrated log-odds that a robot suits the task.
+        verdict_logits (`Tensor`, *optional*): [B, R] log-odds of "yes" over "no" written in the chain of thought.
+        logits (`Tensor`, *optional*): [N, V] at the labelled positions only, in batch order.
+    """
+
+    loss: Tensor | None = None
+    loss_terms: dict[str, Tensor] | None = None
+    selection_logits: Tensor | None = None
+    verdict_logits: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class VisionTower(nn.Module):
+    """A timm backbone that returns its last feature map."""
+
+    def __init__(self, config: EmberVLMConfig) -> None:
+        super().__init__()
+        vision = config.vision_config
+        self.backbone = timm.create_model(
+            vision.architecture, pretrained=False, num_classes=0, **(vision.model_args or {})
+        )
+        if self.backbone.num_features != config.vision_hidden_size:
+            raise ValueError(
+                f"{vision.architecture} has {self.backbone.num_features} output channels; config.vision_hidden_size "
+                f"says {config.vision_hidden_size}. Set vision_hidden_size to {self.backbone.num_features}."
+            )
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode [N, 3, S, S] to [N, C, S / stride, S / stride]."""
+        return self.backbone.forward_features(pixel_values)
+
+
+class SelectionHead(nn.Module):
+    """Three-layer classifier of the fused prompt vector: D -> D -> hidden -> robots."""
+
+    def __init__(self, config: EmberVLMConfig) -> None:
+        super().__init__()
+        width, hidden = config.text_config.n_embd, config.selection_hidden_size
+        self.layers = nn.Sequential(
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Dropout(config.selection_dropout),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, config.num_robots),
+        )
+
+    def forward(self, fused: Tensor) -> Tensor:
+        """Map [B, D] to logits [B, R]."""
+        return self.layers(fused)
+
+
+class PromptFusion(nn.Module):
+    """Joins the pooled text and the pooled image of a prompt; a learned vector stands for "no image"."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.no_image = nn.Parameter(torch.zeros(width))
+        self.norm = nn.LayerNorm(2 * width)
+        self.mix = nn.Linear(2 * width, width)
+
+    def forward(self, text: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
+        """Fuse [B, D] text with [B, D] image where `has_image` [B] bool is True."""
+        image = torch.where(has_image[:, None], image, self.no_image.to(image.dtype))
+        return self.mix(self.norm(torch.cat([text, image], dim=-1)))
+
+
+class EmberVLMPreTrainedModel(AlignedPreTrainedModel):
+    """Base class: weight initialisation and what transformers asks a model class to state."""
+
+    config_class = EmberVLMConfig
+    base_model_prefix = "ember_vlm"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _no_split_modules = ("GPT2Block",)
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise one module; convolutions keep their scale, or a frozen random tower would output zeros."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, PromptFusion):
+            init.normal_(module.no_image, std=self.config.initializer_range)
+        elif isinstance(module, EmberVLMForRobotSelection):
+            init.constant_(module.log_temperature, float(torch.tensor(self.config.temperature_init).log()))
+
+
+class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
+    """Picks robots for a task and a scene, and writes its reasoning and plan.
+
+    The selection head sees the prompt only (image and task), never the chain of thought.
+    """
+
+    def __init__(self, config: EmberVLMConfig) -> None:
+        super().__init__(config)
+        width = config.text_config.n_embd
+        grid = tuple(config.visual_grid) if config.visual_grid else None
+        self.vision = VisionTower(config)
+        self.projector = VisualProjector(config.vision_hidden_size, width, grid)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.fusion = PromptFusion(width)
+        self.selection_head = SelectionHead(config)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding of the language model."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding of the language model."""
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the (tied) output layer of the language model."""
+        return self.language_model.get_output_embeddings()
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Encode [N, 3, S, S] pixels to [N, num_visual_tokens, D] language-space tokens."""
+        return self.projector(self.vision(pixel_values.to(self.projector.up.weight.dtype)))
+
+    def embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Embed tokens and write the image features over the `<image>` placeholders.
+
+        Returns:
+            `tuple`: [B, T, D] embeddings, and [N, tokens, D] image features or None.
+
+        Raises:
+            ValueError: placeholders and image features do not match in number.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)
+        image_mask = input_ids == self.config.image_token_id
+        if pixel_values is None:
+            features, expected = None, 0
+        else:
+            features = self.get_image_features(pixel_values)
+            expected = features.shape[0] * features.shape[1]
+        if int(image_mask.sum()) != expected:
+            raise ValueError(
+                f"{int(image_mask.sum())} <image> placeholders in input_ids but {expected} image features "
+                f"({0 if pixel_values is None else len(pixel_values)} images of {self.config.num_visual_tokens} tokens)"
+            )
+        if features is not None:
+            embeddings = embeddings.masked_scatter(image_mask[..., None], features.to(embeddings.dtype))
+        return embeddings, features
+
+    def prompt_masks(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bool masks [B, T] of the prompt's text tokens and of its image tokens (nothing after the prompt)."""
+        started = (input_ids == self.config.reasoning_start_token_id).cumsum(1) > 0
+        image = input_ids == self.config.image_token_id
+        return attention_mask.bool() & ~started & ~image, image
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Run the language model; positions count valid tokens, so left and right padding agree.
+
+        Returns:
+            `tuple`: last hidden states [B, T, D], and image features or None.
+        """
+        embeddings, features = self.embed(input_ids, pixel_values)
+        positions = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
+        hidden = self.language_model.transformer(
+            inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        return hidden, features
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        text_kind: Tensor | None = None,
+        robot_labels: Tensor | None = None,
+        robot_mask: Tensor | None = None,
+        verdict_positions: Tensor | None = None,
+        caption_input_ids: Tensor | None = None,
+        caption_attention_mask: Tensor | None = None,
+    ) -> EmberVLMOutput:
+        """Select robots and, where labels are given, compute every loss term the batch allows.
+
+        Shapes: B sequences, T tokens, N images (in sequence order), R robots, C caption tokens.
+
+        Args:
+            input_ids (`Tensor`): [B, T] long; an image is `config.num_visual_tokens` placeholders.
+            attention_mask (`Tensor`, *optional*): [B, T]; 1 = valid.
+            pixel_values (`Tensor`, *optional*): [N, 3, S, S] normalised.
+            labels (`Tensor`, *optional*): [B, T] long, the token itself where it is predicted, else -100.
+            text_kind (`Tensor`, *optional*): [B] long index into `TEXT_KINDS`; needed with labels.
+            robot_labels (`Tensor`, *optional*): [B, R] 0 or 1.
+            robot_mask (`Tensor`, *optional*): [B] bool; True where `robot_labels` holds a gold set.
+            verdict_positions (`Tensor`, *optional*): [B, R] long, index of each robot's yes/no token, or -1.
+            caption_input_ids (`Tensor`, *optional*): [K, C] captions alone, paired with the K caption sequences' images.
+            caption_attention_mask (`Tensor`, *optional*): [K, C].
+
+        Returns:
+            `EmberVLMOutput`
+        """
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden, features = self.encode(input_ids, attention_mask, pixel_values)
+        text_mask, image_mask = self.prompt_masks(input_ids, attention_mask)
+        fused = self.fusion(masked_mean(hidden, text_mask), masked_mean(hidden, image_mask), image_mask.any(1))
+        selection_logits = self.selection_head(fused).float()
+        terms: dict[str, Tensor] = {}
+        logits = verdict_logits = None
+        if robot_labels is not None:
+            valid = torch.ones_like(robot_labels[:, 0], dtype=torch.bool) if robot_mask is None else robot_mask
+            if valid.any():
+                terms["selection"] = self._selection_loss(selection_logits[valid], robot_labels[valid])
+        if labels is not None:
+            logits, text_terms = self._text_losses(hidden, labels, text_kind)
+            terms.update(text_terms)
+        if verdict_positions is not None and (verdict_positions >= 0).any():
+            verdict_logits = self._verdicts(hidden, verdict_positions)
+            terms["consistency"] = bernoulli_consistency(selection_logits, verdict_logits, verdict_positions >= 0)
+        if caption_input_ids is not None and features is not None:
+            text = self._caption_embeddings(caption_input_ids, caption_attention_mask)
+            paired = features if text_kind is None else features[text_kind[image_mask.any(1)] == 0]
+            terms["itc"] = symmetric_infonce(paired.mean(1), text, self.log_temperature.exp().clamp(0.01, 1.0))
+        return EmberVLMOutput(
+            loss=self._weighted(terms),
+            loss_terms=terms or None,
+            selection_logits=selection_logits,
+            verdict_logits=verdict_logits,
+            logits=logits,
+        )
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor | None:
+        weights = self.config.loss_weights
+        used = [weights[name] * term for name, term in terms.items() if weights.get(name)]
+        return torch.stack(used).sum() if used else None
+
+    def _selection_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        gamma = self.config.focal_gamma if self.config.selection_loss == "focal" else 0.0
+        return multilabel_loss(logits, targets, label_smoothing=self.config.label_smoothing, focal_gamma=gamma)
+
+    def _text_losses(self, hidden: Tensor, labels: Tensor, kind: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        if kind is None:
+            raise ValueError("labels need text_kind [B], the index into TEXT_KINDS of what each sequence teaches")
+        rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+        logits = self.language_model.lm_head(hidden[rows, columns])  # [N, V], the state before the predicted token
+        targets, kinds, terms = labels[rows, columns + 1], kind[rows], {}
+        for index, name in enumerate(TEXT_KINDS):
+            chosen = kinds == index
+            if chosen.any():
+                terms[name] = sequence_cross_entropy(logits[chosen], targets[chosen], rows[chosen], len(labels))
+        return logits, terms
+
+    def _verdicts(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """Return [B, R] log-odds of yes over no, read just before each verdict token."""
+        index = (positions - 1).clamp_min(0)[..., None].expand(-1, -1, hidden.shape[-1])
+        states = hidden.gather(1, index)  # [B, R, D]
+        words = self.language_model.lm_head.weight[[self.config.yes_token_id, self.config.no_token_id]]  # [2, D]
+        scores = states @ words.T
+        return (scores[..., 0] - scores[..., 1]).float()
+
+    def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden, _ = self.encode(input_ids, attention_mask, None)
+        return masked_mean(hidden, attention_mask.bool())
+
+
+AutoModel.register(EmberVLMConfig, EmberVLMForRobotSelection, exist_ok=True)

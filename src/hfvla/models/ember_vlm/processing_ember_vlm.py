@@ -1,0 +1,225 @@
+"""Everything EmberVLM needs around its tensors: prompts, pictures, targets, and back from tokens to robots and plans."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+
+from hfvla.data.reasoning import verdict_spans
+from hfvla.data.samples import ROBOTS, Subtask
+from hfvla.errors import CheckpointError, DataError
+from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
+from hfvla.models.ember_vlm.inference_ember_vlm import RobotAnswer
+
+__all__ = ["EmberVLMProcessor", "TargetText", "load_image"]
+
+_PLAN_STEP = re.compile(r"(?P<order>\d+)\.\s*(?P<robot>[^:;]+):\s*(?P<subtask>[^;]+)")
+
+
+def load_image(image: Any, where: str = "image") -> Image.Image:
+    """Return an RGB picture from bytes, a path or a PIL image.
+
+    Raises:
+        DataError: the file is missing or is not a picture.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)).convert("RGB")
+    except FileNotFoundError:
+        raise DataError("image file not found", where=where, got=str(image), fix="Check the path.") from None
+    except (UnidentifiedImageError, OSError) as error:
+        got = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
+        raise DataError(f"image cannot be decoded ({error})", where=where, got=got) from None
+
+
+@dataclass(frozen=True)
+class TargetText:
+    """A training sequence in characters.
+
+    Attributes:
+        prompt: what is given; `<image>` stands for the picture.
+        target: what is predicted, without the end token; "" for prompt-only sequences.
+        verdicts: character span in `target` of each robot's yes/no, by robot name.
+    """
+
+    prompt: str
+    target: str = ""
+    verdicts: Mapping[str, tuple[int, int]] | None = None
+
+
+class EmberVLMProcessor(ProcessorMixin):
+    """Image processor, tokenizer and the fleet, saved together.
+
+    Args:
+        image_processor: resizes and normalises pictures.
+        tokenizer: fast tokenizer that knows the special tokens.
+        robots (`list[str]`): fleet in label order.
+        capabilities (`dict[str, str]`): what each robot can do, in words.
+        num_visual_tokens (`int`): placeholders an image takes.
+        max_length (`int`): positions of the language model.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        robots: Sequence[str] = ROBOTS,
+        capabilities: Mapping[str, str] | None = None,
+        num_visual_tokens: int = 49,
+        max_length: int = 1024,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.robots = list(robots)
+        self.capabilities = dict(capabilities or {})
+        self.num_visual_tokens = num_visual_tokens
+        self.max_length = max_length
+        self.yes_token_id, self.no_token_id = self._verdict_ids()
+
+    def special_ids(self) -> dict[str, int]:
+        """Return the ids that the config must carry (`image_token_id` ... `no_token_id`).
+
+        Raises:
+            CheckpointError: the tokenizer lacks a special token.
+        """
+        vocabulary = self.tokenizer.get_vocab()
+        missing = [token for token in SPECIAL_TOKENS.values() if token not in vocabulary]
+        if missing or self.tokenizer.pad_token_id is None:
+            raise CheckpointError(
+                "the tokenizer lacks special tokens", where="EmberVLMProcessor", got=missing or "no pad token"
+            )
+        ids = {f"{name}_id": vocabulary[token] for name, token in SPECIAL_TOKENS.items()}
+        return {**ids, "yes_token_id": self.yes_token_id, "no_token_id": self.no_token_id}
+
+    def _verdict_ids(self) -> tuple[int, int]:
+        if self.tokenizer is None:
+            return -1, -1
+        pieces = [self.tokenizer(f": {word},", add_special_tokens=False).input_ids for word in ("yes", "no")]
+        if any(len(piece) != 3 for piece in pieces):
+            raise CheckpointError(
+                "' yes' and ' no' must each be one token", where="EmberVLMProcessor", got=pieces, expected="three tokens"
+            )
+        return pieces[0][1], pieces[1][1]
+
+    # ---- pictures and prompts -------------------------------------------------------------------------------------
+
+    def pixels(self, images: Sequence[Any]) -> Any:
+        """Return [N, 3, S, S] for the pictures that are not None, or None when there is none."""
+        pictures = [load_image(image) for image in images if image is not None]
+        return self.image_processor(pictures, return_tensors="pt").pixel_values if pictures else None
+
+    def task_prompt(self, task: str, *, with_image: bool, where: str = "task") -> str:
+        """Return the prompt of one task.
+
+        Raises:
+            DataError: the task is empty.
+        """
+        task = re.sub(r"^\s*task\s*:\s*", "", task, flags=re.IGNORECASE).strip()
+        if not task:
+            raise DataError("the task is empty", where=where, fix="Say what the robots should do.")
+        return f"{'<image>' if with_image else ''}Task: {task}\n"
+
+    def expand(self, text: str) -> str:
+        """Write each `<image>` as `num_visual_tokens` placeholders."""
+        return text.replace("<image>", "<image>" * self.num_visual_tokens)
+
+    def prompts(self, tasks: Sequence[str], images: Sequence[Any], *, reasoning: bool = False) -> BatchFeature:
+        """Encode tasks for inference, left-padded; with `reasoning`, ready to be continued by the language model.
+
+        Args:
+            tasks: texts.
+            images: one picture or None for each task.
+            reasoning: append `<reasoning_start>`.
+
+        Returns:
+            `BatchFeature`: input_ids [B, T], attention_mask [B, T], and pixel_values [N, 3, S, S] if any picture.
+        """
+        texts = [
+            self.expand(self.task_prompt(task, with_image=image is not None)) + "<reasoning_start>" * reasoning
+            for task, image in zip(tasks, images, strict=True)
+        ]
+        batch = self.tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
+        self.check_length(batch.input_ids.shape[1], "task")
+        data = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        pixel_values = self.pixels(images)
+        if pixel_values is not None:
+            data["pixel_values"] = pixel_values
+        return BatchFeature(data)
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> BatchFeature:
+        """Encode task texts and pictures for `model(**batch)`; see `prompts`."""
+        tasks = [text] if isinstance(text, str) else list(text or [])
+        pictures = list(images) if isinstance(images, (list, tuple)) else [images] * max(1, len(tasks))
+        return self.prompts(tasks, pictures, reasoning=bool(kwargs.get("reasoning", False)))
+
+    def check_length(self, length: int, where: str) -> None:
+        """Refuse what the language model has no positions for.
+
+        Raises:
+            DataError: longer than `max_length`.
+        """
+        if length > self.max_length:
+            raise DataError(
+                "text and image tokens exceed the language model's positions",
+                where=where,
+                got=f"{length} tokens",
+                expected=f"at most {self.max_length}",
+                fix="Shorten the text or pool the image with visual_grid.",
+            )
+
+    # ---- training texts ---------------------------------------------------------------------------------------------
+
+    def reasoning_target(self, row: Mapping[str, Any]) -> TargetText:
+        """Return task -> chain of thought, robots and plan; prompt only where the row has no chain."""
+        prompt = self.task_prompt(row["task"], with_image=row["image"] is not None, where=row["id"])
+        if not row["reasoning"]:
+            return TargetText(prompt)
+        spans = verdict_spans(row["reasoning"], self.robots)
+        head = "<reasoning_start>"
+        shifted = {robot: (start + len(head), end + len(head)) for robot, (start, end) in spans.items()}
+        plan = "; ".join(f"{step['order']}. {step['robot']}: {step['subtask']}" for step in row["plan"])
+        target = f"{head}{row['reasoning']}<reasoning_end><robot> {', '.join(row['robots'])}<plan> {plan}"
+        return TargetText(prompt, target, shifted)
+
+    def caption_target(self, row: Mapping[str, Any]) -> TargetText:
+        """Return picture -> caption."""
+        return TargetText("<image>Describe the scene:\n", row["caption"])
+
+    def dialogue_targets(self, row: Mapping[str, Any]) -> list[TargetText]:
+        """Return one sequence a turn; the text before it is context, only the answer is learned."""
+        context = "<image>" if row["image"] is not None else ""
+        targets = []
+        for turn in row["dialogue"]:
+            context += f"Question: {turn['question']}\nAnswer:"
+            targets.append(TargetText(context, f" {turn['answer']}"))
+            context += f" {turn['answer']}\n"
+        return targets
+
+    # ---- back to words ----------------------------------------------------------------------------------------------
+
+    def parse_answer(self, token_ids: Any) -> RobotAnswer:
+        """Split generated token ids into reasoning, robots and plan; parts that were not written are empty."""
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=False)
+        for token in (self.tokenizer.eos_token, self.tokenizer.pad_token):
+            text = text.split(token)[0] if token else text
+        reasoning, _, rest = text.partition("<reasoning_end>")
+        named, _, plan = rest.partition("<robot>")[2].partition("<plan>")
+        by_name = {robot.lower(): robot for robot in self.robots}
+        robots = tuple(by_name[name] for part in named.split(",") if (name := part.strip().lower()) in by_name)
+        steps = tuple(
+            Subtask(step["subtask"].strip(), by_name[name], int(step["order"]))
+            for step in _PLAN_STEP.finditer(plan)
+            if (name := step["robot"].strip().lower()) in by_name
+        )
+        return RobotAnswer(text, reasoning.replace("<reasoning_start>", "").strip(), robots, steps)
+
+
+AutoProcessor.register(EmberVLMConfig, EmberVLMProcessor, exist_ok=True)

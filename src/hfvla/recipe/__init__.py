@@ -1,0 +1,55 @@
+"""Recipes: one YAML file that says, stage by stage, what trains, on which losses and data.
+
+`load_recipe` names everything wrong with a file at once, each with its line. Nothing here imports torch, except the
+check of `args`, which asks transformers for the fields of `TrainingArguments`.
+"""
+
+from hfvla.recipe.arguments import ENGINE_ARGUMENTS
+from hfvla.recipe.checks import build_options
+from hfvla.recipe.json_schema import recipe_json_schema
+from hfvla.recipe.loading import (
+    check_recipe,
+    diff_recipes,
+    load_recipe,
+    load_resolved,
+    resolved_dict,
+    save_resolved,
+)
+from hfvla.recipe.overrides import parse_data_argument
+from hfvla.recipe.schema import (
+    RESERVED_STAGE_NAMES,
+    DataRecipe,
+    EvalSourceRecipe,
+    EvaluationRecipe,
+    Handover,
+    ModelRecipe,
+    Recipe,
+    SourceRecipe,
+    Stage,
+    StageData,
+    ValidationRecipe,
+)
+
+__all__ = [
+    "ENGINE_ARGUMENTS",
+    "RESERVED_STAGE_NAMES",
+    "DataRecipe",
+    "EvalSourceRecipe",
+    "EvaluationRecipe",
+    "Handover",
+    "ModelRecipe",
+    "Recipe",
+    "SourceRecipe",
+    "Stage",
+    "StageData",
+    "ValidationRecipe",
+    "build_options",
+    "check_recipe",
+    "diff_recipes",
+    "load_recipe",
+    "load_resolved",
+    "parse_data_argument",
+    "recipe_json_schema",
+    "resolved_dict",
+    "save_resolved",
+]

@@ -1,0 +1,117 @@
+"""Finds the families under `hfvla.models` and imports what registers them with transformers' Auto classes."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import hfvla.models
+from hfvla.errors import CheckpointError, RecipeError, did_you_mean
+from hfvla.family import FamilySpec
+
+__all__ = ["available_families", "family_of_checkpoint", "get_family", "import_classes", "load_checkpoint"]
+
+
+@functools.cache
+def available_families() -> dict[str, FamilySpec]:
+    """Return every family by name; a folder under `hfvla/models/` that defines `FAMILY` is one (torch-free)."""
+    families = {}
+    for module in pkgutil.iter_modules(hfvla.models.__path__):
+        spec = importlib.import_module(f"hfvla.models.{module.name}").FAMILY
+        families[spec.name] = spec
+    return families
+
+
+def get_family(name: str) -> FamilySpec:
+    """Return a family by name.
+
+    Raises:
+        RecipeError: no such family; the message suggests the nearest.
+    """
+    families = available_families()
+    if name not in families:
+        raise RecipeError(f"no family '{name}'. {did_you_mean(name, families)}")
+    return families[name]
+
+
+def import_classes(kind: str) -> None:
+    """Import one kind of class of every family; each module registers its class with transformers in its last line.
+
+    Registration lives in the families' modules because they may be imported first, and then load the Auto modules
+    half way through.
+
+    Args:
+        kind: "config", "model" or "processor".
+    """
+    for spec in available_families().values():
+        importlib.import_module(getattr(spec, kind).partition(":")[0])
+
+
+def family_of_checkpoint(path: str | Path) -> FamilySpec:
+    """Return the family of a local checkpoint folder or hub id, from its config's `model_type`.
+
+    Raises:
+        CheckpointError: no such folder, no config in it, or a model type that is not one of ours.
+    """
+    where = str(path)
+    if Path(path).is_dir():
+        config_file = Path(path) / "config.json"
+        if not config_file.is_file():
+            raise CheckpointError(
+                "not a checkpoint: no config.json in this folder",
+                where=where,
+                fix="Pass the folder that save_pretrained wrote, e.g. outputs/<run>/final.",
+            )
+        try:
+            model_type = json.loads(config_file.read_text()).get("model_type")
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"config.json is not valid JSON ({error})", where=where) from None
+    else:
+        model_type = _hub_model_type(where)
+    families = available_families()
+    if model_type not in families:
+        raise CheckpointError(
+            "the checkpoint belongs to another model type",
+            where=where,
+            got=model_type,
+            expected=f"one of {', '.join(families)}",
+        )
+    return families[model_type]
+
+
+def _hub_model_type(name: str) -> str:
+    from transformers import PreTrainedConfig
+
+    try:
+        return PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            "no such checkpoint folder, and not a model on the hub",
+            where=name,
+            got=str(error).splitlines()[0],
+            fix="Check the path.",
+        ) from None
+
+
+def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[FamilySpec, Any, Any]:
+    """Load (family, model in eval mode, processor) from a checkpoint.
+
+    Args:
+        path: local folder or hub id.
+        family: name the checkpoint must belong to, if it matters.
+
+    Raises:
+        CheckpointError: see `family_of_checkpoint`; also another family than asked, or weights that do not fit.
+    """
+    spec = family_of_checkpoint(path)
+    if family is not None and spec.name != family:
+        raise CheckpointError("the checkpoint is of another family", where=str(path), got=spec.name, expected=family)
+    model, info = spec.load("model").from_pretrained(path, output_loading_info=True)
+    problems = {key: sorted(map(str, info[key])) for key in ("missing_keys", "mismatched_keys") if info.get(key)}
+    if problems:
+        raise CheckpointError("weights are missing or do not fit", where=str(path), got=problems)
+    return spec, model.eval(), spec.load("processor").from_pretrained(path)

@@ -1,0 +1,49 @@
+"""TrainingArguments of a stage: what the engine sets, under what the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hfvla.family import FamilySpec
+from hfvla.recipe import Recipe, Stage
+
+__all__ = ["stage_arguments"]
+
+
+def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool) -> Any:
+    """Return `TrainingArguments` for one stage.
+
+    Args:
+        recipe: the recipe; its `args` and the stage's own go over the engine's defaults.
+        stage: the stage.
+        spec: its family, for the label names.
+        stage_dir: folder of the stage; Trainer checkpoints go to `checkpoints/` in it.
+        has_validation: evaluate (and, for `keep_best`, choose) at each epoch unless the recipe says otherwise.
+    """
+    import torch
+    from transformers import TrainingArguments
+
+    no_accelerator = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    settings: dict[str, Any] = {
+        "use_cpu": no_accelerator,
+        "eval_strategy": "epoch" if has_validation else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 10,
+        "report_to": "none",
+        "ddp_find_unused_parameters": True,
+        **recipe.stage_args(stage),
+        "output_dir": str(stage_dir / "checkpoints"),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "remove_unused_columns": False,
+        "label_names": list(spec.label_names),
+    }
+    if stage.keep_best and has_validation:
+        settings |= {
+            "load_best_model_at_end": True,
+            "metric_for_best_model": stage.keep_best,
+            "greater_is_better": not stage.keep_best.startswith("eval_loss"),
+        }
+    return TrainingArguments(**settings)

@@ -1,0 +1,175 @@
+"""Which parameters a stage trains: names in `train:` to tensors, freezing, and the table that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from hfvla.errors import RecipeError, did_you_mean
+from hfvla.family import ParameterGroup, parse_group
+
+__all__ = ["GroupRow", "assign_parameters", "expand_group", "freeze", "fully_frozen_modules", "table_dicts", "trainable_table"]
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One line of the table printed before a stage.
+
+    Attributes:
+        group: parameter group, or "(other)" for parameters in no group.
+        tensors: tensors in it.
+        parameters: scalars in it.
+        trainable: scalars of it that train.
+        share: trainable / parameters.
+        learning_rate: highest learning rate used in it, 0.0 when frozen.
+        dtype: dtypes of its tensors.
+    """
+
+    group: str
+    tensors: int
+    parameters: int
+    trainable: int
+    share: float
+    learning_rate: float
+    dtype: str
+
+
+def expand_group(model: nn.Module, groups: Mapping[str, ParameterGroup], expression: str) -> list[str]:
+    """Return the parameter names that an entry of `train:` stands for, in model order.
+
+    Args:
+        model: the model.
+        groups: parameter groups by name.
+        expression: "heads", "language.last(2)" or "language.first(1)".
+
+    Raises:
+        RecipeError: unknown group, a group without layers in `.last(n)`, more layers than there are, or no parameter.
+    """
+    name, end, count = parse_group(expression)
+    if name not in groups:
+        raise RecipeError(f"no parameter group '{name}'. {did_you_mean(name, groups)}")
+    group = groups[name]
+    patterns: Sequence[str] = group.patterns
+    if end is not None:
+        patterns = _layer_patterns(model, name, group, end, count)
+    found = [key for key, _ in model.named_parameters() if any(fnmatchcase(key, pattern) for pattern in patterns)]
+    if not found:
+        raise RecipeError(
+            f"'{expression}' matches no parameter of {type(model).__name__}",
+            expected=f"parameters named {', '.join(patterns)}",
+        )
+    return found
+
+
+def _layer_patterns(model: nn.Module, name: str, group: ParameterGroup, end: str, count: int) -> list[str]:
+    if group.layers is None:
+        raise RecipeError(f"group '{name}' has no layers to count", got=f"{name}.{end}({count})", expected=f"'{name}'")
+    depth = len(model.get_submodule(group.layers))  # type: ignore[arg-type]
+    if count > depth:
+        raise RecipeError(f"group '{name}' has {depth} layers", got=f"{name}.{end}({count})", expected=f"at most {depth}")
+    indices = range(depth - count, depth) if end == "last" else range(count)
+    return [f"{group.layers}.{index}.*" for index in indices]
+
+
+def assign_parameters(
+    model: nn.Module, groups: Mapping[str, ParameterGroup], expressions: Sequence[str]
+) -> dict[str, str]:
+    """Return, for each parameter that trains, the entry of `train:` it belongs to.
+
+    Where entries overlap ("language" and "language.last(2)"), the one with fewer parameters has it.
+
+    Raises:
+        RecipeError: see `expand_group`; also an entry whose parameters all belong to narrower entries.
+    """
+    members = {expression: expand_group(model, groups, expression) for expression in expressions}
+    assigned: dict[str, str] = {}
+    for expression in sorted(expressions, key=lambda entry: -len(members[entry])):
+        assigned.update(dict.fromkeys(members[expression], expression))
+    empty = [expression for expression in expressions if expression not in assigned.values()]
+    if empty:
+        raise RecipeError(f"'{empty[0]}' trains nothing of its own: other entries of `train` cover it", got=list(expressions))
+    return assigned
+
+
+def freeze(model: nn.Module, trained: Mapping[str, str]) -> None:
+    """Let exactly the named parameters require gradients."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def fully_frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """Return the topmost modules that have parameters, none of which trains.
+
+    They run in eval mode while the rest trains: no dropout, and no drift of batch-norm statistics.
+    """
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            found.append(module)
+            return
+        for child in module.children():
+            visit(child)
+
+    visit(model)
+    return found
+
+
+def trainable_table(
+    model: nn.Module,
+    groups: Mapping[str, ParameterGroup],
+    trained: Mapping[str, str],
+    learning_rates: Mapping[str, float],
+) -> list[GroupRow]:
+    """Return one row a parameter group, each parameter counted once (in its narrowest group), and a total.
+
+    Args:
+        model: the model; may be on the meta device.
+        groups: parameter groups by name.
+        trained: entry of `train:` by parameter name.
+        learning_rates: learning rate by entry of `train:`.
+    """
+    parameters = dict(model.named_parameters())
+    members = {
+        name: [key for key in parameters if any(fnmatchcase(key, pattern) for pattern in group.patterns)]
+        for name, group in groups.items()
+    }
+    owner: dict[str, str] = {}
+    for name in sorted(members, key=lambda entry: -len(members[entry])):
+        owner.update(dict.fromkeys(members[name], name))
+    names = [*groups, *(["(other)"] if len(owner) < len(parameters) else [])]
+    by_group: dict[str, list[str]] = {name: [] for name in names}
+    for key in parameters:
+        by_group[owner.get(key, "(other)")].append(key)
+    rows = [_row(name, keys, parameters, trained, learning_rates) for name, keys in by_group.items() if keys]
+    return [*rows, _row("total", list(parameters), parameters, trained, learning_rates)]
+
+
+def _row(
+    name: str,
+    keys: Sequence[str],
+    parameters: Mapping[str, nn.Parameter],
+    trained: Mapping[str, str],
+    learning_rates: Mapping[str, float],
+) -> GroupRow:
+    count = sum(parameters[key].numel() for key in keys)
+    active = [key for key in keys if key in trained]
+    trainable = sum(parameters[key].numel() for key in active)
+    return GroupRow(
+        group=name,
+        tensors=len(keys),
+        parameters=count,
+        trainable=trainable,
+        share=trainable / count if count else 0.0,
+        learning_rate=max((learning_rates[trained[key]] for key in active), default=0.0),
+        dtype=", ".join(sorted({str(parameters[key].dtype).removeprefix("torch.") for key in keys})),
+    )
+
+
+def table_dicts(rows: Sequence[GroupRow]) -> list[dict]:
+    """Return the rows as plain dicts, for JSON."""
+    return [asdict(row) for row in rows]

@@ -1,0 +1,189 @@
+"""One stage of a run: model taken over, table printed, trained, best checkpoint kept, folder completed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hfvla.errors import CheckpointError
+from hfvla.family import FamilySpec
+from hfvla.recipe import Recipe, Stage
+from hfvla.registry import load_checkpoint
+from hfvla.training.arguments import stage_arguments
+from hfvla.training.data import RecipeData, StageRows
+from hfvla.training.freeze import table_dicts
+from hfvla.training.handover import HandoverReport, hand_over, load_state
+from hfvla.training.record import read_json, write_json
+from hfvla.training.tables import handover_text, trainable_text
+from hfvla.training.trainer import StagedTrainer
+
+__all__ = ["StageRun", "merge_config"]
+
+logger = logging.getLogger(__name__)
+
+
+def merge_config(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Return a new config of the same class with `changes` merged in, nested mappings key by key."""
+
+    def merge(old: Any, new: Any) -> Any:
+        if isinstance(old, dict) and isinstance(new, Mapping):
+            return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
+        return copy.deepcopy(new)
+
+    return type(config)(**merge(config.to_dict(), dict(changes)))
+
+
+class StageRun:
+    """One stage of a run, on this process.
+
+    Args:
+        recipe: the recipe.
+        spec: its family.
+        stage: the stage.
+        folder: `<out>/<stage>`.
+        state: accelerate's `PartialState`.
+    """
+
+    def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, folder: Path, state: Any) -> None:
+        self.recipe, self.spec, self.stage = recipe, spec, stage
+        self.index = recipe.stages.index(stage)
+        self.folder, self.state = folder, state
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the stage's summary if it was completed before."""
+        return read_json(self.folder / "stage.json")
+
+    def train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
+        """Train the stage and complete its folder.
+
+        Args:
+            data: the recipe's rows.
+            folders: folder of each finished stage by name.
+
+        Returns:
+            `dict`: summary: name, seconds, steps, parameters, trainable_parameters, scores ...
+        """
+        started = time.perf_counter()
+        rows = data.stage_rows(self.stage)
+        model, processor, report = self._take_over(data, folders)
+        trainer = self._trainer(model, processor, rows)
+        table = trainer.trainable_table()
+        logger.info(
+            "stage '%s': %d training and %d validation rows\n%s\n%s",
+            self.stage.name,
+            len(rows.train),
+            len(rows.validation) if rows.validation is not None else 0,
+            trainable_text(self.stage.name, table),
+            handover_text(self.stage.name, report),
+        )
+        result = trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer))
+        summary = {
+            "name": self.stage.name,
+            "seconds": time.perf_counter() - started,
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "train_loss": result.training_loss,
+            "parameters": table[-1].parameters,
+            "trainable_parameters": table[-1].trainable,
+            "rows": {"train": len(rows.train), "validation": len(rows.validation) if rows.validation is not None else 0},
+            "best_metric": trainer.state.best_metric,
+            "best_step": trainer.state.best_global_step if self.stage.keep_best else None,
+            "scores": _last_scores(trainer),
+            "handover": report.counts(),
+        }
+        self._complete(trainer, processor, report, table_dicts(table), summary)
+        return summary
+
+    def _take_over(self, data: RecipeData, folders: Mapping[str, Path]) -> tuple[Any, Any, HandoverReport]:
+        """Return the stage's model, the processor, and what was carried over."""
+        source = self.stage.handover.from_ or (self.recipe.stages[self.index - 1].name if self.index else None)
+        if source is None and self.recipe.model.pretrained is None:
+            rows = data.stage_rows(self.stage).train
+            model, processor = self.spec.load("initialise")(self.recipe.model.model_dump(), rows, self.recipe.seed)
+            return model, processor, hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")
+        if source is not None:
+            path: str | Path = folders[source]
+            state = load_state(path)
+            config = self.spec.load("config").from_pretrained(path)
+            processor = self.spec.load("processor").from_pretrained(path)
+        else:
+            source = path = str(self.recipe.model.pretrained)
+            _, old, processor = load_checkpoint(path, family=self.spec.name)
+            state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)
+        return (*self._filled(config, state, source, processor),)
+
+    def _filled(self, config: Any, state: Any, source: str, processor: Any) -> tuple[Any, Any, HandoverReport]:
+        from transformers import set_seed
+
+        set_seed(self.recipe.seed + self.index)
+        model = self.spec.load("model")(merge_config(config, self.stage.model))
+        report = hand_over(model, state, self.stage.handover, self.spec.groups, source)
+        return model, processor, report
+
+    def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
+        from transformers import EarlyStoppingCallback
+
+        arguments = stage_arguments(self.recipe, self.stage, self.spec, self.folder, rows.validation is not None)
+        trainer_class = self.spec.load("trainer") if self.spec.trainer else StagedTrainer
+        compute_metrics = self.spec.load("compute_metrics")
+        callbacks = [EarlyStoppingCallback(self.stage.patience)] if self.stage.patience else None
+        model.config.loss_weights = dict(self.stage.losses)
+        return trainer_class(
+            model=model,
+            args=arguments,
+            stage=self.stage,
+            groups=self.spec.groups,
+            data_collator=self.spec.load("collator")(
+                processor, model.config, losses=tuple(self.stage.losses), training=True
+            ),
+            train_dataset=rows.train,
+            eval_dataset=rows.validation,
+            compute_metrics=lambda prediction: compute_metrics(prediction, model.config),
+            callbacks=callbacks,
+        )
+
+    def _last_checkpoint(self, trainer: StagedTrainer) -> str | None:
+        from transformers.trainer_utils import get_last_checkpoint
+
+        folder = Path(trainer.args.output_dir)
+        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if found:
+            logger.info("stage '%s' goes on from %s", self.stage.name, Path(found).name)
+        return found
+
+    def _complete(
+        self,
+        trainer: StagedTrainer,
+        processor: Any,
+        report: HandoverReport,
+        table: list[dict[str, Any]],
+        summary: dict[str, Any],
+    ) -> None:
+        """Write checkpoint, processor and records; stage.json comes last and marks the stage as finished."""
+        trainer.save_model(str(self.folder))
+        if self.state.is_main_process:
+            processor.save_pretrained(self.folder)
+            # The Trainer pickles its arguments here; run.json and recipe.json say the same in plain text.
+            (self.folder / "training_args.bin").unlink(missing_ok=True)
+            write_json(self.folder / "handover.json", report.to_dict())
+            write_json(self.folder / "trainable.json", table)
+            write_json(self.folder / "log_history.json", trainer.state.log_history)
+            if not (self.folder / "config.json").is_file():
+                raise CheckpointError("the stage's checkpoint was not written", where=str(self.folder))
+            write_json(self.folder / "stage.json", summary)
+            shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+        self.state.wait_for_everyone()
+
+
+def _last_scores(trainer: StagedTrainer) -> dict[str, float]:
+    """Return the evaluation scores of the weights that are kept: the best evaluation's, or the last one's."""
+    lines = [line for line in trainer.state.log_history if any(key.startswith("eval_") for key in line)]
+    best = [line for line in lines if line.get("step") == trainer.state.best_global_step]
+    chosen = (best or lines or [{}])[-1]
+    skipped = ("runtime", "per_second")
+    return {key: value for key, value in chosen.items() if key.startswith("eval_") and not key.endswith(skipped)}

@@ -1,0 +1,45 @@
+"""What every test runs under: offline, one thread a process, no files outside the test's own folders."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Read when torch, transformers and matplotlib are first imported, here and in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hfvla-tests-hub-")
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+
+_connect = socket.socket.connect
+
+
+def _connect_locally(self, address):
+    """Refuse connections that leave the machine: a test that needs them would fail on another day."""
+    host = address[0] if isinstance(address, tuple) else "localhost"
+    if str(host) not in {"localhost", "127.0.0.1", "::1", "0.0.0.0"} and host != socket.gethostname():
+        raise OSError(f"tests are offline, and something connects to {address!r}")
+    return _connect(self, address)
+
+
+socket.socket.connect = _connect_locally
+
+
+def pytest_unconfigure(config):
+    """Remove the temporary hub folder of this process."""
+    import shutil
+
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root folder of the checkout: recipes, docs and settings live there."""
+    return ROOT

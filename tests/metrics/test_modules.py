@@ -1,0 +1,56 @@
+"""Every metric loads offline by `evaluate.load(folder)` and by `load_metric`, and both give the functions' numbers."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hfvla.metrics import METRICS, load_metric, metric_folder
+
+STEPS = [{"subtask": "fly", "robot": "Drone", "order": 1}, {"subtask": "walk", "robot": "Humanoid", "order": 2}]
+CHAIN = "Step 1: Task Analysis: inspect the roof.\nStep 4: Decision Justification: high up. Decision: Drone."
+CASES = {
+    "selection": ({"predictions": [[0.9, 0.2]], "references": [[1, 0]], "robots": ["A", "B"]}, "f1/A", 1.0),
+    "calibration": ({"predictions": [0.9, 0.9], "references": [1, 0]}, "ece", 0.4),
+    "plan": ({"predictions": [STEPS], "references": [STEPS]}, "order_spearman", 1.0),
+    "reasoning": (
+        {"predictions": [CHAIN], "references": [{"task": "Inspect the roof", "robots": ["Drone"]}]},
+        "consistency",
+        1.0,
+    ),
+}
+
+
+def test_every_metric_has_a_case():
+    assert set(METRICS) == set(CASES)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_load_metric_computes(name):
+    arguments, key, expected = CASES[name]
+    assert load_metric(name).compute(**arguments)[key] == pytest.approx(expected)
+
+
+def test_evaluate_load_reads_the_folders_offline(tmp_path):
+    script = (
+        "import json, sys, evaluate\n"
+        "cases = json.loads(sys.argv[1])\n"
+        "for folder, arguments, key, expected in cases:\n"
+        "    value = evaluate.load(folder).compute(**arguments)[key]\n"
+        "    assert abs(value - expected) < 1e-9, (folder, value)\n"
+        "print('loaded', len(cases))\n"
+    )
+    cases = [[str(metric_folder(name)), *CASES[name]] for name in METRICS]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(cases)], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.stdout.strip() == "loaded 4", done.stderr[-2000:]
+
+
+def test_unknown_metric_is_named():
+    with pytest.raises(ValueError, match="selektion"):
+        load_metric("selektion")
