@@ -125,6 +125,7 @@ class EvaluationContext:
         bootstrap_samples: resamples behind each confidence interval.
         max_generate: samples for which text is generated (generation is slow on a CPU).
         device: torch device string.
+        ablations: also score the model with parts of its input taken away.
     """
 
     train_rows: Any | None = None
@@ -133,6 +134,7 @@ class EvaluationContext:
     bootstrap_samples: int = 1000
     max_generate: int = 64
     device: str = "cpu"
+    ablations: bool = True
 
 
 @dataclass

@@ -47,7 +47,8 @@ def mix(datasets: Sequence[Dataset], weights: Sequence[float], seed: int) -> Dat
         seed: decides which rows a fraction takes; each dataset draws from (seed, its position).
 
     Raises:
-        DataError: no dataset, wrong number of weights, a weight that is not positive, an empty share, or other columns.
+        DataError: no dataset, wrong number of weights, a weight that is not positive, an empty share, or other
+            columns.
     """
     from datasets import concatenate_datasets
 

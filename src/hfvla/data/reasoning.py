@@ -7,8 +7,8 @@ A chain reads::
     Step 3: Robot Capability Matching: Drone: yes, sees from above; Underwater Robot: no, no water; ...
     Step 4: Decision Justification: ... Decision: Drone, Robot with Legs.
 
-Step 3 has one clause for every robot of the fleet, in fleet order. A chain is a training target; `build_chain` looks at the
-gold set and must not be used to score anything.
+Step 3 has one clause for every robot of the fleet, in fleet order. A chain is a training target; `build_chain` looks
+at the gold set and must not be used to score anything.
 """
 
 from __future__ import annotations
@@ -60,22 +60,23 @@ ACTION_WORDS: dict[str, str] = {
 """What a task asks for -> pattern, always matched as whole words."""
 
 ENVIRONMENT_WORDS: dict[str, str] = {
-    "underwater": r"underwater|under water|undersea|subsea|submerged|sunken|seabed|sea ?floor|ocean floor|deep[- ]sea|reefs?|"
-    r"coral|shipwrecks?|wrecks?|hulls?|sea|ocean|marine|pools?|waterline",
-    "aerial": r"aerial|from above|from the air|from the sky|overhead|bird'?s[- ]eye|rooftops?|roofs?|sky|air|high[- ]rise|"
-    r"towers?|skyscrapers?|power lines?|facades?|turbines?|fly|flying|hover\w*|uav",
+    "underwater": r"underwater|under water|undersea|subsea|submerged|sunken|seabed|sea ?floor|ocean floor|deep[- ]sea|"
+    r"reefs?|coral|shipwrecks?|wrecks?|hulls?|sea|ocean|marine|pools?|waterline",
+    "aerial": r"aerial|from above|from the air|from the sky|overhead|bird'?s[- ]eye|rooftops?|roofs?|sky|air|"
+    r"high[- ]rise|towers?|skyscrapers?|power lines?|facades?|turbines?|fly|flying|hover\w*|uav",
     "rough terrain": r"rough|rugged|uneven|rocky|rocks?|mountain\w*|hills?|hillsides?|steep|slopes?|forest\w*|jungle|"
     r"volcan\w*|rubble|debris|collapsed|ravines?|canyons?|quarr(?:y|ies)|glaciers?|cliffs?|trails?|wooded|planet|moon",
     "stairs": r"stairs?|staircases?|stairwells?|steps|ladders?",
     "underground": r"underground|mines?|tunnels?|caves?|caverns?|sewers?|shafts?",
-    "farmland": r"farm\w*|crops?|fields?|orchards?|vineyards?|pastures?|livestock|cattle|irrigation|soil|agricultur\w*|"
-    r"harvest|plants?|seedlings?|greenhouses?|weeds?",
+    "farmland": r"farm\w*|crops?|fields?|orchards?|vineyards?|pastures?|livestock|cattle|irrigation|soil|"
+    r"agricultur\w*|harvest|plants?|seedlings?|greenhouses?|weeds?",
     "sand": r"desert|sand|sandy|dunes?|beach\w*|arid",
     "road": r"roads?|highways?|streets?|motorways?|runways?|traffic|pavement|railways?",
     "people": r"crowd\w*|pedestrians?|people|patients?|visitors?|guests?|customers?|campus|mall|market|students?",
     "warehouse": r"warehouses?|aisles?|pallets?|logistics|depot|factor(?:y|ies)|industrial",
     "indoor": r"indoors?|inside|rooms?|office|hospital|hallways?|corridors?|kitchen|laborator(?:y|ies)|lab|hotel",
-    "outdoor": r"outdoors?|outside|city|urban|site|area|region|coast\w*|park|garden|river\w*|bridge|perimeter|bunker|dam",
+    "outdoor": r"outdoors?|outside|city|urban|site|area|region|coast\w*|park|garden|river\w*|bridge|perimeter|bunker|"
+    r"dam",
 }
 """Where a task takes place -> pattern, most telling first; always matched as whole words."""
 
@@ -200,9 +201,7 @@ def write_chain(
     """
     suitable = {robot for robot, (yes, _) in verdicts.items() if yes}
     if suitable != set(robots):
-        raise DataError(
-            "chain contradicts itself", got=sorted(suitable), expected=f"yes for exactly {sorted(robots)}"
-        )
+        raise DataError("chain contradicts itself", got=sorted(suitable), expected=f"yes for exactly {sorted(robots)}")
     matching = "; ".join(f"{robot}: {'yes' if yes else 'no'}, {reason}" for robot, (yes, reason) in verdicts.items())
     bodies = (analysis, environment, matching, f"{_sentence(justification)} Decision: {', '.join(robots)}")
     return "\n".join(
@@ -240,10 +239,14 @@ def build_chain(task: str, robots: Sequence[str], fleet: Sequence[str] = ROBOTS)
         DataError: the gold set is empty or names a robot outside the fleet.
     """
     if not robots:
-        raise DataError("cannot write a chain without a gold robot", where=f"task {task!r}", expected="one or more robots")
+        raise DataError(
+            "cannot write a chain without a gold robot", where=f"task {task!r}", expected="one or more robots"
+        )
     for robot in robots:
         if robot not in fleet:
-            raise DataError("robot is not in the fleet", where=f"task {task!r}", got=robot, fix=did_you_mean(robot, fleet))
+            raise DataError(
+                "robot is not in the fleet", where=f"task {task!r}", got=robot, fix=did_you_mean(robot, fleet)
+            )
     actions = find_keywords(task, ACTION_WORDS)[:2] or ["general work"]
     places = find_keywords(task, ENVIRONMENT_WORDS)[:3]
     verdicts = {robot: (robot in robots, _reason(robot, robot in robots, places)) for robot in fleet}

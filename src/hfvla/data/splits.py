@@ -26,8 +26,8 @@ def _rows_of(groups: Sequence[str], chosen: set[str]) -> np.ndarray:
 def grouped_split(groups: Sequence[str], holdout_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into train and holdout so that no group is on both sides.
 
-    Groups are ranked by a hash of (seed, group) and held out until the fraction is met, so the holdout share is exact to
-    within one group, and does not depend on the order of the rows.
+    Groups are ranked by a hash of (seed, group) and held out until the fraction is met, so the holdout share is exact
+    to within one group, and does not depend on the order of the rows.
 
     Args:
         groups (sequence of `str`): group of each row.

@@ -8,7 +8,9 @@ from torch import Tensor
 __all__ = ["bernoulli_consistency", "multilabel_loss"]
 
 
-def multilabel_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:
+def multilabel_loss(
+    logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, focal_gamma: float = 0.0
+) -> Tensor:
     """Binary cross-entropy over labels, smoothed and optionally focal, averaged over samples and labels.
 
     Shapes: B batch, R labels.

@@ -12,7 +12,9 @@ IGNORE_INDEX = -100
 """Label of a token that is not predicted (prompt, padding), as everywhere in transformers."""
 
 
-def sequence_cross_entropy(token_logits: Tensor, token_labels: Tensor, sample_index: Tensor, num_samples: int) -> Tensor:
+def sequence_cross_entropy(
+    token_logits: Tensor, token_labels: Tensor, sample_index: Tensor, num_samples: int
+) -> Tensor:
     """Cross-entropy averaged within each sample, then over samples.
 
     A mean of means, so that eight micro-batches of one give the gradient of one batch of eight whatever the lengths.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
 
@@ -40,7 +41,13 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         "remove_unused_columns": False,
         "label_names": list(spec.label_names),
     }
-    if stage.keep_best and has_validation:
+    if stage.keep_best and not has_validation:
+        raise RecipeError(
+            f"stage '{stage.name}': keep_best needs validation rows, and its sources have none",
+            got=stage.keep_best,
+            fix="Raise data.validation.fraction, name one of its sources in data.validation.sources, or drop keep_best.",
+        )
+    if stage.keep_best:
         settings |= {
             "load_best_model_at_end": True,
             "metric_for_best_model": stage.keep_best,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hfvla.data.mixing import mix
 from hfvla.data.splits import grouped_split
-from hfvla.errors import DataError
+from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, SourceData, resolve
 from hfvla.recipe import EvalSourceRecipe, Recipe, SourceRecipe, Stage, build_options
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def build_source(spec: FamilySpec, entry: EvalSourceRecipe, recipe: Recipe, where: str) -> SourceData:
-    """Build one source of a recipe; the recipe's `max_bad_fraction` and seed hold where the source has such options."""
+    """Build one source of a recipe; its `max_bad_fraction` and seed hold where the source has such options."""
     options = build_options(spec, entry.source, entry.options, where=where)
     fields = type(options).model_fields
     if "max_bad_fraction" in fields and "max_bad_fraction" not in options.model_fields_set:
@@ -76,19 +76,36 @@ class RecipeData:
             if not len(data.dataset):
                 raise DataError("the source has no usable rows", where=f"data.train.{entry.label}")
             built[key] = data.dataset
-            self.census[entry.label] = data.census
-        held_out = self._held_out({entries[key].label: rows for key, rows in built.items()})
+            self.census[self._census_name(entry)] = data.census
+        held_out = self._held_out([(entries[key].label, rows) for key, rows in built.items()])
         for key, rows in built.items():
             inside = [group in held_out for group in rows["group"]]
             validation = rows.select([i for i, held in enumerate(inside) if held]) if any(inside) else None
             self._parts[key] = _Parts(rows.select([i for i, held in enumerate(inside) if not held]), validation)
 
-    def _held_out(self, built: Mapping[str, Any]) -> set[str]:
+    def _census_name(self, entry: SourceRecipe) -> str:
+        """Return the entry's label, numbered where stages call different sources by the same name."""
+        names = [entry.label, *(f"{entry.label}_{number}" for number in range(2, len(self.census) + 3))]
+        return next(name for name in names if name not in self.census)
+
+    def _held_out(self, built: Sequence[tuple[str, Any]]) -> set[str]:
+        """Return the groups held out of each source that validation takes rows from.
+
+        Raises:
+            RecipeError: `validation.sources` names a source that the recipe does not have.
+        """
         validation = self.recipe.data.validation
         if not validation.fraction:
             return set()
+        known = [entry.label for stage in self.recipe.stages for entry in self.recipe.stage_sources(stage)]
+        for name in validation.sources or ():
+            if name not in known:
+                raise RecipeError(
+                    f"no training source '{name}'. {did_you_mean(name, dict.fromkeys(known))}",
+                    where="data.validation.sources",
+                )
         held: set[str] = set()
-        for label, rows in built.items():
+        for label, rows in built:
             if validation.sources is None or label in validation.sources:
                 groups = rows["group"]
                 _, indices = grouped_split(groups, validation.fraction, self.recipe.seed)

@@ -1,4 +1,4 @@
-"""What a recipe would do, without doing it: parts, trainable tables, steps and checkpoint bytes, on the meta device."""
+"""What a recipe would do, without doing it: parts, trainable tables, steps and checkpoint bytes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def plan_recipe(recipe: Recipe) -> dict[str, Any]:
     spec = get_family(recipe.family)
     config = _base_config(recipe, spec)
     counts: dict[str, int] = {}
-    stages, configs = [], {}
+    stages: list[dict[str, Any]] = []
+    configs: dict[str | None, Any] = {}
     for index, stage in enumerate(recipe.stages):
         source = stage.handover.from_ or (recipe.stages[index - 1].name if index else None)
         configs[stage.name] = merge_config(configs.get(source, config), stage.model)

@@ -11,7 +11,15 @@ from torch import nn
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import ParameterGroup, parse_group
 
-__all__ = ["GroupRow", "assign_parameters", "expand_group", "freeze", "fully_frozen_modules", "table_dicts", "trainable_table"]
+__all__ = [
+    "GroupRow",
+    "assign_parameters",
+    "expand_group",
+    "freeze",
+    "fully_frozen_modules",
+    "table_dicts",
+    "trainable_table",
+]
 
 
 @dataclass(frozen=True)
@@ -67,9 +75,11 @@ def expand_group(model: nn.Module, groups: Mapping[str, ParameterGroup], express
 def _layer_patterns(model: nn.Module, name: str, group: ParameterGroup, end: str, count: int) -> list[str]:
     if group.layers is None:
         raise RecipeError(f"group '{name}' has no layers to count", got=f"{name}.{end}({count})", expected=f"'{name}'")
-    depth = len(model.get_submodule(group.layers))  # type: ignore[arg-type]
+    depth = len(model.get_submodule(group.layers))
     if count > depth:
-        raise RecipeError(f"group '{name}' has {depth} layers", got=f"{name}.{end}({count})", expected=f"at most {depth}")
+        raise RecipeError(
+            f"group '{name}' has {depth} layers", got=f"{name}.{end}({count})", expected=f"at most {depth}"
+        )
     indices = range(depth - count, depth) if end == "last" else range(count)
     return [f"{group.layers}.{index}.*" for index in indices]
 
@@ -90,7 +100,9 @@ def assign_parameters(
         assigned.update(dict.fromkeys(members[expression], expression))
     empty = [expression for expression in expressions if expression not in assigned.values()]
     if empty:
-        raise RecipeError(f"'{empty[0]}' trains nothing of its own: other entries of `train` cover it", got=list(expressions))
+        raise RecipeError(
+            f"'{empty[0]}' trains nothing of its own: other entries of `train` cover it", got=list(expressions)
+        )
     return assigned
 
 

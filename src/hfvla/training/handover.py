@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hfvla.errors import CheckpointError
+from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Handover
 
@@ -82,6 +82,22 @@ def _matches(name: str, entries: Sequence[str], groups: Mapping[str, ParameterGr
     return False
 
 
+def _check_entries(
+    rules: Handover, groups: Mapping[str, ParameterGroup], target: Sequence[str], source: Sequence[str]
+) -> None:
+    """Refuse entries that match no tensor: a part meant to start new would silently be carried."""
+    for key, entries, names in (
+        ("new", rules.new, target),
+        ("reshape", rules.reshape, target),
+        ("leave", rules.leave, source),
+    ):
+        for entry in entries:
+            if not any(_matches(name, [entry], groups) for name in names):
+                modules = {".".join(name.split(".")[:end]) for name in names for end in (1, 2)}
+                hint = did_you_mean(entry, sorted({*groups, *modules}))
+                raise CheckpointError(f"handover.{key}: '{entry}' matches no tensor. {hint}")
+
+
 def hand_over(
     target: torch.nn.Module,
     source_state: Mapping[str, Tensor],
@@ -102,8 +118,9 @@ def hand_over(
         `HandoverReport`
 
     Raises:
-        CheckpointError: something is new, reshaped or left behind that the recipe did not announce; all of it is named.
+        CheckpointError: something is new, reshaped or left behind that the recipe did not announce; all is named.
     """
+    _check_entries(rules, groups, [*target.state_dict()], [*source_state])
     report, problems = HandoverReport(source), []
     values = target.state_dict()
     tied = getattr(target, "all_tied_weights_keys", {})

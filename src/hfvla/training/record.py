@@ -12,11 +12,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import hfvla
-
 __all__ = ["environment", "read_json", "write_json"]
 
-_PACKAGES = ("torch", "transformers", "accelerate", "datasets", "peft", "timm", "deepspeed", "tokenizers", "safetensors")
+_PACKAGES = (
+    "hfvla",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "peft",
+    "timm",
+    "deepspeed",
+    "tokenizers",
+    "safetensors",
+)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -36,7 +45,7 @@ def environment() -> dict[str, Any]:
     """Return versions, hardware, command line and, in a git checkout, the commit."""
     import torch
 
-    versions = {"python": platform.python_version(), "hfvla": hfvla.__version__}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

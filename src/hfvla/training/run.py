@@ -34,8 +34,8 @@ def run_recipe(
 ) -> dict[str, Any]:
     """Train all stages of a recipe, evaluate the result, and write the run folder.
 
-    Running the same recipe into the same folder goes on where it stopped: finished stages are not trained again, and an
-    unfinished one continues from its last checkpoint.
+    Running the same recipe into the same folder goes on where it stopped: finished stages are not trained again, and
+    an unfinished one continues from its last checkpoint.
 
     Args:
         recipe: a checked recipe (`hfvla.recipe.load_recipe`).
@@ -49,8 +49,8 @@ def run_recipe(
         `dict`: run.json's content: "output_dir", "stages", "metrics", "baselines", "seconds", ...
 
     Raises:
-        RecipeError: the folder holds a run of another recipe; `start_at` or `stop_after` is not a stage; a stage needs an
-            earlier one that is neither run nor given.
+        RecipeError: the folder holds a run of another recipe; `start_at` or `stop_after` is not a stage; a stage needs
+            an earlier one that is neither run nor given.
         DataError: a source cannot be used.
         CheckpointError: a hand-over changes something that the recipe does not announce.
     """
@@ -182,6 +182,7 @@ class RecipeRun:
             bootstrap_samples=settings.bootstrap_samples,
             max_generate=settings.max_generate,
             device=str(self.state.device),
+            ablations=settings.ablations,
         )
 
     def _write_results(self, results: dict[str, EvaluationResult]) -> None:

@@ -90,7 +90,10 @@ class StageRun:
             "train_loss": result.training_loss,
             "parameters": table[-1].parameters,
             "trainable_parameters": table[-1].trainable,
-            "rows": {"train": len(rows.train), "validation": len(rows.validation) if rows.validation is not None else 0},
+            "rows": {
+                "train": len(rows.train),
+                "validation": len(rows.validation) if rows.validation is not None else 0,
+            },
             "best_metric": trainer.state.best_metric,
             "best_step": trainer.state.best_global_step if self.stage.keep_best else None,
             "scores": _last_scores(trainer),

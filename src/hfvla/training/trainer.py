@@ -38,6 +38,8 @@ class StagedTrainer(Trainer):
         RecipeError: a group that does not exist or matches nothing.
     """
 
+    optimizer: Any
+
     def __init__(
         self,
         model: nn.Module,
@@ -52,6 +54,7 @@ class StagedTrainer(Trainer):
         freeze(model, self.trained)
         self._frozen = fully_frozen_modules(model)
         self._logs = {"train": LossLog(list(stage.losses)), "eval": LossLog(list(stage.losses))}
+        self._first_epoch: float | None = None  # where this process began; not 0 when it resumed
         super().__init__(model=model, args=args, **kwargs)
         # Our loss is already a mean over the batch; the Trainer must divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -101,6 +104,8 @@ class StagedTrainer(Trainer):
             RecipeError: the model has no term that the stage weights (checked while training).
         """
         if model.training:
+            if self._first_epoch is None:
+                self._first_epoch = self.state.epoch or 0.0
             for module in self._frozen:
                 module.eval()
         outputs = model(**inputs)
@@ -118,6 +123,13 @@ class StagedTrainer(Trainer):
         loss = torch.stack(used).sum() if used else torch.zeros((), device=self.args.device)
         return (loss, outputs) if return_outputs else loss
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer.train`; short stages without a log line are checked for missing loss terms too."""
+        result = super().train(*args, **kwargs)
+        self._logs["train"].averages(self.accelerator)
+        self._check_terms()
+        return result
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add `<stage>/loss_<term>` and `<stage>/weight_<term>` to each training line, averaged over all processes."""
         if "loss" in logs:
@@ -132,19 +144,37 @@ class StagedTrainer(Trainer):
 
     def _check_terms(self) -> None:
         """Refuse to go on when a weighted term has not appeared in a whole epoch (it would silently not train)."""
-        missing = [name for name, weight in self.stage.losses.items() if weight and name not in self._logs["train"].seen]
-        if missing and (self.state.epoch or 0) >= 1:
+        missing = [
+            name for name, weight in self.stage.losses.items() if weight and name not in self._logs["train"].seen
+        ]
+        if missing and self._first_epoch is not None and (self.state.epoch or 0.0) - self._first_epoch >= 1:
             raise DataError(
-                f"stage '{self.stage.name}': no batch of the first epoch gave the loss term '{missing[0]}'",
+                f"stage '{self.stage.name}': no batch of an epoch gave the loss term '{missing[0]}'",
                 got=sorted(self._logs["train"].seen),
                 fix="Take the term out of `losses`, or add data that has what it needs.",
             )
 
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Predict as `Trainer.prediction_step`; without the labels of the metrics, still follow the loss terms."""
+        if all(inputs.get(name) is not None for name in self.label_names):
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate, and add `<prefix>_loss_<term>` averaged over the evaluation set."""
+        """Evaluate; add `<prefix>_loss_<term>` averaged over the evaluation set, and their sum as `<prefix>_loss`."""
         self._logs["eval"] = LossLog(list(self.stage.losses))
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        for name, value in self._logs["eval"].averages(self.accelerator).items():
-            output.metrics[f"{prefix}_loss_{name}"] = value
+        averages = self._logs["eval"].averages(self.accelerator)
+        output.metrics.update({f"{prefix}_loss_{name}": value for name, value in averages.items()})
+        if averages:  # batches without a term do not count as zero
+            output.metrics[f"{prefix}_loss"] = sum(self.stage.losses[name] * value for name, value in averages.items())
         return output

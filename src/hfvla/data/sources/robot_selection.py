@@ -6,8 +6,8 @@ The kind of a record is read from its keys, never from the file's name:
 * plan record: ``{"instruction", "input", "original_single_robot_output", "subtasks": [{"subtask", "assigned_robot",
   "execution_order"}]}``.
 
-Either may carry ``"image"``: a path relative to `image_dir`, or to the file. Every record that cannot be used is counted by
-reason with the first offender named; nothing is dropped or replaced in silence.
+Either may carry ``"image"``: a path relative to `image_dir`, or to the file. Every record that cannot be used is
+counted by reason with the first offender named; nothing is dropped or replaced in silence.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _robot(name: object, robots: tuple[str, ...]) -> str:
 
 
 def _robots(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[str, ...]:
-    """Gold robots of a record; the real plan file writes them as "A, B" in some records and as ["A", "B"] in others."""
+    """Gold robots of a record; the real plan file writes "A, B" in some records and ["A", "B"] in others."""
     value = record.get("output", record.get("original_single_robot_output"))
     names_given = value.split(",") if isinstance(value, str) else value
     if not isinstance(names_given, list) or not any(str(name).strip() for name in names_given):
@@ -167,7 +167,9 @@ def _plan(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[Subtask, 
             raise _UnusableError("broken subtasks", f"subtask {number} lacks {', '.join(missing)}")
         order = step["execution_order"]
         if not isinstance(order, int) or isinstance(order, bool):
-            raise _UnusableError("broken subtasks", f"subtask {number}: execution_order {order!r} is not a whole number")
+            raise _UnusableError(
+                "broken subtasks", f"subtask {number}: execution_order {order!r} is not a whole number"
+            )
         plan.append(Subtask(str(step["subtask"]), _robot(step["assigned_robot"], robots), order))
     return tuple(plan)
 
@@ -251,15 +253,16 @@ def _log_census(census: _Census, duplicates: int, without_plan: int | None, path
 def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> SourceData:
     """Read a robot-selection file into rows.
 
-    Tasks that repeat stay, with the same group key. Plan-only files give their robots from `original_single_robot_output`.
+    Tasks that repeat stay, with the same group key. Plan-only files give their robots from
+    `original_single_robot_output`.
 
     Args:
         options: see `RobotSelectionOptions`.
         seed: unused; part of every source's signature.
 
     Returns:
-        `SourceData`; its census counts records of both files, repeated tasks as "duplicates" and, with a plan file, tasks
-        that found no plan as "without_plan".
+        `SourceData`; its census counts records of both files, repeated tasks as "duplicates" and, with a plan file,
+        tasks that found no plan as "without_plan".
 
     Raises:
         DataError: unreadable or broken file, unknown format, or too many unusable records.

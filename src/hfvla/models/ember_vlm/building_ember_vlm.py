@@ -96,7 +96,8 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
 
     if options.language:
         tokenizer = AutoTokenizer.from_pretrained(options.language)
-        tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS.values()), "pad_token": "<pad>"})
+        special = list(SPECIAL_TOKENS.values())
+        tokenizer.add_special_tokens({"additional_special_tokens": special, "pad_token": "<pad>"})
     else:
         texts = [*training_texts(train_rows), *options.capabilities.values()]
         tokenizer = build_tokenizer(texts, options.tokenizer_vocab_size)
@@ -173,7 +174,7 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
 
 
 def fake_rows(n: int, seed: int = 0) -> Any:
-    """Return `n` small rows with pictures, chains, captions, dialogue and plans, for contract tests and dry runs."""
+    """Return `n` small rows with chains, captions, dialogue and plans; every fourth has no picture."""
     from datasets import Dataset
     from PIL import Image
 
@@ -196,7 +197,7 @@ def fake_rows(n: int, seed: int = 0) -> Any:
                     f"Step 4: Decision Justification: it fits. Decision: {', '.join(robots)}."
                 ),
                 plan=(Subtask("look around", robots[0], 1),),
-                image=buffer.getvalue(),
+                image=None if index % 4 == 3 else buffer.getvalue(),
                 caption=f"a square with pattern {index}",
                 dialogue=(Turn("What is shown?", f"pattern {index}."),),
                 source="fake",

@@ -65,9 +65,9 @@ class EmberVLMCollator:
         return batch
 
     def _sequences(self, row: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str, TargetText]]:
-        if "itc" in self.losses or "caption" in self.losses:
-            if row["image"] is not None and row["caption"]:
-                yield row, "caption", self.processor.caption_target(row)
+        wants_caption = "itc" in self.losses or "caption" in self.losses
+        if wants_caption and row["image"] is not None and row["caption"]:
+            yield row, "caption", self.processor.caption_target(row)
         if "instruct" in self.losses:
             for text in self.processor.dialogue_targets(row):
                 yield row, "instruct", text
@@ -79,9 +79,7 @@ class EmberVLMCollator:
     def _encode(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer
         prompts = tokenizer([self.processor.expand(t.prompt) for _, _, t in sequences], add_special_tokens=False)
-        targets = tokenizer(
-            [t.target for _, _, t in sequences], add_special_tokens=False, return_offsets_mapping=True
-        )
+        targets = tokenizer([t.target for _, _, t in sequences], add_special_tokens=False, return_offsets_mapping=True)
         ids, labels, verdicts = [], [], []
         for index, (row, _, text) in enumerate(sequences):
             prompt, target = prompts.input_ids[index], targets.input_ids[index]
@@ -100,8 +98,8 @@ class EmberVLMCollator:
         if "consistency" in self.losses:
             shift = batch["input_ids"].shape[1] - torch.tensor([len(item) for item in ids])[:, None]
             positions = torch.tensor(verdicts)  # [B, R]
-            batch["verdict_positions"] = positions if self.training else torch.where(
-                positions >= 0, positions + shift, positions
+            batch["verdict_positions"] = (
+                positions if self.training else torch.where(positions >= 0, positions + shift, positions)
             )
         return batch
 
@@ -133,7 +131,8 @@ class EmberVLMCollator:
         if not rows:
             return {}
         tokenizer = self.processor.tokenizer
-        batch = tokenizer([row["caption"] for row in rows], padding=True, add_special_tokens=False, return_tensors="pt")
+        texts = [row["caption"] for row in rows]
+        batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
         return {"caption_input_ids": batch.input_ids, "caption_attention_mask": batch.attention_mask}
 
 

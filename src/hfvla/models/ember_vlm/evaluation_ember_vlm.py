@@ -81,7 +81,8 @@ def _score(
     result.baselines = {name: selection_metrics(gold, each, robots) for name, each in baselines.choices.items()}
     result.intervals = all_intervals(gold, {"": choices, **baselines.choices}, robots, list(rows["group"]), context)
     prior = baselines.choices.get("majority")
-    result.ablations = run_ablations(model, processor, rows, choices, context, prior)
+    if context.ablations:
+        result.ablations = run_ablations(model, processor, rows, choices, context, prior)
     result.notes += baselines.notes
     absent = [robot for robot, count in zip(robots, gold.sum(axis=0), strict=True) if not count]
     if absent:

@@ -67,7 +67,9 @@ class RobotInferenceMixin:
 
     def chosen(self, probabilities: Tensor) -> Tensor:
         """Return the chosen set [B, R] bool: over the threshold, and always the best robot."""
-        best = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, probabilities.argmax(1, keepdim=True), True)
+        best = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(
+            1, probabilities.argmax(1, keepdim=True), True
+        )
         return (probabilities >= self.config.calibration["threshold"]) | best
 
     @torch.inference_mode()

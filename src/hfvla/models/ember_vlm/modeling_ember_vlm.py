@@ -179,9 +179,10 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             features = self.get_image_features(pixel_values)
             expected = features.shape[0] * features.shape[1]
         if int(image_mask.sum()) != expected:
+            images = 0 if pixel_values is None else len(pixel_values)
             raise ValueError(
                 f"{int(image_mask.sum())} <image> placeholders in input_ids but {expected} image features "
-                f"({0 if pixel_values is None else len(pixel_values)} images of {self.config.num_visual_tokens} tokens)"
+                f"({images} images of {self.config.num_visual_tokens} tokens)"
             )
         if features is not None:
             embeddings = embeddings.masked_scatter(image_mask[..., None], features.to(embeddings.dtype))
@@ -193,7 +194,9 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         image = input_ids == self.config.image_token_id
         return attention_mask.bool() & ~started & ~image, image
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def encode(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Run the language model; positions count valid tokens, so left and right padding agree.
 
         Returns:
@@ -232,7 +235,8 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             robot_labels (`Tensor`, *optional*): [B, R] 0 or 1.
             robot_mask (`Tensor`, *optional*): [B] bool; True where `robot_labels` holds a gold set.
             verdict_positions (`Tensor`, *optional*): [B, R] long, index of each robot's yes/no token, or -1.
-            caption_input_ids (`Tensor`, *optional*): [K, C] captions alone, paired with the K caption sequences' images.
+            caption_input_ids (`Tensor`, *optional*): [K, C] captions alone, paired with the K caption sequences'
+                images.
             caption_attention_mask (`Tensor`, *optional*): [K, C].
 
         Returns:

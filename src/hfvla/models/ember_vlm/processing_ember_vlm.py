@@ -1,4 +1,4 @@
-"""Everything EmberVLM needs around its tensors: prompts, pictures, targets, and back from tokens to robots and plans."""
+"""What EmberVLM needs around its tensors: prompts, pictures, targets, and back from tokens to robots and plans."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_image(image: Any, where: str = "image") -> Image.Image:
         return Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)).convert("RGB")
     except FileNotFoundError:
         raise DataError("image file not found", where=where, got=str(image), fix="Check the path.") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
         got = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
         raise DataError(f"image cannot be decoded ({error})", where=where, got=got) from None
 
@@ -105,7 +105,10 @@ class EmberVLMProcessor(ProcessorMixin):
         pieces = [self.tokenizer(f": {word},", add_special_tokens=False).input_ids for word in ("yes", "no")]
         if any(len(piece) != 3 for piece in pieces):
             raise CheckpointError(
-                "' yes' and ' no' must each be one token", where="EmberVLMProcessor", got=pieces, expected="three tokens"
+                "' yes' and ' no' must each be one token",
+                where="EmberVLMProcessor",
+                got=pieces,
+                expected="three tokens",
             )
         return pieces[0][1], pieces[1][1]
 
@@ -120,11 +123,14 @@ class EmberVLMProcessor(ProcessorMixin):
         """Return the prompt of one task.
 
         Raises:
-            DataError: the task is empty.
+            DataError: the task is empty, or has a special token in its text.
         """
         task = re.sub(r"^\s*task\s*:\s*", "", task, flags=re.IGNORECASE).strip()
         if not task:
             raise DataError("the task is empty", where=where, fix="Say what the robots should do.")
+        for token in self.tokenizer.all_special_tokens:
+            if token in task:
+                raise DataError("the task has a special token in its text", where=where, got=token, fix="Take it out.")
         return f"{'<image>' if with_image else ''}Task: {task}\n"
 
     def expand(self, text: str) -> str:

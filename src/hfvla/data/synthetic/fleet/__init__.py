@@ -1,10 +1,11 @@
-"""Generator of robot-selection tasks with known facts: words from a grammar, robots from an explicit rule, pictures of places.
+"""Generator of robot-selection tasks with known facts: a grammar of words, an explicit rule, pictures of places.
 
     from hfvla.data.synthetic.fleet import FleetOptions, build_fleet
     data = build_fleet(FleetOptions(size=2000), seed=0)
 
-`rule` holds the conventions that decide, `places_*` and `actions` the vocabulary, `holdout` what only the test split may use,
-`scene` the pictures, `texts` the chain of thought, plan, caption and dialogue, `glossary` the meaning of every word.
+`rule` holds the conventions that decide, `places_*` and `actions` the vocabulary, `holdout` what only the test split
+may use, `scene` the pictures, `texts` the chain of thought, plan, caption and dialogue, `glossary` the meaning of
+every word.
 """
 
 from hfvla.data.synthetic.fleet.builder import FleetOptions, build_fleet, generate_task

@@ -1,9 +1,10 @@
 """Vocabulary: what can be asked. A leading "*" marks a verb phrase that cannot be put into the passive.
 
-Frames say what a verb takes: "part" (a thing found at the place), "part_for" (that, and what to look for), "place", "place_for",
-"sign" (what is looked for, at the place), "cargo", "cargo_to" (with a goal), "goal" (a goal beyond the place), "device" (a thing
-to be set up), "specimen" (a thing to be taken), "place_study" (the place, and what to study there), "cross_to" (across the place to a
-goal), "up" (the place itself; with a goal or a check on top), "job" (the whole phrase comes from the place or the pool).
+Frames say what a verb takes: "part" (a thing found at the place), "part_for" (that, and what to look for), "place",
+"place_for", "sign" (what is looked for, at the place), "cargo", "cargo_to" (with a goal), "goal" (a goal beyond the
+place), "device" (a thing to be set up), "specimen" (a thing to be taken), "place_study" (the place, and what to study
+there), "cross_to" (across the place to a goal), "up" (the place itself; with a goal or a check on top), "job" (the
+whole phrase comes from the place or the pool).
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ ACTIONS: dict[str, Action] = dict(
             "observe",
             "inspection",
             "part part_for part place place_for part",
-            "inspect; check; examine; look over; *take a look at; *take a close look at; *carry out a check of; go over; "
-            "*perform an inspection of; *conduct an inspection of; visually inspect; carefully check; scrutinise; "
-            "*run a routine check of; *make a visual check of; closely examine; re-inspect; inspect and document",
+            "inspect; check; examine; look over; *take a look at; *take a close look at; *carry out a check of; "
+            "go over; *perform an inspection of; *conduct an inspection of; visually inspect; carefully check; "
+            "scrutinise; *run a routine check of; *make a visual check of; closely examine; re-inspect; "
+            "inspect and document",
         ),
         _action(
             "assess",
             "observe",
             "assessment",
             "part part part_for place",
-            "assess; evaluate; *judge the state of; *find out the condition of; *determine the state of; review; analyse; "
-            "*check the condition of; *report on the condition of; *evaluate the state of; analyze; *assess the condition of; rate; "
-            "*determine the quality of; study; *analyse the state of",
+            "assess; evaluate; *judge the state of; *find out the condition of; *determine the state of; review; "
+            "analyse; *check the condition of; *report on the condition of; *evaluate the state of; analyze; "
+            "*assess the condition of; rate; *determine the quality of; study; *analyse the state of",
         ),
         _action(
             "survey",
@@ -66,8 +68,8 @@ ACTIONS: dict[str, Action] = dict(
             "explore",
             "mapping",
             "place part place",
-            "map; chart; *make a map of; *draw up a map of; *create a 3D model of; map out; reconnoitre; *build a digital map of; "
-            "scan and map; *make a 3D map of",
+            "map; chart; *make a map of; *draw up a map of; *create a 3D model of; map out; reconnoitre; "
+            "*build a digital map of; scan and map; *make a 3D map of",
         ),
         _action(
             "search",
@@ -82,8 +84,8 @@ ACTIONS: dict[str, Action] = dict(
             "explore",
             "search",
             "sign",
-            "*look for; find; locate; *search for; detect; spot; *try to find; discover; *hunt for; identify; *go and look for; "
-            "*look out for; *find and mark",
+            "*look for; find; locate; *search for; detect; spot; *try to find; discover; *hunt for; identify; "
+            "*go and look for; *look out for; *find and mark",
         ),
         _action(
             "explore",
@@ -98,8 +100,8 @@ ACTIONS: dict[str, Action] = dict(
             "observe",
             "patrol",
             "place place place_for",
-            "patrol; guard; secure; *go on patrol at; *make the rounds of; *check for security at; *walk the rounds of; "
-            "*stand guard over; *run a security patrol of",
+            "patrol; guard; secure; *go on patrol at; *make the rounds of; *check for security at; "
+            "*walk the rounds of; *stand guard over; *run a security patrol of",
         ),
         _action(
             "film",
@@ -114,7 +116,8 @@ ACTIONS: dict[str, Action] = dict(
             "observe",
             "count",
             "part",
-            "count; *take stock of; *keep count of; *estimate the number of; register; *make a list of; *compile a list of",
+            "count; *take stock of; *keep count of; *estimate the number of; register; *make a list of; "
+            "*compile a list of",
         ),
         _action(
             "fly_over",
@@ -122,63 +125,67 @@ ACTIONS: dict[str, Action] = dict(
             "flight",
             "place part place_for",
             "*fly over; overfly; *hover above; *fly a survey over; *fly along; *circle above; *take aerial photos of; "
-            "*hover over; *take drone pictures of; *make an aerial survey of; *capture aerial footage of; *fly around; "
-            "*do an aerial inspection of; *use a UAV to view; *provide aerial surveillance of; *fly in circles above; "
-            "*use aerial images to check; *fly above; *get an aerial view of; *capture overhead images of",
+            "*hover over; *take drone pictures of; *make an aerial survey of; *capture aerial footage of; "
+            "*fly around; *do an aerial inspection of; *use a UAV to view; *provide aerial surveillance of; "
+            "*fly in circles above; *use aerial images to check; *fly above; *get an aerial view of; "
+            "*capture overhead images of",
         ),
         _action(
             "dive",
             "explore",
             "dive",
             "place part place_for",
-            "*dive to; *swim along; *dive down to; *swim around; *explore under water; *dive along; *inspect while diving; "
-            "*dive and examine; *swim down to",
+            "*dive to; *swim along; *dive down to; *swim around; *explore under water; *dive along; "
+            "*inspect while diving; *dive and examine; *swim down to",
         ),
         _action(
             "sample",
             "take",
             "sampling",
             "specimen",
-            "collect; take; gather; retrieve; *bring back; pick up; *take home; extract; fetch; bag; *collect and bring back; "
-            "*pick up and return with; *go and collect",
+            "collect; take; gather; retrieve; *bring back; pick up; *take home; extract; fetch; bag; "
+            "*collect and bring back; *pick up and return with; *go and collect",
         ),
         _action(
             "soil_sample",
             "take",
             "soil sampling",
             "soil",
-            "sample; probe; test; *take samples for; *take probes for; *measure on the ground; *collect samples to test; "
-            "*insert a probe to measure; *test and log; check by sampling; *perform sampling for; *draw samples for",
+            "sample; probe; test; *take samples for; *take probes for; *measure on the ground; "
+            "*collect samples to test; *insert a probe to measure; *test and log; check by sampling; "
+            "*perform sampling for; *draw samples for",
         ),
         _action(
             "place",
             "place",
             "installation",
             "device",
-            "place; install; set up; *put in place; plant; fix; mount; *set down; anchor; position; *set up and anchor; deploy",
+            "place; install; set up; *put in place; plant; fix; mount; *set down; anchor; position; "
+            "*set up and anchor; deploy",
         ),
         _action(
             "carry",
             "carry",
             "transport",
             "cargo cargo_to cargo_to",
-            "carry; transport; bring; take; move; lug; ferry; transfer; *pick up and bring; convey; *carry safely; *bring safely; "
-            "*pick up and carry; shuttle; relocate",
+            "carry; transport; bring; take; move; lug; ferry; transfer; *pick up and bring; convey; *carry safely; "
+            "*bring safely; *pick up and carry; shuttle; relocate",
         ),
         _action(
             "haul",
             "carry",
             "haulage",
             "heavy heavy_to heavy_to",
-            "haul; transport; move; carry; *haul away; drag; shift; pull; *move and stack; heave; *haul over; lug; *drag away",
+            "haul; transport; move; carry; *haul away; drag; shift; pull; *move and stack; heave; *haul over; lug; "
+            "*drag away",
         ),
         _action(
             "deliver",
             "carry",
             "delivery",
             "cargo_to cargo_to cargo",
-            "deliver; bring; supply; take; *make a delivery of; courier; dispatch; *drop off; rush; *deliver without delay; "
-            "*bring and drop off; hand-carry; send",
+            "deliver; bring; supply; take; *make a delivery of; courier; dispatch; *drop off; rush; "
+            "*deliver without delay; *bring and drop off; hand-carry; send",
         ),
         _action(
             "airlift",
@@ -192,8 +199,8 @@ ACTIONS: dict[str, Action] = dict(
             "reach",
             "journey",
             "goal goal cross_to",
-            "reach; *get to; *walk to; *make your way to; *travel to; *find a way to; *navigate to; *go all the way to; "
-            "*head for; *proceed to; *push through to; *trek to; *journey to",
+            "reach; *get to; *walk to; *make your way to; *travel to; *find a way to; *navigate to; "
+            "*go all the way to; *head for; *proceed to; *push through to; *trek to; *journey to",
         ),
         _action(
             "traverse",
@@ -208,16 +215,16 @@ ACTIONS: dict[str, Action] = dict(
             "reach",
             "drive",
             "place cross_to place_for",
-            "*drive across; *drive along; *roll along; *travel along; *drive over; *cruise along; *roll across; *ride along; "
-            "*travel at speed over; *do a long drive over",
+            "*drive across; *drive along; *roll along; *travel along; *drive over; *cruise along; *roll across; "
+            "*ride along; *travel at speed over; *do a long drive over",
         ),
         _action(
             "climb",
             "climb",
             "climb",
             "up up_goal up_check",
-            "climb; *climb up; ascend; *go up; *walk up; scale; *clamber up; *make the climb up; *climb to the top of; "
-            "*descend; *climb down; *work a way up; mount; *navigate; *step up",
+            "climb; *climb up; ascend; *go up; *walk up; scale; *clamber up; *make the climb up; "
+            "*climb to the top of; *descend; *climb down; *work a way up; mount; *navigate; *step up",
         ),
         _action("handle", "hands", "manual work", "job", ""),
         _action("serve", "hands", "service", "job", ""),
@@ -256,12 +263,13 @@ ZONE_ACTIONS: dict[str, tuple[str, ...]] = {zone: tuple(text.split()) for zone, 
 """What can be asked in a zone; repeats make an action more frequent."""
 
 _OPERATE = phrases(
-    "turn the valves by hand; open the heavy doors; press the buttons in order; tighten the screws; unlock the doors with a key; "
-    "replace the light bulbs; use a screwdriver on the loose panel; plug in the cables; change the filters; wipe down the surfaces; "
-    "open the cabinets and sort what is inside; pull the levers; repair the broken handle; fix the dripping tap; "
-    "swap the empty gas bottle; reset the switches; assemble the new shelf; mend the torn cover; operate the hand pump; "
-    "use tools to loosen the bolts; connect the hoses; stack the cups; turn the crank; mop the corners with a cloth; "
-    "unscrew the lid; put on the protective cover; open the windows; fasten the clips; sort the small parts; "
+    "turn the valves by hand; open the heavy doors; press the buttons in order; tighten the screws; "
+    "unlock the doors with a key; replace the light bulbs; use a screwdriver on the loose panel; plug in the cables; "
+    "change the filters; wipe down the surfaces; open the cabinets and sort what is inside; pull the levers; "
+    "repair the broken handle; fix the dripping tap; swap the empty gas bottle; reset the switches; "
+    "assemble the new shelf; mend the torn cover; operate the hand pump; use tools to loosen the bolts; "
+    "connect the hoses; stack the cups; turn the crank; mop the corners with a cloth; unscrew the lid; "
+    "put on the protective cover; open the windows; fasten the clips; sort the small parts; "
     "clean the glass with a sponge; hang the signs; type in the door code; adjust the knobs; tie the cords; "
     "use the hand drill to fix the bracket; handle the fragile glassware; fit the new lock; paint the door; "
     "repair the equipment with hand tools; manipulate the controls; flip the breakers; change the batteries"

@@ -72,7 +72,7 @@ def generate_task(index: int, options: FleetOptions, seed: int) -> RobotTask:
         id=f"fleet-{options.split}-{seed}-{index}",
         task=sentence.text,
         robots=item.robots,
-        reasoning=write_reasoning(item, sentence, scene_only),
+        reasoning=write_reasoning(item, sentence, options.images),
         plan=write_plan(item, sentence, generator),
         image=encode_png(render_scene(key, picture_seed, options.image_size)) if options.images else None,
         caption=caption,
@@ -93,10 +93,10 @@ def generate_task(index: int, options: FleetOptions, seed: int) -> RobotTask:
     )
 
 
-def _rows(start: list[int], options: dict[str, Any], seed: int, version: str) -> Iterator[dict[str, Any]]:
+def _rows(indices: list[int], options: dict[str, Any], seed: int, version: str) -> Iterator[dict[str, Any]]:
     """Rows for `Dataset.from_generator`; `version` is only there to be part of its cache key."""
     settings = FleetOptions(**options)
-    for index in start:
+    for index in indices:
         yield generate_task(index, settings, seed).to_row()
 
 
@@ -126,7 +126,7 @@ def build_fleet(options: FleetOptions, *, seed: int = 0) -> SourceData:
         _rows,
         features=robot_task_features(),
         gen_kwargs={
-            "start": list(range(options.size)),
+            "indices": list(range(options.size)),
             "options": options.model_dump(exclude={"seed"}),
             "seed": seed,
             "version": _version(),

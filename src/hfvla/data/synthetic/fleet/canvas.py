@@ -67,9 +67,14 @@ class Canvas:
     def sky(self, horizon: float) -> None:
         """Day, evening or grey sky with clouds, down to the horizon."""
         top, bottom = self.random.choice(
-            (((90, 150, 220), (200, 225, 245)), ((120, 130, 145), (205, 208, 212)), ((70, 80, 140), (245, 180, 120)),
-             ((60, 120, 200), (170, 210, 240)), ((150, 165, 185), (225, 225, 220)))
-        )  # fmt: skip
+            (
+                ((90, 150, 220), (200, 225, 245)),
+                ((120, 130, 145), (205, 208, 212)),
+                ((70, 80, 140), (245, 180, 120)),
+                ((60, 120, 200), (170, 210, 240)),
+                ((150, 165, 185), (225, 225, 220)),
+            )
+        )
         self.fade(self.tone(top), self.tone(bottom), 0, horizon)
         for _ in range(self.random.randint(0, 4)):
             x, y = self.between(0, 1), self.between(0, horizon * 0.6)
@@ -87,7 +92,9 @@ class Canvas:
 
     def person(self, x: float, y: float, height: float) -> None:
         """A standing person in plain clothes; (x, y) are the feet."""
-        clothes = self.tone(self.random.choice(((180, 60, 60), (60, 90, 170), (70, 140, 80), (200, 180, 80), (90, 90, 95))))
+        clothes = self.tone(
+            self.random.choice(((180, 60, 60), (60, 90, 170), (70, 140, 80), (200, 180, 80), (90, 90, 95)))
+        )
         self.box(x - height * 0.14, y - height * 0.75, x + height * 0.14, y - height * 0.3, clothes)
         self.box(x - height * 0.1, y - height * 0.3, x + height * 0.1, y, self.tone((50, 50, 65)))
         skin = self.tone(self.random.choice(((230, 190, 160), (150, 105, 75), (205, 160, 120))))
@@ -110,6 +117,8 @@ class Canvas:
         self.box(x - height * 0.04, y - height * 0.4, x + height * 0.04, y, trunk)
         leaves = self.tone((45, 105, 55), 25)
         if self.random.random() < 0.5:
-            self.shape([(x - height * 0.25, y - height * 0.2), (x, y - height), (x + height * 0.25, y - height * 0.2)], leaves)
+            self.shape(
+                [(x - height * 0.25, y - height * 0.2), (x, y - height), (x + height * 0.25, y - height * 0.2)], leaves
+            )
         else:
             self.disc(x, y - height * 0.65, height * 0.28, height * 0.33, leaves)

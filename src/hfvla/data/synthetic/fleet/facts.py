@@ -47,7 +47,8 @@ class Action:
 
     Attributes:
         key: unique name.
-        activity: what the rule sees: "observe", "explore", "take", "place", "carry", "reach", "climb", "hands" or "fieldwork".
+        activity: what the rule sees: "observe", "explore", "take", "place", "carry", "reach", "climb", "hands" or
+            "fieldwork".
         noun: the work as a noun, e.g. "inspection".
         verbs: verb phrases in base form that take an object; "*" in front marks one without a passive.
         frames: how verb, object and place combine (see `grammar`).
@@ -74,7 +75,8 @@ class Facts:
         people: "none", "staff" or "crowd".
         activity: see `Action`.
         vantage: "above" or "below" when the text asks for that view, else "".
-        focus: what kind of thing is looked at: "living", "system", "soil", "contact", "growth", "equipment", "passage" or "".
+        focus: what kind of thing is looked at: "living", "system", "soil", "contact", "growth", "equipment",
+            "passage" or "".
         payload_kg: what must be carried, kilograms.
         hands: fingers, tools or doors are needed.
         walking: the work of the hands goes from place to place: people are served, rows are picked.

@@ -18,7 +18,7 @@ __all__ = ["ABILITIES", "ZONE_WORDS", "capability_text", "define_place", "glossa
 
 ZONE_WORDS: dict[str, str] = {
     "tall": "open air, high above the ground",
-    "wide": "outdoors, wider than one can see from the ground",
+    "wide": "outdoors, wider than one can see",
     "rough": "outdoors on rough, uneven ground",
     "stairs": "steep steps over several floors",
     "underground": "dark, uneven ground below the earth",
@@ -30,10 +30,10 @@ ZONE_WORDS: dict[str, str] = {
     "growing house": "narrow paths among plants and people",
     "wild garden": "an overgrown garden used by people",
     "compound": "open, level, fenced outdoor ground",
-    "building": "indoors on level floors among people",
+    "building": "indoors on level floors",
     "workplace": "indoors, built for people's hands",
-    "crowd": "level ground full of people on foot",
-    "refit": "indoors, a bare level shell with work going on",
+    "crowd": "level, full of people on foot",
+    "refit": "indoors, bare and level, under work",
     "warehouse": "indoors on a smooth, level floor",
     "water": "below the surface of the water",
     "water and air": "in the water, partly above the surface",
@@ -117,14 +117,14 @@ def capability_text() -> dict[str, str]:
     """Return what each robot of the fleet can do, cannot do, and where it works."""
     drone, diver, humanoid, wheels, legs = ROBOTS
     return {
-        drone: "Flies, is the fastest, watches and inspects from the air and brings light things. Carries little, is loud, depends "
-        "on weather and battery. Works outdoors, in large halls and where nothing else gets to.",
-        diver: "Dives, explores the deep, inspects and handles things under water. Works only in water, with weak radio links and "
-        "limits of pressure. Suits seas, lakes, pools and flooded pipes.",
-        humanoid: "Walks, has hands, uses tools, opens doors and deals with people in complex tasks. Slow, less stable, hungry for "
-        "power. Works indoors and wherever people live, stairs included.",
-        wheels: "Moves fast and steadily with a good payload and little energy. Needs flat ground and cannot climb. Works in halls, "
-        "warehouses, on roads and level open land.",
-        legs: "Walks rough ground with great stability, carries loads and inspects. Has hardly any hands and cannot reach high up. "
-        "Works outdoors on uneven land, stairs, industrial sites and in rescues.",
+        drone: "Flies, is the fastest, watches and inspects from the air and brings light things. Carries little, is "
+        "loud, depends on weather and battery. Works outdoors, in large halls and where nothing else gets to.",
+        diver: "Dives, explores the deep, inspects and handles things under water. Works only in water, with weak "
+        "radio links and limits of pressure. Suits seas, lakes, pools and flooded pipes.",
+        humanoid: "Walks, has hands, uses tools, opens doors and deals with people in complex tasks. Slow, less "
+        "stable, hungry for power. Works indoors and wherever people live, stairs included.",
+        wheels: "Moves fast and steadily with a good payload and little energy. Needs flat ground and cannot climb. "
+        "Works in halls, warehouses, on roads and level open land.",
+        legs: "Walks rough ground with great stability, carries loads and inspects. Has hardly any hands and cannot "
+        "reach high up. Works outdoors on uneven land, stairs, industrial sites and in rescues.",
     }

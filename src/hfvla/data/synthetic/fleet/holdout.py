@@ -1,8 +1,8 @@
 """Which words and templates the test split keeps for itself.
 
-Every pool of phrases loses about 15 % of its members to the test split, chosen by a stable hash, never by the seed of a run. A
-member is preferred when it shares a word with one that stays (a compound such as "boiler house stairs" beside "metal stairs"), so
-that its meaning can be guessed; a phrase held out of one pool is held out of all.
+Every pool of phrases loses about 15 % of its members to the test split, chosen by a stable hash, never by the seed of
+a run. A member is preferred when it shares a word with one that stays (a compound such as "boiler house stairs"
+beside "metal stairs"), so that its meaning can be guessed; a phrase held out of one pool is held out of all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cache
 
 from hfvla.data.synthetic.fleet import pools
 from hfvla.data.synthetic.fleet.actions import ACTIONS, JOBS
+from hfvla.data.synthetic.fleet.facts import phrases
 from hfvla.data.synthetic.fleet.places import environments
 from hfvla.data.synthetic.fleet.templates import BASIC, SCENE_TEMPLATES, TEMPLATES
 
@@ -21,7 +22,9 @@ __all__ = ["PHRASE_SHARE", "TEMPLATE_SHARE", "held_out", "held_out_templates", "
 
 PHRASE_SHARE = 0.15
 TEMPLATE_SHARE = 0.20
-_SMALL_WORDS = frozenset("a an the of in on at to and for from by with it is s under into over out up".split())
+_SMALL_WORDS = frozenset(
+    phrases("a; an; the; of; in; on; at; to; and; for; from; by; with; it; is; s; under; into; over; out; up")
+)
 
 
 def _rank(text: str) -> bytes:
@@ -57,7 +60,16 @@ def _pools() -> list[tuple[str, ...]]:
     found: list[tuple[str, ...]] = [action.verbs for action in ACTIONS.values()]
     for place in environments().values():
         found += [place.names, place.signs, *place.parts.values(), *place.jobs.values()]
-    found += [pools.LIGHT, pools.HEAVY, pools.DEVICES, pools.ABOVE, pools.BELOW, pools.DISTRACTORS, pools.STUDIES, pools.SHOWN]
+    found += [
+        pools.LIGHT,
+        pools.HEAVY,
+        pools.DEVICES,
+        pools.ABOVE,
+        pools.BELOW,
+        pools.DISTRACTORS,
+        pools.STUDIES,
+        pools.SHOWN,
+    ]
     found += [pools.SHOWN_SIGNS, pools.SHOWN_LIGHT, pools.SHOWN_HEAVY, *JOBS.values()]
     found += [*pools.SPECIMENS.values(), *pools.GOALS.values(), *pools.PURPOSES.values()]
     return [pool for pool in found if pool]

@@ -6,15 +6,18 @@ import re
 from functools import cache
 
 from hfvla.data.synthetic.fleet.actions import ACTIONS, JOBS
+from hfvla.data.synthetic.fleet.facts import phrases
 from hfvla.data.synthetic.fleet.places import environments
 
 __all__ = ["gerund", "is_plural", "participle", "plural", "with_article"]
 
 _DOUBLED = frozenset(
-    "map scan plan run get put dig cut trim mop plug ship step drop shut set sit chop stir strip top wrap swap zip spot bag "
-    "drag log patrol transfer tag pin scrub fit clap hem rub rig control prep".split()
-) - {"patrol", "control"}
-_DOUBLED_L = frozenset(("patrol", "control"))
+    phrases(
+        "map; scan; plan; run; get; put; dig; cut; trim; mop; plug; ship; step; drop; shut; set; sit; chop; stir; "
+        "strip; top; wrap; swap; zip; spot; bag; drag; log; patrol; transfer; tag; pin; scrub; fit; clap; hem; rub; "
+        "rig; control; lug"
+    )
+)
 _IRREGULAR = {
     "take": "taken",
     "bring": "brought",
@@ -38,9 +41,11 @@ _IRREGULAR = {
 }
 
 
-_MASS = frozenset("land traffic ice debris terrain tundra sand water tarmac farmland ocean".split())
-_HEAD_ENDS = re.compile(r" (?:of|on|in|with|at|by|along|below|beneath|under|across|above|inside|during|full|beside|around|without|"
-                        r"between|to|being|before|from|until|for|after)\b.*")  # fmt: skip
+_MASS = frozenset(phrases("land; traffic; ice; debris; terrain; tundra; sand; water; tarmac; farmland; ocean"))
+_HEAD_ENDS = re.compile(
+    r" (?:of|on|in|with|at|by|along|below|beneath|under|across|above|inside|during|full|beside|around|without|between|"
+    r"to|being|before|from|until|for|after)\b.*"
+)
 
 
 def is_plural(name: str) -> bool:
@@ -52,7 +57,7 @@ def is_plural(name: str) -> bool:
 
 
 def plural(name: str) -> str:
-    """The plural of a noun phrase without a following phrase ("dune field" -> "~dune fields"); others stay as they are."""
+    """The plural of a noun phrase ("dune field" -> "~dune fields"); one with a phrase after its head stays."""
     if is_plural(name) or _HEAD_ENDS.search(name) or "'s" in name:
         return name
     if name.endswith("y") and name[-2] not in "aeou":
@@ -72,7 +77,7 @@ def with_article(name: str, article: str) -> str:
 
 
 def _ing(verb: str) -> str:
-    if verb in _DOUBLED or verb in _DOUBLED_L:
+    if verb in _DOUBLED:
         return f"{verb}{verb[-1]}ing"
     if verb.endswith("ie"):
         return f"{verb[:-2]}ying"
@@ -85,7 +90,7 @@ def _ed(verb: str) -> str:
     head, dash, last = verb.rpartition("-")
     if last in _IRREGULAR:
         return head + dash + _IRREGULAR[last]
-    if verb in _DOUBLED or verb in _DOUBLED_L:
+    if verb in _DOUBLED:
         return f"{verb}{verb[-1]}ed"
     if verb.endswith("e"):
         return f"{verb}d"
@@ -114,10 +119,10 @@ def _inflect(phrase: str, change: object) -> str:
 
 
 def gerund(phrase: str) -> str:
-    """"take a look at" -> "taking a look at"; an adverb in front stays."""
+    """Turn "take a look at" into "taking a look at"; an adverb in front stays."""
     return _inflect(phrase, _ing)
 
 
 def participle(phrase: str) -> str:
-    """"look over" -> "looked over", "pick up" -> "picked up"."""
+    """Turn "look over" into "looked over" and "pick up" into "picked up"."""
     return _inflect(phrase, _ed)

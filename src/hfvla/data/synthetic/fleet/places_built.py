@@ -1,4 +1,4 @@
-"""Vocabulary: tall and wide things, stairs and roads. Pieces are separated by semicolons; "~" marks plural or mass nouns."""
+"""Vocabulary: tall and wide things, stairs and roads. Semicolons separate; "~" marks plural or mass nouns."""
 
 from __future__ import annotations
 
@@ -6,15 +6,33 @@ __all__ = ["PLACES"]
 
 
 def _tall(at: str, gloss: str, names: str, parts: str, signs: str) -> dict[str, str]:
-    return {"scene": "tower", "at": at, "through": "along", "gloss": gloss, "names": names, "parts": parts, "signs": signs}
+    return {
+        "scene": "tower",
+        "at": at,
+        "through": "along",
+        "gloss": gloss,
+        "names": names,
+        "parts": parts,
+        "signs": signs,
+    }
 
 
 def _wide(scene: str, at: str, gloss: str, names: str, parts: str, signs: str) -> dict[str, str]:
-    return {"scene": scene, "at": at, "through": "across", "gloss": gloss, "names": names, "parts": parts, "signs": signs}
+    return {
+        "scene": scene,
+        "at": at,
+        "through": "across",
+        "gloss": gloss,
+        "names": names,
+        "parts": parts,
+        "signs": signs,
+    }
 
 
 def _stairs(gloss: str, names: str, parts: str) -> dict[str, str]:
-    signs = "slippery treads; loose handrails; worn edges; blocked steps; broken railings; missing lights; cracked steps; ice"
+    signs = (
+        "slippery treads; loose handrails; worn edges; blocked steps; broken railings; missing lights; cracked steps"
+    )
     return {
         "scene": "stairs",
         "at": "on",
@@ -27,7 +45,7 @@ def _stairs(gloss: str, names: str, parts: str) -> dict[str, str]:
 
 
 def _road(gloss: str, names: str, parts: str) -> dict[str, str]:
-    signs = "potholes; worn lane markings; oil spills; loose gravel; fallen cargo; frost heave; ruts; standing water; debris"
+    signs = "potholes; worn lane markings; oil spills; loose gravel; fallen cargo; frost heave; ruts; standing water"
     return {
         "scene": "road",
         "at": "along",
@@ -45,15 +63,16 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "a very tall building with many storeys",
         "skyscraper; glass skyscraper; office tower; tall office block; apartment tower; residential high-rise; "
         "multi-storey facade; ~tower blocks; curtain wall of the bank tower; hotel high-rise",
-        "window panes; facade panels; cladding joints; balcony undersides; sealant seams; upper-storey windows; sun blinds; "
-        "stone veneer; fire breaks; parapet copings",
+        "window panes; facade panels; cladding joints; balcony undersides; sealant seams; upper-storey windows; "
+        "sun blinds; stone veneer; fire breaks; parapet copings",
         "cracked glass; loose panels; water stains; missing sealant; rust streaks; spalling concrete; bird damage",
     ),
     ("tall", "rooftop"): _tall(
         "on",
         "the top cover of a building, out of reach from the ground",
-        "flat roof; school roof; slate roof; ~rooftops in the old town; tin roof of the hangar; roof of the town hall; "
-        "tiled church roof; hospital rooftop; roof ridge; warehouse roof; ~roofs of heritage houses",
+        "flat roof; school roof; slate roof; ~rooftops in the old town; tin roof of the hangar; "
+        "roof of the town hall; tiled church roof; hospital rooftop; roof ridge; warehouse roof; "
+        "~roofs of heritage houses",
         "gutters; roof tiles; skylights; roof vents; flashing; chimney caps; solar modules; rooftop cooling units; "
         "lightning rods; roof membrane; exhaust fans",
         "missing tiles; ponding water; hail damage; moss; loose shingles; clogged gutters; heat loss; leaks; blisters",
@@ -64,13 +83,14 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "overhead power line; high-voltage line; transmission line; electricity pylon; ~transmission towers; "
         "distribution line in the hills; lattice pylon; ~overhead cables",
         "insulators; conductors; cross arms; line clamps; spacers; warning balls; splice joints; earth wires",
-        "broken insulators; sagging wires; branches too close to the wire; lightning damage; corona discharge; hot spots",
+        "broken insulators; sagging wires; branches too close to the wire; lightning damage; corona discharge; "
+        "hot spots",
     ),
     ("tall", "wind_turbine"): _tall(
         "on",
         "a tall tower whose rotor makes electricity from wind",
-        "wind turbine; onshore wind turbine; wind farm; ~turbines on the ridge; rotor of a wind turbine; turbine tower; "
-        "hilltop wind park",
+        "wind turbine; onshore wind turbine; wind farm; ~turbines on the ridge; rotor of a wind turbine; "
+        "turbine tower; hilltop wind park",
         "rotor blades; nacelle; blade tips; leading edges; hub; blade root; tower flange; lightning receptors",
         "erosion of the leading edge; blade cracks; oil streaks; lightning strikes; ice build-up; delamination",
     ),
@@ -79,7 +99,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "a high structure that carries a road or track over a gap",
         "suspension bridge; cable-stayed bridge; viaduct; railway viaduct; arch bridge; high bridge deck; "
         "steel truss bridge; ~bridge towers",
-        "stay cables; suspension cables; pylon heads; truss joints; deck underside; expansion joints; hangers; upper chords",
+        "stay cables; suspension cables; pylon heads; truss joints; deck underside; expansion joints; hangers; "
+        "upper chords",
         "corrosion; broken strands; loose bolts; fatigue cracks; peeling paint; bird nests; missing rivets",
     ),
     ("tall", "dam_wall"): _tall(
@@ -92,7 +113,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
     ("tall", "chimney"): _tall(
         "on",
         "a tall pipe or tower that lets out smoke or steam",
-        "factory chimney; smokestack; cooling tower; flare stack at the refinery; brick chimney; ~chimneys of the power plant",
+        "factory chimney; smokestack; cooling tower; flare stack at the refinery; brick chimney; "
+        "~chimneys of the power plant",
         "stack rim; liner bricks; ring stiffeners; warning lights; upper platform; flare tip; emission probes",
         "soot build-up; cracked mortar; burnt paint; rust; leaning; spalled bricks",
     ),
@@ -101,7 +123,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "a slim tall structure that carries antennas or lamps",
         "radio mast; cell tower; telecom tower; antenna mast; ~floodlight masts; water tower; observation tower; "
         "air traffic control tower",
-        "antennas; microwave dishes; guy wires; cable trays; aircraft warning lamps; bolted joints; tank roof; lamp heads",
+        "antennas; microwave dishes; guy wires; cable trays; aircraft warning lamps; bolted joints; tank roof; "
+        "lamp heads",
         "loose guy wires; misaligned antennas; nests; rusted bolts; broken lamps; ice load",
     ),
     ("tall", "silo_top"): _tall(
@@ -163,8 +186,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "plain",
         "over",
         "a very large protected stretch of land where wild animals roam",
-        "savanna; wildlife reserve; game reserve; nature reserve; national park; ~wide grasslands; migration corridor; "
-        "elephant range; bison range",
+        "savanna; wildlife reserve; game reserve; nature reserve; national park; ~wide grasslands; "
+        "migration corridor; elephant range; bison range",
         "herds; waterholes; migration routes; rhinos; antelope groups; elephant families; bird flocks; park borders",
         "poachers; stray herds; carcasses; new water sources; burnt patches; illegal camps",
     ),
@@ -172,17 +195,18 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "skyline",
         "over",
         "the whole of a town with all its streets",
-        "city centre; downtown area; whole city; metropolitan area; rush-hour traffic; ~motorway junctions; ring road traffic; "
-        "urban heat island; port city; suburb",
-        "traffic flow; junctions; congestion; parking occupancy; green areas; roof temperatures; smoke plumes; air quality",
+        "city centre; downtown area; whole city; metropolitan area; rush-hour traffic; ~motorway junctions; "
+        "ring road traffic; urban heat island; port city; suburb",
+        "traffic flow; junctions; congestion; parking occupancy; green areas; roof temperatures; smoke plumes; "
+        "air quality",
         "traffic jams; accidents; fire risks; hot spots; illegal dumping; smog",
     ),
     ("wide", "flood_zone"): _wide(
         "flood",
         "over",
         "land that a river or storm has covered with water",
-        "flooded valley; flood zone; inundated suburb; flooded town; storm-surge area; broken levee; ~flooded farmlands; "
-        "river delta after the flood",
+        "flooded valley; flood zone; inundated suburb; flooded town; storm-surge area; broken levee; "
+        "~flooded farmlands; river delta after the flood",
         "levees; stranded houses; water level; washed-out roads; evacuation routes; flooded streets",
         "stranded people; breaches; rising water; damaged houses; blocked roads",
     ),
@@ -198,7 +222,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "plain",
         "along",
         "the long edge between land and sea",
-        "coastline; long shoreline; barrier island; estuary; tidal flat; coastal wetland; river delta; ~coastal dunes and bays",
+        "coastline; long shoreline; barrier island; estuary; tidal flat; coastal wetland; river delta; "
+        "~coastal dunes and bays",
         "shoreline position; sandbanks; oil slicks; bird colonies; seal colonies; sea walls; tide lines",
         "erosion; washed-up containers; oil; stranded whales; plastic waste; storm damage",
     ),
@@ -216,15 +241,16 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "air and clouds far above the ground",
         "storm front; volcanic ash plume; volcanic gas cloud; industrial smoke plume; crater of an active volcano; "
         "cloud layer; valley fog; gas plume over the crater",
-        "wind speed; gas concentration; plume height; particle levels; air temperature; sulphur levels; humidity profile",
+        "wind speed; gas concentration; plume height; particle levels; air temperature; sulphur levels; "
+        "humidity profile",
         "toxic gas; ash; turbulence; methane; ozone",
     ),
     ("wide", "open_air_event"): _wide(
         "skyline",
         "over",
         "an outdoor gathering of very many people seen as a whole",
-        "open-air concert; marathon; bicycle race; protest march; outdoor festival site; regatta; rally stage; parade; "
-        "pilgrimage; fireworks show",
+        "open-air concert; marathon; bicycle race; protest march; outdoor festival site; regatta; rally stage; "
+        "parade; pilgrimage; fireworks show",
         "crowd density; exits; runners; spectators; access roads; camp sites; queues; lead group",
         "bottlenecks; panic; injured people; blocked exits; lost children; overcrowding",
     ),
@@ -232,8 +258,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "plain",
         "over",
         "a building project or pit seen as a whole",
-        "motorway construction project; airport extension; new housing district; open-pit mine; dam construction project; "
-        "railway line; gas pipeline route; border strip; canal; railway tracks",
+        "motorway construction project; airport extension; new housing district; open-pit mine; "
+        "dam construction project; railway line; gas pipeline route; border strip; canal; railway tracks",
         "progress; earthworks; stockpiles; excavated volume; haul roads; rail bed; route markers; storage heaps",
         "delays; slope failures; missing materials; safety violations; obstructions; encroachment",
     ),
@@ -245,14 +271,14 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
     ),
     ("stairs", "tower_stairs"): _stairs(
         "steps on the outside or inside of a plant or tower",
-        "silo stairs; metal stairs on the tank; fire escape; ~steps inside the lighthouse; stair tower; scaffold stairs; "
-        "ladder-steep stairs in the mill; access stairs of the boiler house; cage ladder",
+        "silo stairs; metal stairs on the tank; fire escape; ~steps inside the lighthouse; stair tower; "
+        "scaffold stairs; ladder-steep stairs in the mill; access stairs of the boiler house; cage ladder",
         "grating; guard rails; inspection hatches; landings; control boxes; anchor plates; safety gates",
     ),
     ("stairs", "outdoor_steps"): _stairs(
         "steps in the open",
-        "temple steps; stone steps to the shrine; amphitheatre steps; ~hillside steps; metro station stairs; bleachers; "
-        "long outdoor staircase; bastion steps",
+        "temple steps; stone steps to the shrine; amphitheatre steps; ~hillside steps; metro station stairs; "
+        "bleachers; long outdoor staircase; bastion steps",
         "stone treads; landings; hand rails; drainage slots; lamps; side walls",
     ),
     ("paved", "highway"): _road(

@@ -1,8 +1,8 @@
 """Vocabulary: farmland, orchards, pastures, growing houses and wild gardens.
 
-The parts carry a focus, since on a farm it is the object that decides: plants and animals ("living"), what works from air and
-ground ("system"), what a probe touches ("soil"), what is looked at between the plants ("contact"), what only the whole view
-shows ("growth").
+The parts carry a focus, since on a farm it is the object that decides: plants and animals ("living"), what works from
+air and ground ("system"), what a probe touches ("soil"), what is looked at between the plants ("contact"), what only
+the whole view shows ("growth").
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ _LIVING = (
 )
 _SYSTEM = (
     "irrigation lines; sprinklers; irrigation valves; drip hoses; drainage channels; drainage ditches; pest pressure; "
-    "field sensors; weather stations; pest predators; irrigation performance; crop yield; crop rotation plots; "
-    "field margins; rodent damage; planting layout; pesticide application; irrigation efficiency; fertiliser trials; "
+    "field sensors; weather stations; pest traps across the field; irrigation performance; crop yield; crop rotation "
+    "plots; field margins; rodent damage; planting layout; sprayed strips; irrigation efficiency; fertiliser trials; "
     "pivot irrigators; yield differences; water distribution; pest control measures; farming practices"
 )
 _SOIL = (
     "soil samples; soil cores; soil moisture probes; nutrient levels in the soil; soil pH; soil composition; "
-    "soil salinity; topsoil depth; soil nutrients; organic matter in the soil; soil temperature; soil types; soil carbon"
+    "soil salinity; topsoil depth; soil nutrients; organic matter in the soil; soil temperature; soil types; "
+    "soil carbon"
 )
 _CONTACT = (
-    "roots; root systems; earthworms; ground beetles; pollinators; beehives; insect traps between the plants; fence posts; "
-    "fences; soil compaction; cover crops; mulch layer; stems near the ground; snails; burrows; insect counts; bee colonies; "
-    "pollinating insects; root rot; fence wires; crop stubble; mole hills; insect populations"
+    "roots; root systems; earthworms; ground beetles; pollinators; beehives; insect traps between the plants; "
+    "fence posts; fences; soil compaction; cover crops; mulch layer; stems near the ground; snails; burrows; "
+    "insect counts; bee colonies; pollinating insects; root rot; fence wires; crop stubble; mole hills; "
+    "insect numbers"
 )
 _GROWTH = (
     "growth stages; crop cover; drought impact; hail damage across the whole field; vegetation index; crop patterns; "
@@ -37,14 +39,16 @@ _GROWTH = (
 _FIELDWORK = (
     "sow the seed in straight rows; plant seed potatoes in rows; drill wheat seed; spray herbicide along the rows; "
     "spread fertiliser; plough the stubble; harrow the soil; roll the seedbed; mow the hay; bale the straw; "
-    "transplant seedlings in rows; tow the seed drill; pull a trailer of hay bales; hoe between the rows mechanically; "
-    "spread manure; apply liquid fertiliser row by row; seed a cover crop in rows; till the ground; cut the silage; "
-    "spray fungicide row by row; lay drip tape along the rows; plant maize in rows; ridge the potato rows; lime the field"
+    "transplant seedlings in rows; tow the seed drill; pull a trailer of hay bales; "
+    "hoe between the rows mechanically; spread manure; apply liquid fertiliser row by row; "
+    "seed a cover crop in rows; till the ground; cut the silage; spray fungicide row by row; "
+    "lay drip tape along the rows; plant maize in rows; ridge the potato rows; lime the field"
 )
 _PICKING = (
     "pick ripe {fruit} by hand; pick {fruit} into baskets; pluck sample {fruit} from the branches; "
-    "select and pick the best {fruit}; cut {fruit} with shears and put them in crates; hand-pick {fruit} for the market; "
-    "take down {fruit} from several plants for a taste test; thin out small {fruit} by hand"
+    "select and pick the best {fruit}; cut {fruit} with shears and put them in crates; "
+    "hand-pick {fruit} for the market; take down {fruit} from several plants for a taste test; "
+    "thin out small {fruit} by hand"
 )
 
 
@@ -103,8 +107,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "water loss; boundary changes; storm debris; unusual activity; low yield; overwatering",
     ),
     ("orchard", "orchard"): _farm(
-        "apple orchard; cherry orchard; orchard; olive grove; orange grove; almond orchard; peach orchard; walnut grove; "
-        "date palm grove; fruit plantation; banana plantation; avocado orchard",
+        "apple orchard; cherry orchard; orchard; olive grove; orange grove; almond orchard; peach orchard; "
+        "walnut grove; date palm grove; fruit plantation; banana plantation; avocado orchard",
         "rows of trees that bear fruit or nuts",
         "tree rows; orchard condition; frost fans; anti-hail nets; support stakes; tree spacing; orchard health",
         "broken branches; bird damage; frost damage; torn nets; wilting trees; theft",
@@ -116,8 +120,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "collect ripe olives by hand from tree to tree; bag ripening peaches by hand",
     ),
     ("orchard", "vineyard"): _farm(
-        "vineyard; hillside vineyard; wine estate; ~vine rows; vineyard terraces; tea plantation; hop garden; coffee plantation; "
-        "berry plantation; raspberry rows; lavender field; ~grape vines",
+        "vineyard; hillside vineyard; wine estate; ~vine rows; vineyard terraces; tea plantation; hop garden; "
+        "coffee plantation; berry plantation; raspberry rows; lavender field; ~grape vines",
         "rows of vines or bushes",
         "trellis wires; vine rows; trellis posts; canopy height; shade nets; row covers",
         "broken trellises; starling damage; sunburn; hail damage; gaps",
@@ -128,48 +132,54 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         + "tie up young vines by hand row after row; snip grape samples from several rows; pluck tea leaves by hand",
     ),
     ("pasture", "pasture"): _farm(
-        "pasture; cattle pasture; sheep meadow; grazing land; alpine pasture; horse paddock; dairy pasture; goat range; "
-        "free-range poultry meadow; cattle ranch; ~grazing areas; ~meadows",
+        "pasture; cattle pasture; sheep meadow; grazing land; alpine pasture; horse paddock; dairy pasture; "
+        "goat range; free-range poultry meadow; cattle ranch; ~grazing areas; ~meadows",
         "grassland where farm animals feed",
         "water troughs; grazing plots; salt licks; pasture gates; shade shelters; feeding stations",
         "broken troughs; predators; poisonous plants; trampled ground; open gates",
         scene="pasture",
-        living="livestock; cattle; sheep; cows; grazing behaviour; lambs; lame animals; herd health; calving cows; goats; "
-        "horses; sick animals; livestock movements; flock behaviour; animal health; newborn calves; overgrazed spots",
-        contact="fences; fence posts; electric fence wires; burrows; dung beetles; ground nests; fence lines; hoof marks; "
-        "fence staples; earthworms; grass roots; molehills",
+        living="livestock; cattle; sheep; cows; grazing behaviour; lambs; lame animals; herd health; calving cows; "
+        "goats; horses; sick animals; livestock movements; flock behaviour; animal health; newborn calves; "
+        "overgrazed spots",
+        contact="fences; fence posts; electric fence wires; burrows; dung beetles; ground nests; fence lines; "
+        "hoof marks; fence staples; earthworms; grass roots; molehills",
         fieldwork="mow the meadow; bale the hay; spread slurry; roll the grassland; pull a trailer of feed; "
         "tow the water tank; reseed the grass with a drill; haul hay bales to the herd; harrow the meadow",
         growth="grass cover; herd distribution; drought patches; grass growth patterns; pasture boundaries; biomass",
-        system="water troughs; pasture drainage; feeding stations; gate sensors; grazing rotation; water supply; pest pressure",
+        system="water troughs; pasture drainage; feeding stations; gate sensors; grazing rotation; water supply; "
+        "pest pressure",
     ),
     ("growing house", "greenhouse"): _house(
-        "greenhouse; glasshouse; tomato greenhouse; orchid house; polytunnel; plant nursery; vertical farm; seedling nursery; "
-        "hydroponic farm; botanical glasshouse; mushroom house; palm house",
+        "greenhouse; glasshouse; tomato greenhouse; orchid house; polytunnel; plant nursery; vertical farm; "
+        "seedling nursery; hydroponic farm; botanical glasshouse; mushroom house; palm house",
         "a heated house of glass or film where plants grow",
         "humidity sensors; air temperature; grow lamps; seedling trays; misting nozzles; heating pipes; vent flaps; "
         "nutrient tanks; potted plants; climate controls; shade screens; thermometers; plant shelves",
-        "prune the tomato plants with scissors; repot the seedlings; tie cucumber vines to strings; pinch out side shoots; "
-        "graft young plants; water the pots with a can; pollinate flowers with a brush; label the seedling trays; "
-        "prick out the seedlings; sow seeds into trays by hand; cut flowers with shears; adjust the vent crank",
+        "prune the tomato plants with scissors; repot the seedlings; tie cucumber vines to strings; "
+        "pinch out side shoots; graft young plants; water the pots with a can; pollinate flowers with a brush; "
+        "label the seedling trays; prick out the seedlings; sow seeds into trays by hand; cut flowers with shears; "
+        "adjust the vent crank",
         "mould; whiteflies; too high humidity; wilting; leaking pipes; pests; temperature swings",
     ),
     ("growing house", "community_garden"): _house(
         "community garden; kitchen garden; school garden; herb garden; allotment garden; hotel courtyard garden; "
         "winter garden; rooftop-terrace planters; monastery garden; indoor garden; flower garden of the clinic",
         "a small garden among people, with beds and paths",
-        "raised beds; flower beds; herb pots; rain barrels; compost bins; garden benches; bed labels; tool shed; plant pots; "
-        "vegetable beds; planters; garden taps",
-        "pull weeds by hand from the beds; trim the hedge with shears; rake the leaves into bags; plant tulips with a trowel; "
-        "tie up the roses; fill the watering cans; turn the compost with a fork; deadhead the roses; assemble a garden bench",
+        "raised beds; flower beds; herb pots; rain barrels; compost bins; garden benches; bed labels; tool shed; "
+        "plant pots; vegetable beds; planters; garden taps",
+        "pull weeds by hand from the beds; trim the hedge with shears; rake the leaves into bags; "
+        "plant tulips with a trowel; tie up the roses; fill the watering cans; turn the compost with a fork; "
+        "deadhead the roses; assemble a garden bench",
         "slugs; dry soil; dead plants; vandalism; pests; poor growth",
     ),
     ("growing house", "produce_store"): _house(
-        "produce storage; harvest storage room; potato store; apple cold room; seed store; grain storage room; milking parlour; "
-        "cow barn; hen house; packing house; hay barn; fruit cellar; dairy; cheese cellar; storage facility for the harvest",
+        "produce storage; harvest storage room; potato store; apple cold room; seed store; grain storage room; "
+        "milking parlour; cow barn; hen house; packing house; hay barn; fruit cellar; dairy; cheese cellar; "
+        "storage facility for the harvest",
         "a farm building where harvest or animals are kept",
         "storage crates; temperature loggers; milking machines; feed bins; cooling fans; humidity meters; seed bags; "
-        "egg conveyors; storage conditions; stored produce; milk tanks; ventilation fans; feed troughs; sorting tables",
+        "egg conveyors; storage conditions; stored produce; milk tanks; ventilation fans; feed troughs; "
+        "sorting tables",
         "sort apples into boxes by hand; attach the milking cups; pack eggs into cartons; label the seed bags; "
         "collect eggs from the nests; turn the cheese wheels; pack vegetables into boxes; weigh and bag potatoes",
         "rot; mould; rodents; sprouting; too warm air; spoilage; broken eggs",
@@ -181,8 +191,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "gloss": "a garden or park that nobody has cut for long",
         "names": "overgrown garden; neglected garden; abandoned garden; wild park; overgrown cemetery; run-down park; "
         "overgrown playground; weed-covered backyard; neglected allotment; overgrown castle garden",
-        "parts": "shrubs; ivy; plant growth; hedges; garden paths; fallen branches; old trees; bramble thickets; garden walls; "
-        "ponds; plant variety; dead trees",
+        "parts": "shrubs; ivy; plant growth; hedges; garden paths; fallen branches; old trees; bramble thickets; "
+        "garden walls; ponds; plant variety; dead trees",
         "signs": "invasive plants; wasp nests; hidden holes; broken paths; rubbish; dangerous branches; hedgehogs",
     },
 }

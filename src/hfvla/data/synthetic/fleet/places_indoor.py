@@ -5,14 +5,14 @@ from __future__ import annotations
 __all__ = ["PLACES"]
 
 _EQUIPMENT = (
-    "air conditioning units; HVAC system; boiler; fuse box; switch cabinets; air vents; fire extinguishers; smoke detectors; "
-    "radiators; water heater; sprinkler heads; ventilation openings; pump controls; thermostats; electrical panels; "
-    "server racks; heating controls; meter cabinet; air quality sensors; cooling units; elevator machinery; air filters; "
-    "exhaust hoods; light switches; ventilation system; backup batteries"
+    "air conditioning units; HVAC system; boiler; fuse box; switch cabinets; air vents; fire extinguishers; "
+    "smoke detectors; radiators; water heater; sprinkler heads; ventilation openings; pump controls; thermostats; "
+    "electrical panels; server racks; heating controls; meter cabinet; air quality sensors; cooling units; "
+    "elevator machinery; air filters; exhaust hoods; light switches; ventilation system; backup batteries"
 )
 _PASSAGE = (
-    "hallway floor; corridor; floor tiles; passageways; emergency exits; floor markings; aisles between the rooms; carpets; "
-    "exit signs; corridor lights; walkways; floor covering; ramp; lobby floor; skirting boards"
+    "hallway floor; corridor; floor tiles; passageways; emergency exits; floor markings; aisles between the rooms; "
+    "carpets; exit signs; corridor lights; walkways; floor covering; ramp; lobby floor; skirting boards"
 )
 _SIGNS = (
     "wet floor; forgotten bags; obstacles; burnt-out lamps; smoke; water leaks; strange noise; dust; overheating; "
@@ -38,11 +38,11 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
     ("building", "office"): _building(
         "a building where people work at desks",
         "office corridor; office building; office hallway; ministry building; bank branch; insurance office; "
-        "narrow office hallways; headquarters; call centre; co-working space; town hall corridor; law firm",
+        "cramped office passage; headquarters; call centre; co-working space; town hall corridor; law firm",
         "printers; copy machines; coffee machine; projector",
-        "refill the printer paper; water the office plants with a can; sort the mail into pigeonholes; shred the old files; "
-        "set the conference table; load the dishwasher in the tea kitchen; press the lift buttons; staple the reports; "
-        "clear the desks; open the windows; hang up the wall charts",
+        "refill the printer paper; water the office plants with a can; sort the mail into pigeonholes; "
+        "shred the old files; set the conference table; load the dishwasher in the tea kitchen; "
+        "press the lift buttons; staple the reports; clear the desks; open the windows; hang up the wall charts",
     ),
     ("building", "hospital_corridor"): _building(
         "a house where the sick are treated, seen as halls and floors",
@@ -57,13 +57,14 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "hotel corridor; hotel hallway; cruise ship corridor; dormitory hallway; youth hostel corridor; "
         "apartment house hallway; retirement home hallway; resort building; guest floor",
         "ice machines; minibars; laundry machines; key card readers",
-        "make the hotel beds; fold the towels; fill up the minibar; clean the bathroom mirrors; vacuum under the beds; "
-        "hang up fresh bathrobes; replace the soap and shampoo; change the pillow cases; unlock the linen closet",
+        "make the hotel beds; fold the towels; fill up the minibar; clean the bathroom mirrors; "
+        "vacuum under the beds; hang up fresh bathrobes; replace the soap and shampoo; change the pillow cases; "
+        "unlock the linen closet",
     ),
     ("building", "school"): _building(
         "a house for learning or reading",
-        "school corridor; library; university library; archive; reading room; court building; museum gallery; art gallery; "
-        "laboratory corridor; exhibition rooms; kindergarten hallway; record office; lecture building",
+        "school corridor; library; university library; archive; reading room; court building; museum gallery; "
+        "art gallery; laboratory corridor; exhibition rooms; kindergarten hallway; record office; lecture building",
         "display cases; dehumidifiers; projectors; book scanners; climate loggers",
         "shelve the returned books; wipe the blackboard; dust the display cases; stack the chairs; hang a painting; "
         "open the showcases and change the labels; bind loose pages; put together a cardboard model; sharpen pencils",
@@ -74,8 +75,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "technical floor; elevator machine room; heating cellar; power plant control building; mall service area",
         "generators; pumps; chillers; cable trays; UPS batteries; heat exchangers",
         "turn the shut-off valves; tighten the pipe clamps with a wrench; replace the blown fuses; swap a hard drive; "
-        "plug in the network cables; flip the breakers; read the gauges and press reset; open the hatch and change the filter; "
-        "screw the cover plate back on; solder the loose wire",
+        "plug in the network cables; flip the breakers; read the gauges and press reset; "
+        "open the hatch and change the filter; screw the cover plate back on; solder the loose wire",
     ),
     ("building", "ventilation_shaft"): {
         "scene": "corridor",
@@ -85,7 +86,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "names": "ventilation shaft; cable duct; service duct; air duct tunnel; pipe corridor; ventilation channel; "
         "narrow service passage; long supply corridor; technical duct; conveyor tunnel between the halls; "
         "ventilation duct of the plant",
-        "passage": "duct floor; duct walls; shaft bottom; duct joints; channel floor; cable runs; shaft corners; dust traps",
+        "passage": "duct floor; duct walls; shaft bottom; duct joints; channel floor; cable runs; shaft corners; "
+        "dust traps",
         "signs": "blockages; dust build-up; dead animals; leaks; loose sheets; obstructions; mould; corrosion",
     },
 }

@@ -32,15 +32,18 @@ def _both(gloss: str, names: str, parts: str, signs: str) -> dict[str, str]:
 PLACES: dict[tuple[str, str], dict[str, str]] = {
     ("water", "seabed"): _deep(
         "the ground below the sea or a lake",
-        "seabed; ocean floor; sea floor; lake bed; river bottom; deep sea; deep-sea trench; continental shelf; abyssal plain; "
-        "underwater canyon; ocean trench; underwater volcano; hydrothermal vent field; bottom of the fjord",
-        "sediment; manganese nodules; black smokers; seagrass; sponges; crab traps; fishing nets; seamounts; sea cucumbers",
-        "lost nets; unexploded mines; sunken cargo; gas seeps; new species; plastic waste; a missing anchor; plane wreckage",
+        "seabed; ocean floor; sea floor; lake bed; river bottom; deep sea; deep-sea trench; continental shelf; "
+        "abyssal plain; underwater canyon; ocean trench; underwater volcano; hydrothermal vent field; "
+        "bottom of the fjord",
+        "sediment; manganese nodules; black smokers; seagrass; sponges; crab traps; fishing nets; seamounts; "
+        "sea cucumbers",
+        "lost nets; unexploded mines; sunken cargo; gas seeps; new species; plastic waste; a missing anchor; "
+        "plane wreckage",
     ),
     ("water", "reef"): _deep(
         "living rock or plants under water",
-        "coral reef; tropical reef; artificial reef; kelp forest; seagrass meadow; coral garden; oyster bank; lagoon reef; "
-        "mussel bed; barrier reef",
+        "coral reef; tropical reef; artificial reef; kelp forest; seagrass meadow; coral garden; oyster bank; "
+        "lagoon reef; mussel bed; barrier reef",
         "coral heads; fish schools; sea urchins; polyps; anemones; kelp stems; starfish; reef sharks; giant clams",
         "bleaching; anchor damage; crown-of-thorns starfish; algae overgrowth; ghost nets; broken coral; lionfish",
     ),
@@ -54,8 +57,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
     ("water", "subsea_pipe"): _deep(
         "a pipe or cable laid below water",
         "subsea pipeline; undersea cable; underwater pipeline; submerged water main; gas pipeline on the seabed; "
-        "submarine power cable; desalination intake; sewage outfall; submerged outlet; underwater wellhead; cooling water intake; "
-        "flooded pipe; water-filled culvert",
+        "submarine power cable; desalination intake; sewage outfall; submerged outlet; underwater wellhead; "
+        "cooling water intake; flooded pipe; water-filled culvert",
         "pipe joints; weld seams; valves; anodes; cable burial; flanges; concrete coating; intake screens; connectors",
         "leaks; free spans; corrosion; clogging; mussel growth; cable damage; blockages; cracks",
     ),
@@ -63,8 +66,9 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "the part of a structure that stands below the surface",
         "submerged bridge piles; ~bridge piers below the waterline; underwater foundation; submerged quay wall; "
         "underwater part of the dam; submerged turbine base; ~jacket legs under water; underwater tunnel shell; "
-        "submerged lock gate; mooring chain; underwater hotel; undersea observatory; submerged base of the jetty",
-        "footings; scour holes; anodes; steel piles; concrete base; weld seams; marine growth; timber piles; chain links",
+        "submerged lock gate; mooring chain; undersea restaurant; undersea observatory; submerged base of the jetty",
+        "footings; scour holes; anodes; steel piles; concrete base; weld seams; marine growth; timber piles; "
+        "chain links",
         "scour; marine growth; cracks; corrosion; exposed rebar; missing bolts; borer worms",
     ),
     ("water", "ship_hull"): _deep(
@@ -85,9 +89,11 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
     ),
     ("water", "open_water"): _deep(
         "sea or lake water well below the surface",
-        "open ocean depths; water column; deep lake water; waters under the ice; sea below the ice shelf; mid-water zone; "
-        "polluted harbour water; underwater spring; marine sanctuary below the surface; whale feeding depths",
-        "water samples; plankton; salinity; dolphins; whale calves; oxygen levels; jellyfish swarms; currents; fish stocks",
+        "open ocean depths; water column; deep lake water; waters under the ice; sea below the ice shelf; "
+        "mid-water zone; polluted harbour water; underwater spring; marine sanctuary below the surface; "
+        "whale feeding depths",
+        "water samples; plankton; salinity; dolphins; whale calves; oxygen levels; jellyfish swarms; currents; "
+        "fish stocks",
         "pollution; oil plumes; microplastics; algal blooms; dead zones; submarines",
         "in",
     ),
@@ -100,15 +106,16 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
     ),
     ("water and air", "sea_wind"): _both(
         "a sea-standing plant with parts in air and water",
-        "offshore wind farm; offshore wind turbine; tidal power plant; floating solar plant; wave power plant; weather buoy; "
-        "floating wind turbine; offshore met mast; ~navigation buoys; sea lighthouse",
-        "tower and foundation; whole structure; splash zone; floats and moorings; transition piece; foundation and platform",
+        "offshore wind farm; offshore wind turbine; tidal power plant; floating solar plant; wave power plant; "
+        "weather buoy; floating wind turbine; offshore met mast; ~navigation buoys; sea lighthouse",
+        "tower and foundation; whole structure; splash zone; floats and moorings; transition piece; "
+        "foundation and platform",
         "corrosion; storm damage; loose moorings; bird strikes and fouling; cracks",
     ),
     ("water and air", "harbour"): _both(
         "a construction at the water's edge with parts above and below the surface",
-        "pier; jetty; harbour wall; breakwater; marina pontoons; floating dock; lock gate; ship at anchor; quay; seawall; "
-        "ferry landing; harbour entrance; fishing harbour; tanker at the terminal",
+        "pier; jetty; harbour wall; breakwater; marina pontoons; floating dock; lock gate; ship at anchor; quay; "
+        "seawall; ferry landing; harbour entrance; fishing harbour; tanker at the terminal",
         "pilings and deck; outer wall; structure; mooring points; fenders; wall above and below; sluice gates",
         "storm damage; undercutting; collision damage; corrosion; cracks; missing fenders; rot",
     ),
@@ -124,10 +131,10 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "at": "along",
         "through": "along",
         "gloss": "the steep or soft edge of a river or lake",
-        "names": "riverbank; steep riverbank; lake shore; river bend; canal bank; stream bank; muddy riverside; pond edge; "
-        "mangrove edge; undercut bank; reedy lakeside; creek bank",
-        "parts": "tree roots at the water; bank vegetation; reed belt; bank slope; beaver dams; undercut roots; willow roots; "
-        "stone revetment; otter holts; amphibian spawn",
+        "names": "riverbank; steep riverbank; lake shore; river bend; canal bank; stream bank; muddy riverside; "
+        "pond edge; mangrove edge; undercut bank; reedy lakeside; creek bank",
+        "parts": "tree roots at the water; bank vegetation; reed belt; bank slope; beaver dams; undercut roots; "
+        "willow roots; stone revetment; otter holts; amphibian spawn",
         "signs": "bank erosion; collapse; pollution; undercutting; beaver damage; invasive plants; dead fish",
     },
 }

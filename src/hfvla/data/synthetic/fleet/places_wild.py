@@ -33,8 +33,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "high, steep, uneven land",
         "~mountains; rocky mountain pass; mountain trail; alpine ridge; boulder field; scree slope; highland plateau; "
         "mountain valley; rugged ridge line; hiking path in the hills; remote summit area; ~foothills",
-        "trail markers; avalanche barriers; snow bridges; rock formations; water sources; refuge huts; goat paths; cairns; "
-        "boundary stones",
+        "trail markers; avalanche barriers; snow bridges; rock formations; water sources; refuge huts; goat paths; "
+        "cairns; boundary stones",
         "missing hikers; rockfall; lost climbers; avalanche debris; blocked trails; rare plants; stray sheep",
     ),
     ("rough", "hillside"): _rough(
@@ -44,7 +44,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "sloping, unstable ground",
         "hillside; steep embankment; terraced slope; railway embankment; landslide; eroded slope; mudslide area; "
         "foot of the slope; levee slope; road cutting; retaining slope",
-        "retaining walls; drainage ditches; tilt sensors; slope anchors; exposed roots; tension cracks; gabions; culverts",
+        "retaining walls; drainage ditches; tilt sensors; slope anchors; exposed roots; tension cracks; gabions; "
+        "culverts",
         "landslide risk; slumping; erosion gullies; fresh cracks; unstable boulders; washouts; seepage",
     ),
     ("rough", "forest"): _rough(
@@ -52,19 +53,20 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "in",
         "through",
         "land grown with many trees",
-        "forest; dense forest; pine forest; woodland; old-growth forest; forest reserve; beech wood; mangrove thicket; "
-        "overgrown woods; logging area; forest trail; wooded ravine; bamboo grove",
-        "tree trunks; bark beetle traps; fallen trees; game trails; boundary posts; undergrowth; camera traps; deadwood; "
-        "saplings; tree stands; nest boxes",
-        "bark beetles; illegal logging; fallen trees; lost mushroom pickers; forest damage; animal tracks; storm damage",
+        "forest; dense forest; pine forest; woodland; old-growth forest; forest reserve; beech wood; "
+        "mangrove thicket; overgrown woods; logging area; forest trail; wooded ravine; bamboo grove",
+        "tree trunks; bark beetle traps; fallen trees; game trails; boundary posts; undergrowth; camera traps; "
+        "deadwood; saplings; tree stands; nest boxes",
+        "bark beetles; illegal logging; fallen trees; lost mushroom pickers; forest damage; animal tracks; "
+        "storm damage",
     ),
     ("rough", "jungle"): _rough(
         "forest",
         "in",
         "through",
         "a hot, wet, very dense forest",
-        "jungle; rainforest; tropical rainforest; cloud forest; swamp forest; jungle path; undergrowth of the rainforest; "
-        "muddy wetland trail; peat bog; marsh",
+        "jungle; rainforest; tropical rainforest; cloud forest; swamp forest; jungle path; "
+        "undergrowth of the rainforest; muddy wetland trail; peat bog; marsh",
         "canopy gaps; orchids; ape nests; jungle ruins; tree ferns; mud banks; camera traps",
         "rare animals; temple ruins; invasive species; snares; crash wreckage; missing explorers",
     ),
@@ -83,7 +85,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "in",
         "through",
         "a deep, rocky cut in the land",
-        "canyon; gorge; rocky ravine; dry riverbed; stony creek bed; badlands; boulder-strewn gully; arroyo; karst field",
+        "canyon; gorge; rocky ravine; dry riverbed; stony creek bed; badlands; boulder-strewn gully; arroyo; "
+        "karst field",
         "rock walls; side canyons; flood marks; boulders; gravel banks; fossil beds; rock art",
         "fossils; flash flood damage; unstable walls; missing rafters; erosion; ancient carvings",
     ),
@@ -177,7 +180,8 @@ PLACES: dict[tuple[str, str], dict[str, str]] = {
         "dry land without plants, mostly sand or gravel",
         "desert; sandy desert; desert plain; gravel desert; vast desert basin; arid plain; dry steppe; outback; "
         "desert track; stony desert plain; semi-desert",
-        "desert tracks; wells; rock art sites; mineral crusts; ruins in the sand; weather stations; sand fences; oases",
+        "desert tracks; wells; rock art sites; mineral crusts; ruins in the sand; weather stations; sand fences; "
+        "oases",
         "water; mineral deposits; buried ruins; lost travellers; meteorites; wind erosion; tyre tracks",
     ),
     ("sand", "dunes"): _sand(

@@ -1,7 +1,7 @@
 """The rule that turns facts into robots: named conventions, tried in order; the first that applies decides.
 
-The conventions come from the capability text of the fleet (who flies, dives, has hands, rolls, climbs) and from the habits of
-the people who label such tasks: they name every robot that is equally suited, primary first.
+The conventions come from the capability text of the fleet (who flies, dives, has hands, rolls, climbs) and from the
+habits of the people who label such tasks: they name every robot that is equally suited, primary first.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ CLAUSES: tuple[Clause, ...] = (
         (LEGS, DRONE, DIVER),
         "a bank is seen on foot, from the air and from the water",
     ),
-    Clause("hands_on_the_way", lambda f: f.hands and f.walking, (HUMANOID, LEGS), "hands are needed from place to place"),
+    Clause(
+        "hands_on_the_way", lambda f: f.hands and f.walking, (HUMANOID, LEGS), "hands are needed from place to place"
+    ),
     Clause("hands", lambda f: f.hands, (HUMANOID,), "hands and tools are needed"),
     Clause("climb", lambda f: f.terrain == "stairs" or f.activity == "climb", (LEGS,), "steps or a steep way up"),
     Clause(
@@ -74,13 +76,17 @@ CLAUSES: tuple[Clause, ...] = (
         "rough land is seen from the air and on foot",
     ),
     Clause("rough_contact", lambda f: f.terrain == "rough", (LEGS,), "contact or a load on rough ground"),
-    Clause("heavy_load", lambda f: f.payload_kg >= HEAVY_KG and f.terrain in FLAT, (WHEELS,), "a heavy load on the flat"),
+    Clause(
+        "heavy_load", lambda f: f.payload_kg >= HEAVY_KG and f.terrain in FLAT, (WHEELS,), "a heavy load on the flat"
+    ),
     Clause("sand_or_road", lambda f: f.terrain in ("sand", "paved"), (WHEELS,), "a long flat way"),
     Clause("field_machine", lambda f: f.activity == "fieldwork", (WHEELS,), "mechanised work along rows"),
     Clause("ground_contact", lambda f: f.focus == "contact", (LEGS,), "a close look at the ground between plants"),
     Clause("soil", lambda f: f.focus == "soil", (LEGS, WHEELS), "probes must touch level soil"),
     Clause("field_growth", lambda f: f.focus == "growth", (DRONE,), "the whole field at once"),
-    Clause("field_living", lambda f: f.focus == "living", (DRONE, LEGS), "plants or animals from the air and close by"),
+    Clause(
+        "field_living", lambda f: f.focus == "living", (DRONE, LEGS), "plants or animals from the air and close by"
+    ),
     Clause(
         "open_ground",
         lambda f: f.terrain in ("field", "open ground") and _looking(f),
@@ -92,14 +98,14 @@ CLAUSES: tuple[Clause, ...] = (
         "wild_garden",
         lambda f: f.terrain == "soft ground",
         (DRONE, LEGS, HUMANOID),
-        "a grown-over garden of people is seen from the air, on foot and among its users",
+        "a garden of people, seen from air and ground",
     ),
     Clause("crowd_transport", lambda f: f.people == "crowd", (LEGS,), "agile steps among passers-by"),
     Clause(
         "unfinished_floor",
         lambda f: f.terrain == "unfinished floor",
         (LEGS, WHEELS, HUMANOID),
-        "a level indoor shell with doors and loose objects",
+        "a level indoor shell with doors",
     ),
     Clause(
         "warehouse_look",
@@ -107,7 +113,9 @@ CLAUSES: tuple[Clause, ...] = (
         (WHEELS, LEGS),
         "level aisles, rolled or walked",
     ),
-    Clause("warehouse_transport", lambda f: f.terrain == "logistics floor", (WHEELS,), "a smooth floor made for wheels"),
+    Clause(
+        "warehouse_transport", lambda f: f.terrain == "logistics floor", (WHEELS,), "a smooth floor made for wheels"
+    ),
     Clause(
         "human_space_equipment",
         lambda f: f.focus == "equipment",
@@ -148,7 +156,7 @@ def _reason(robot: str, facts: Facts, suitable: bool) -> str:
         return "works under water" if suitable else "view from above" if water else "no water"
     if robot == HUMANOID:
         if suitable:
-            return "hands for people's tools" if facts.hands or facts.indoor else "works among people"
+            return "hands and tools" if facts.hands or facts.indoor else "works among people"
         return "cannot dive" if facts.medium == "water" else "no hands needed"
     if robot == WHEELS:
         if suitable:

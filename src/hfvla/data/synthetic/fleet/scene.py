@@ -1,4 +1,4 @@
-"""Pictures of environments. A picture is a function of environment, seed and size only: it knows neither task nor robots."""
+"""Pictures of environments. A picture depends on environment, seed and size only, never on task or robots."""
 
 from __future__ import annotations
 

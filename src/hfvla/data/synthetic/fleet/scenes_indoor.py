@@ -1,4 +1,4 @@
-"""Scene painters: rooms, halls, stairs, caves, rubble and water. Each draws a family from the canvas's own randomness."""
+"""Scene painters: rooms, halls, stairs, caves, rubble and water. Each draws one family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from hfvla.data.synthetic.fleet.canvas import Canvas, Colour
 __all__ = ["INDOOR"]
 
 
-def _room(c: Canvas, wall: Colour, floor: Colour, ceiling: Colour, depth: float = 0.3) -> tuple[float, float, float, float]:
+def _room(
+    c: Canvas, wall: Colour, floor: Colour, ceiling: Colour, depth: float = 0.3
+) -> tuple[float, float, float, float]:
     """Walls, floor and ceiling in perspective; returns the far wall (x0, y0, x1, y1)."""
     x, y = c.between(0.42, 0.58), c.between(0.4, 0.5)
     x0, y0, x1, y1 = x - depth / 2, y - depth / 2, x + depth / 2, y + depth / 2
@@ -30,7 +32,9 @@ def _corridor(c: Canvas) -> None:
             top, bottom = y0 * (step * 0.75 + 0.25), 1 - (1 - y1) * step
             c.shape([(a, top + 0.04), (b, top + 0.06), (b, bottom - 0.01), (a, bottom)], door)
     for step in (0.1, 0.4, 0.65):
-        c.box(0.5 - 0.1 * (1 - step), y0 * step, 0.5 + 0.1 * (1 - step), y0 * step + 0.03 * (1 - step), (255, 255, 235))
+        c.box(
+            0.5 - 0.1 * (1 - step), y0 * step, 0.5 + 0.1 * (1 - step), y0 * step + 0.03 * (1 - step), (255, 255, 235)
+        )
 
 
 def _warehouse(c: Canvas) -> None:
@@ -92,7 +96,13 @@ def _refit(c: Canvas) -> None:
     for near, far in ((0.0, x0), (1.0, x1)):
         for step in (0.25, 0.8):
             x = near + (far - near) * step
-            c.box(x - 0.035 * (1.2 - step), y0 * step, x + 0.035 * (1.2 - step), 1 - (1 - y1) * step, c.tone((190, 188, 182)))
+            c.box(
+                x - 0.035 * (1.2 - step),
+                y0 * step,
+                x + 0.035 * (1.2 - step),
+                1 - (1 - y1) * step,
+                c.tone((190, 188, 182)),
+            )
     for _ in range(6):
         x = c.between(0.05, 0.95)
         c.stroke([(x, 0), (x + c.between(-0.05, 0.05), c.between(0.1, 0.25))], (40, 40, 45), 0.008)
@@ -111,8 +121,17 @@ def _greenhouse(c: Canvas) -> None:
     c.box(0, 0.6, 1, 1, c.tone((170, 150, 120)))
     for step in range(4):
         shrink = step * 0.12
-        c.stroke([(shrink, 1), (shrink, 0.3 + step * 0.05), (0.5, apex + step * 0.06), (1 - shrink, 0.3 + step * 0.05),
-                  (1 - shrink, 1)], wall, 0.016)  # fmt: skip
+        c.stroke(
+            [
+                (shrink, 1),
+                (shrink, 0.3 + step * 0.05),
+                (0.5, apex + step * 0.06),
+                (1 - shrink, 0.3 + step * 0.05),
+                (1 - shrink, 1),
+            ],
+            wall,
+            0.016,
+        )
     for near, far in ((0.0, 0.42), (1.0, 0.58)):
         for step in range(7):
             x, y = near + (far - near) * step / 7, 0.95 - step * 0.05
@@ -147,8 +166,19 @@ def _cave(c: Canvas) -> None:
     x, y = c.between(0.4, 0.6), c.between(0.45, 0.55)
     for step in range(6):
         size, glow = 0.48 - step * 0.07, 52 + step * 22
-        points = [(x + size * dx * c.between(0.85, 1.1), y + size * dy * c.between(0.85, 1.1)) for dx, dy in
-                  ((-1, 0.5), (-0.8, -0.5), (-0.3, -0.9), (0.3, -0.95), (0.8, -0.5), (1, 0.5), (0.4, 0.7), (-0.4, 0.7))]  # fmt: skip
+        points = [
+            (x + size * dx * c.between(0.85, 1.1), y + size * dy * c.between(0.85, 1.1))
+            for dx, dy in (
+                (-1, 0.5),
+                (-0.8, -0.5),
+                (-0.3, -0.9),
+                (0.3, -0.95),
+                (0.8, -0.5),
+                (1, 0.5),
+                (0.4, 0.7),
+                (-0.4, 0.7),
+            )
+        ]
         c.shape(points, c.tone((glow, int(glow * 0.85), int(glow * 0.65)), 6))
     for _ in range(c.random.randint(6, 9)):
         a, length = c.between(0, 1), c.between(0.08, 0.22)
@@ -162,14 +192,23 @@ def _rubble(c: Canvas) -> None:
     c.sky(horizon)
     c.ground(horizon, (135, 125, 115), (150, 145, 138))
     wall = c.between(0.05, 0.6)
-    c.shape([(wall, 0.7), (wall, 0.2), (wall + 0.1, 0.28), (wall + 0.16, 0.18), (wall + 0.3, 0.42), (wall + 0.3, 0.7)],
-            c.tone((165, 140, 125)))  # fmt: skip
+    c.shape(
+        [(wall, 0.7), (wall, 0.2), (wall + 0.1, 0.28), (wall + 0.16, 0.18), (wall + 0.3, 0.42), (wall + 0.3, 0.7)],
+        c.tone((165, 140, 125)),
+    )
     c.box(wall + 0.07, 0.38, wall + 0.14, 0.5, (55, 50, 50))
     for _ in range(c.random.randint(26, 36)):
         x, y = c.between(-0.05, 1.05), c.between(0.55, 1.0)
         size, tilt = c.between(0.03, 0.1), c.between(-0.06, 0.06)
-        c.shape([(x - size, y + tilt), (x + size, y - tilt), (x + size * 0.9, y + size * 0.5), (x - size * 0.8, y + size * 0.6)],
-                c.tone(c.random.choice(((160, 155, 150), (170, 90, 70), (120, 115, 112)))))  # fmt: skip
+        c.shape(
+            [
+                (x - size, y + tilt),
+                (x + size, y - tilt),
+                (x + size * 0.9, y + size * 0.5),
+                (x - size * 0.8, y + size * 0.6),
+            ],
+            c.tone(c.random.choice(((160, 155, 150), (170, 90, 70), (120, 115, 112)))),
+        )
     for _ in range(7):
         x, y = c.between(0, 1), c.between(0.5, 0.9)
         c.stroke([(x, y), (x + c.between(-0.2, 0.2), y - c.between(0.05, 0.2))], (85, 60, 50), 0.01)
@@ -184,7 +223,10 @@ def _underwater(c: Canvas) -> None:
     floor = c.tone((120, 130, 105))
     c.ridge(0.88, 0.08, floor, 8)
     for _ in range(c.random.randint(5, 9)):
-        x, colour = c.between(0, 1), c.tone(c.random.choice(((220, 110, 110), (230, 160, 70), (90, 150, 80), (150, 100, 160))))
+        x, colour = (
+            c.between(0, 1),
+            c.tone(c.random.choice(((220, 110, 110), (230, 160, 70), (90, 150, 80), (150, 100, 160)))),
+        )
         for branch in range(3):
             c.stroke([(x, 0.95), (x + (branch - 1) * 0.04, 0.95 - c.between(0.08, 0.2))], colour, 0.02)
     for _ in range(c.random.randint(3, 7)):
@@ -221,7 +263,10 @@ def _riverbank(c: Canvas) -> None:
     c.fade(c.tone((120, 165, 190)), c.tone((55, 100, 125)), 0.3, 1)
     c.shape([(0, 0.3), (edge, 0.3), (edge - 0.15, 0.6), (edge + 0.05, 1), (0, 1)], c.tone((100, 130, 65)))
     bank = c.tone((115, 85, 60))
-    c.shape([(edge, 0.3), (edge + 0.04, 0.3), (edge - 0.05, 0.6), (edge + 0.18, 1), (edge + 0.05, 1), (edge - 0.15, 0.6)], bank)
+    c.shape(
+        [(edge, 0.3), (edge + 0.04, 0.3), (edge - 0.05, 0.6), (edge + 0.18, 1), (edge + 0.05, 1), (edge - 0.15, 0.6)],
+        bank,
+    )
     for _ in range(c.random.randint(2, 4)):
         c.tree(c.between(0, edge - 0.1), c.between(0.4, 0.7), c.between(0.2, 0.35))
     for _ in range(c.random.randint(10, 16)):

@@ -1,4 +1,4 @@
-"""Scene painters: open land, mountains, farms, roads and tall things. Each draws a family from the canvas's own randomness."""
+"""Scene painters: open land, mountains, farms, roads and tall things. Each draws one family."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def _desert(c: Canvas) -> None:
     for _ in range(c.random.randint(3, 5)):
         y, x = c.between(horizon, 0.9), c.between(0, 1)
         c.shape([(x - 0.5, y + 0.12), (x, y), (x + 0.1, y + 0.01), (x + 0.6, y + 0.12)], c.tone(sand, 14))
-        c.shape([(x, y), (x + 0.1, y + 0.01), (x + 0.6, y + 0.12), (x + 0.12, y + 0.12)], c.tone([v * 4 // 5 for v in sand], 8))
+        c.shape(
+            [(x, y), (x + 0.1, y + 0.01), (x + 0.6, y + 0.12), (x + 0.12, y + 0.12)],
+            c.tone([v * 4 // 5 for v in sand], 8),
+        )
 
 
 def _rows(c: Canvas, horizon: float, near: tuple[int, int, int], soil: tuple[int, int, int]) -> None:
@@ -84,9 +87,17 @@ def _garden(c: Canvas) -> None:
     c.box(0, 0.22, 1, 0.4, c.tone((165, 115, 90)))
     c.ground(0.4, (70, 110, 50), (80, 125, 60))
     for _ in range(c.random.randint(22, 30)):
-        c.disc(c.between(0, 1), c.between(0.38, 1), c.between(0.05, 0.12), c.between(0.04, 0.1), c.tone((70, 125, 55), 35))
+        c.disc(
+            c.between(0, 1), c.between(0.38, 1), c.between(0.05, 0.12), c.between(0.04, 0.1), c.tone((70, 125, 55), 35)
+        )
     for _ in range(c.random.randint(18, 28)):
-        c.disc(c.between(0, 1), c.between(0.45, 1), 0.014, 0.014, c.tone(c.random.choice(((230, 80, 120), (250, 220, 80)))))
+        c.disc(
+            c.between(0, 1),
+            c.between(0.45, 1),
+            0.014,
+            0.014,
+            c.tone(c.random.choice(((230, 80, 120), (250, 220, 80)))),
+        )
     x = c.between(0.3, 0.6)
     c.box(x, 0.62, x + 0.22, 0.66, c.tone((120, 80, 50)))
     c.box(x, 0.54, x + 0.22, 0.58, c.tone((120, 80, 50)))
@@ -116,7 +127,11 @@ def _ice(c: Canvas) -> None:
     c.ground(horizon, (150, 195, 220), (205, 225, 235))
     for _ in range(c.random.randint(7, 11)):
         x, y = c.between(0, 1), c.between(horizon + 0.05, 1)
-        c.stroke([(x, y), (x + c.between(-0.2, 0.2), y + 0.05), (x + c.between(-0.3, 0.3), y + 0.09)], (245, 250, 255), 0.008)
+        c.stroke(
+            [(x, y), (x + c.between(-0.2, 0.2), y + 0.05), (x + c.between(-0.3, 0.3), y + 0.09)],
+            (245, 250, 255),
+            0.008,
+        )
     for _ in range(c.random.randint(2, 4)):
         c.disc(c.between(0.1, 0.9), c.between(0.65, 0.95), 0.05, 0.02, c.tone((35, 65, 90)))
 
@@ -164,8 +179,15 @@ def _road(c: Canvas) -> None:
     for step in range(6):
         y = horizon + 0.06 + (step / 6) ** 1.5 * (0.9 - horizon)
         width = 0.03 * (y - horizon) / (1 - horizon)
-        c.shape([(centre - width, y), (centre + width, y), (centre + width * 1.5, y + 0.05), (centre - width * 1.5, y + 0.05)],
-                (240, 240, 230))  # fmt: skip
+        c.shape(
+            [
+                (centre - width, y),
+                (centre + width, y),
+                (centre + width * 1.5, y + 0.05),
+                (centre - width * 1.5, y + 0.05),
+            ],
+            (240, 240, 230),
+        )
     for _ in range(c.random.randint(1, 3)):
         y = c.between(horizon + 0.08, 0.85)
         x, size = centre + c.random.choice((-1, 1)) * 0.35 * (y - horizon) / (1 - horizon), 0.02 + 0.14 * (y - horizon)
@@ -208,8 +230,10 @@ def _flood(c: Canvas) -> None:
         y, x = c.between(horizon + 0.1, 0.85), c.between(0, 0.9)
         size = 0.05 + 0.15 * (y - horizon)
         c.box(x, y - size * 0.6, x + size * 1.6, y, c.tone((215, 205, 190)))
-        c.shape([(x - size * 0.2, y - size * 0.6), (x + size * 0.8, y - size * 1.3), (x + size * 1.8, y - size * 0.6)],
-                c.tone((165, 75, 60)))  # fmt: skip
+        c.shape(
+            [(x - size * 0.2, y - size * 0.6), (x + size * 0.8, y - size * 1.3), (x + size * 1.8, y - size * 0.6)],
+            c.tone((165, 75, 60)),
+        )
     for _ in range(12):
         x, y = c.between(0, 1), c.between(horizon + 0.05, 1)
         c.stroke([(x, y), (x + 0.12, y)], c.tone((185, 180, 155)), 0.007)

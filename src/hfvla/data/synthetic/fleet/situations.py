@@ -31,19 +31,90 @@ LABEL_SHARES: dict[str, float] = {
 """Per cent of text tasks by robot set (initials, sorted; U is Underwater Robot). Real data has fewer H and W."""
 
 SCENE_ACTIONS: dict[str, tuple[str, ...]] = {
-    "inspect": ("tall", "wide", "rough", "stairs", "underground", "sand", "paved", "field", "orchard", "pasture",
-                "growing house", "wild garden", "compound", "building", "workplace", "refit", "warehouse", "water",
-                "water and air", "bank"),
-    "search": ("tall", "wide", "rough", "underground", "sand", "compound", "refit", "warehouse", "water", "water and air",
-               "building", "wild garden", "bank", "field", "paved"),
-    "map": ("tall", "wide", "rough", "underground", "sand", "compound", "refit", "warehouse", "water", "water and air",
-            "building", "wild garden", "bank", "field", "paved"),
-    "carry": ("rough", "stairs", "underground", "sand", "paved", "field", "compound", "building", "crowd", "refit",
-              "warehouse"),
-    "haul": ("rough", "stairs", "underground", "sand", "paved", "field", "compound", "building", "crowd", "refit",
-             "warehouse"),
+    "inspect": (
+        "tall",
+        "wide",
+        "rough",
+        "stairs",
+        "underground",
+        "sand",
+        "paved",
+        "field",
+        "orchard",
+        "pasture",
+        "growing house",
+        "wild garden",
+        "compound",
+        "building",
+        "workplace",
+        "refit",
+        "warehouse",
+        "water",
+        "water and air",
+        "bank",
+    ),
+    "search": (
+        "tall",
+        "wide",
+        "rough",
+        "underground",
+        "sand",
+        "compound",
+        "refit",
+        "warehouse",
+        "water",
+        "water and air",
+        "building",
+        "wild garden",
+        "bank",
+        "field",
+        "paved",
+    ),
+    "map": (
+        "tall",
+        "wide",
+        "rough",
+        "underground",
+        "sand",
+        "compound",
+        "refit",
+        "warehouse",
+        "water",
+        "water and air",
+        "building",
+        "wild garden",
+        "bank",
+        "field",
+        "paved",
+    ),
+    "carry": (
+        "rough",
+        "stairs",
+        "underground",
+        "sand",
+        "paved",
+        "field",
+        "compound",
+        "building",
+        "crowd",
+        "refit",
+        "warehouse",
+    ),
+    "haul": (
+        "rough",
+        "stairs",
+        "underground",
+        "sand",
+        "paved",
+        "field",
+        "compound",
+        "building",
+        "crowd",
+        "refit",
+        "warehouse",
+    ),
     "reach": ("rough", "stairs", "underground", "sand", "paved", "building", "crowd", "water", "warehouse"),
-}  # fmt: skip
+}
 """Actions of scene-only tasks and the zones whose picture decides them."""
 
 _FOCUS_ACTIONS = {
@@ -103,7 +174,9 @@ def _moves(place: Environment) -> list[Move]:
     if place.zone in _OUTDOOR:
         allowed = ZONE_ACTIONS[place.zone]
         moves += [Move(name, vantage="above") for name in _VIEWS if name in allowed]
-        moves += [Move(name, "living", "above") for name in ("inspect", "survey", "monitor") if "living" in place.parts]
+        moves += [
+            Move(name, "living", "above") for name in ("inspect", "survey", "monitor") if "living" in place.parts
+        ]
     if place.zone == "crowd":
         moves += [Move(name, vantage="above") for name in ("survey", "monitor", "film")]
     if place.zone == "water and air":

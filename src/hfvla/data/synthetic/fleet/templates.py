@@ -1,7 +1,8 @@
 """Sentence templates. A template that names a slot is used only when the phrase can fill it.
 
-Slots: {do} verb phrase with place; {act} without its place; {doing}, {acting} the same as gerunds; {where} place; {why} purpose;
-{passive} "the X must be inspected ..."; {noun} the work as a noun with its object, e.g. "inspection of the X".
+Slots: {do} verb phrase with place; {act} without its place; {doing}, {acting} the same as gerunds; {where} place;
+{why} purpose; {passive} "the X must be inspected ..."; {noun} the work as a noun with its object, e.g. "inspection of
+the X".
 """
 
 from __future__ import annotations

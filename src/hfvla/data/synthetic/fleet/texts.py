@@ -21,27 +21,37 @@ CAPTIONS: dict[str, str] = {
     "forest": "A dense forest; Many trees standing close together; Woodland with thick undergrowth",
     "desert": "A desert with sand dunes; Wide yellow sand under the sun; Dry sandy hills",
     "crops": "Long rows of plants on a field; Farmland with straight rows; A field of crops up to the horizon",
-    "pasture": "Animals grazing on a green meadow; A fenced pasture with livestock; Grassland with a fence and animals",
-    "garden": "A garden overgrown with bushes and flowers; A grown-over garden with a bench; Thick shrubs in front of a wall",
+    "pasture": "Animals grazing on a green meadow; A fenced pasture with livestock; "
+    "Grassland with a fence and animals",
+    "garden": "A garden overgrown with bushes and flowers; A grown-over garden with a bench; "
+    "Thick shrubs in front of a wall",
     "compound": "A fenced yard with low buildings; Open ground behind a wire fence; Flat buildings inside a fence",
     "ice": "A frozen lake with cracks and holes; A flat sheet of ice; Ice on a lake with a far shore",
-    "tower": "A tall structure against the sky; Something very high rising into the sky; A high structure seen from below",
+    "tower": "A tall structure against the sky; Something very high rising into the sky; "
+    "A high structure seen from below",
     "road": "A straight paved road with cars; Asphalt running to the horizon; A road with a dashed centre line",
     "plain": "A very wide open landscape with a river; Endless grassland under a big sky; A vast plain with birds",
     "skyline": "A city with many buildings; The skyline of a large town; A city seen from far away",
     "flood": "Houses standing in brown water; A flooded village; Land covered by flood water",
     "snow": "Wide snow and ice with blue crevasses; A glacier landscape; A white field of snow below white hills",
-    "corridor": "A long indoor corridor with doors; A hallway with lamps on the ceiling; Doors on both sides of a passage",
+    "corridor": "A long indoor corridor with doors; A hallway with lamps on the ceiling; "
+    "Doors on both sides of a passage",
     "warehouse": "A warehouse aisle between tall shelves; Shelves full of boxes; A hall with racks and boxes",
-    "workplace": "A room with a workbench, shelves and a stool; A counter with many small objects; A worktop with drawers",
+    "workplace": "A room with a workbench, shelves and a stool; A counter with many small objects; "
+    "A worktop with drawers",
     "crowd": "Many people in front of shops; A dense crowd of people; A place packed with people on foot",
-    "refit": "A bare concrete hall with a ladder; An unfinished room with hanging cables; An empty shell with paint buckets",
-    "greenhouse": "A glass house with plants on tables; Tables of green plants under glass; A greenhouse with a middle path",
+    "refit": "A bare concrete hall with a ladder; An unfinished room with hanging cables; "
+    "An empty shell with paint buckets",
+    "greenhouse": "A glass house with plants on tables; Tables of green plants under glass; "
+    "A greenhouse with a middle path",
     "stairs": "A staircase with a handrail; Steps leading up; A flight of stairs along a wall",
     "cave": "A dark rocky passage; The inside of a cave; A dim tunnel with rocks on the floor",
-    "rubble": "A broken building and heaps of rubble; Debris in front of a ruined wall; Bricks and beams of a collapsed house",
-    "underwater": "An underwater scene with fish; Corals and fish below the surface; The ground of the sea with light from above",
-    "sea_structure": "A platform on legs in the sea; A steel structure standing in the water; A structure at sea, half above water",
+    "rubble": "A broken building and heaps of rubble; Debris in front of a ruined wall; "
+    "Bricks and beams of a collapsed house",
+    "underwater": "An underwater scene with fish; Corals and fish below the surface; "
+    "The ground of the sea with light from above",
+    "sea_structure": "A platform on legs in the sea; A steel structure standing in the water; "
+    "A structure at sea, half above water",
     "riverbank": "The bank of a river with trees; Water beside a muddy bank; Reeds at the edge of a river",
 }
 _LIGHT_WORDS = ("", "", ", in a simple drawing", ", seen from eye level", ", drawn in flat colours")
@@ -54,7 +64,8 @@ _STEPS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     DIVER: {
         "look": ("Dive to {where} and look closely", "Scan {what} under water", "Film {what} below the surface"),
-        "move": ("Dive along {where}", "Bring {what} to the surface"),
+        "go": ("Dive along {where}", "Swim on to the goal"),
+        "contact": ("Dive to the spot", "Hold still and {verb} {what}"),
         "report": ("Surface and send the recordings", "Mark findings on the underwater map"),
     },
     HUMANOID: {
@@ -67,16 +78,28 @@ _STEPS: dict[str, dict[str, tuple[str, ...]]] = {
         "look": ("Drive along {where} with sensors on", "Roll past {what} and record it"),
         "move": ("Load {what}", "Drive across {where}", "Unload at the goal"),
         "work": ("Drive to the first row", "Do the work row by row: {verb}", "Return to the yard"),
+        "go": ("Plan a flat route", "Drive across {where}"),
+        "contact": ("Drive to the spot", "Stop and {verb} {what}"),
         "report": ("Return and upload the data", "Drive back and confirm the job"),
     },
     LEGS: {
         "look": ("Walk through {where} and look closely", "Inspect {what} from the ground", "Check {what} on foot"),
         "move": ("Carry {what} over {where}", "Find a safe footing across {where}", "Hand over at the goal"),
+        "go": ("Find a safe footing across {where}", "Walk on to the goal"),
+        "contact": ("Walk to the spot", "Stop and {verb} {what}"),
         "hands": ("Bring what is needed from place to place", "Carry things along"),
         "report": ("Walk back and report", "Send readings taken on the ground"),
     },
 }
-_KINDS = {"carry": "move", "reach": "move", "climb": "move", "take": "move", "place": "move", "hands": "hands", "fieldwork": "work"}
+_KINDS = {
+    "carry": "move",
+    "reach": "go",
+    "climb": "go",
+    "take": "contact",
+    "place": "contact",
+    "hands": "hands",
+    "fieldwork": "work",
+}
 
 
 def _target(item: Situation, sentence: Sentence) -> str:
@@ -86,13 +109,27 @@ def _target(item: Situation, sentence: Sentence) -> str:
     return f"{verb} {' '.join(sentence.target.split()[:7])}"
 
 
-def write_reasoning(item: Situation, sentence: Sentence, scene_only: bool) -> str:
-    """Write the chain of thought from the facts; at most about 80 words."""
-    seen = "the picture shows " if scene_only else ""
-    place = "" if scene_only else " ".join(sentence.place.split()[:5])
-    where = f"{place}, {ZONE_WORDS[item.environment.zone]}" if place else seen + ZONE_WORDS[item.environment.zone]
-    view = {"above": ", view from above wanted", "below": ", view below the surface wanted"}.get(item.facts.vantage, "")
-    return write_chain(_target(item, sentence), where + view, explain(item.facts), item.clause.because, item.robots)
+def _setting(item: Situation, sentence: Sentence, with_picture: bool) -> str:
+    """Where it is, as far as text or picture tell."""
+    words = ZONE_WORDS[item.environment.zone]
+    if sentence.place:
+        return f"{' '.join(sentence.place.split()[:4])}, {words}"
+    return f"in the picture, {words}" if with_picture else "no place named"
+
+
+def write_reasoning(item: Situation, sentence: Sentence, with_picture: bool) -> str:
+    """Write the chain of thought from the facts; at most about 80 words.
+
+    Args:
+        item: the situation behind the task.
+        sentence: the task as written.
+        with_picture: the sample has a picture, so that an unnamed place can be known.
+    """
+    view = {"above": ", view from above wanted", "below": ", view below the surface wanted"}.get(
+        item.facts.vantage, ""
+    )
+    setting = _setting(item, sentence, with_picture) + view
+    return write_chain(_target(item, sentence), setting, explain(item.facts), item.clause.because, item.robots)
 
 
 def write_plan(item: Situation, sentence: Sentence, generator: random.Random) -> tuple[Subtask, ...]:
@@ -138,7 +175,9 @@ def _scene_turn(item: Situation, caption: str, generator: random.Random) -> Turn
     )
 
 
-def write_dialogue(item: Situation, caption: str, with_picture: bool, generator: random.Random, test: bool) -> tuple[Turn, ...]:
+def write_dialogue(
+    item: Situation, caption: str, with_picture: bool, generator: random.Random, test: bool
+) -> tuple[Turn, ...]:
     """Write one or two turns: about the picture, the fleet, or the meaning of a word; never about the task."""
     turns = [_scene_turn(item, caption, generator)] if with_picture and generator.random() < 0.6 else []
     if generator.random() < 0.5:

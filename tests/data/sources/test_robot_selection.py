@@ -1,0 +1,186 @@
+"""The robot-selection reader on small files of both real formats."""
+
+import io
+import json
+import logging
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from hfvla.data.reasoning import parse_reasoning
+from hfvla.data.sources import RobotSelectionOptions, build_robot_selection
+from hfvla.data.splits import grouped_split
+from hfvla.errors import DataError
+
+INSTRUCTION = "Robots: Drone, ... What is the most suited robot for the task?"
+
+
+def single(task, output="Drone", **extra):
+    return {"instruction": INSTRUCTION, "input": f"Task: {task}", "output": output, **extra}
+
+
+def multi(task, output="Drone", steps=(("Fly there", "Drone", 1), ("Walk there", "Robot with Legs", 1))):
+    subtasks = [{"subtask": s, "assigned_robot": r, "execution_order": o} for s, r, o in steps]
+    return {
+        "instruction": INSTRUCTION,
+        "input": f"Task: {task}",
+        "subtasks": subtasks,
+        "original_single_robot_output": output,
+    }
+
+
+def write(folder, records, name="data.json"):
+    path = folder / name
+    path.write_text(json.dumps(records), encoding="utf-8")
+    return str(path)
+
+
+def read(path, **options):
+    return build_robot_selection(RobotSelectionOptions(path=path, **options), seed=0)
+
+
+def test_single_format_gives_task_without_prefix_and_ordered_robots(tmp_path):
+    data = read(write(tmp_path, [single("Mow the lawn.", "Robot with Legs, Drone")]))
+    row = data.dataset[0]
+    assert row["task"] == "Mow the lawn." and row["robots"] == ["Robot with Legs", "Drone"]
+    assert parse_reasoning(row["reasoning"]).decision == ("Robot with Legs", "Drone")
+    assert row["group"] == "mowthelawn" and row["id"] == "data.json:0" and row["plan"] == []
+    assert data.census == {"found": 1, "usable": 1, "rejected": {}, "duplicates": 0}
+
+
+def test_multi_format_alone_gives_robots_and_plan(tmp_path):
+    row = read(write(tmp_path, [multi("Watch the bay.", "Underwater Robot")])).dataset[0]
+    assert row["robots"] == ["Underwater Robot"]
+    assert row["plan"][1] == {"subtask": "Walk there", "robot": "Robot with Legs", "order": 1}
+
+
+def test_the_lists_and_spellings_of_the_real_plan_file_are_read(tmp_path):
+    records = [multi("A b.", ["Drone", "Robot with Legs"]), multi("C d.", "Underwater robot")]
+    assert read(write(tmp_path, records)).dataset["robots"][:] == [["Drone", "Robot with Legs"], ["Underwater Robot"]]
+
+
+def test_plans_are_joined_by_letters_only(tmp_path):
+    main = write(tmp_path, [single("Watch a tower’s top."), single("No plan here.")])
+    plan = write(tmp_path, [multi("watch a towers TOP", "Humanoid")], "plans.json")
+    data = read(main, plan_path=plan)
+    assert [len(steps) for steps in data.dataset["plan"][:]] == [2, 0]
+    assert data.dataset[0]["robots"] == ["Drone"], "the plan file must not change the gold set"
+    assert data.census["without_plan"] == 1 and data.census["found"] == 3
+
+
+def test_jsonl_reads_like_json(tmp_path):
+    path = tmp_path / "data.anything"
+    path.write_text("\n".join(json.dumps(single(task)) for task in ("A a.", "B b.")) + "\n\n")
+    assert read(str(path)).dataset["task"][:] == ["A a.", "B b."]
+
+
+def test_a_repeated_task_stays_in_one_group(tmp_path):
+    data = read(write(tmp_path, [single("Go up."), single("Go up!")]))
+    assert len(data.dataset) == 2 and len(set(data.dataset["group"])) == 1 and data.census["duplicates"] == 1
+
+
+@pytest.mark.parametrize("maker", [single, multi])
+def test_no_group_crosses_a_split_of_either_format(tmp_path, maker):
+    tasks = [f"Inspect object {chr(97 + index % 20)}." for index in range(50)]
+    groups = read(write(tmp_path, [maker(task) for task in tasks])).dataset["group"][:]
+    train, holdout = grouped_split(groups, 0.2, seed=0)
+    assert {groups[i] for i in train}.isdisjoint(groups[i] for i in holdout) and len(holdout) >= 5
+
+
+@pytest.mark.parametrize(
+    ("record", "reason", "first"),
+    [
+        (single("X y.", ""), "no output", "data.json:1"),
+        ({"instruction": "", "input": "Task: X y."}, "no output", "got None"),
+        (single("   "), "empty task", "data.json:1"),
+        (single("X y.", "Dron"), "unknown robot name", "'Dron'. Did you mean 'Drone'"),
+        ({"instruction": "", "output": "Drone"}, "no input key", "instruction"),
+        (single("X y.", "Drone, Drone"), "robot named twice", "Drone, Drone"),
+        ("text", "not an object", "str"),
+        (multi("X y.", steps=(("a", "Boat", 1),)), "unknown robot name", "'Boat'"),
+        ({**multi("X y."), "subtasks": [{"subtask": "a"}]}, "broken subtasks", "lacks assigned_robot"),
+        (multi("X y.", steps=(("a", "Drone", "first"),)), "broken subtasks", "'first'"),
+        (single("X y.", image="none.png"), "missing image", "none.png"),
+    ],
+)
+def test_unusable_records_are_counted_with_the_first_named(tmp_path, record, reason, first):
+    data = read(write(tmp_path, [single("Good one."), record, record]), max_bad_fraction=0.9)
+    assert len(data.dataset) == 1
+    assert list(data.census["rejected"]) == [reason]
+    assert data.census["rejected"][reason]["count"] == 2
+    assert "data.json:1" in data.census["rejected"][reason]["first"]
+    assert first in data.census["rejected"][reason]["first"]
+
+
+def test_too_many_unusable_records_fail_with_counts_first_offender_and_fix(tmp_path):
+    path = write(tmp_path, [single("Good one."), single("", "Drone"), single("B b.", "Boat")])
+    with pytest.raises(
+        DataError, match=r"2 of 3 .*1 empty task, 1 unknown robot name.*data\.json:1.*max_bad_fraction"
+    ):
+        read(path)
+
+
+def test_the_census_is_logged_as_one_table(tmp_path, caplog):
+    path = write(tmp_path, [single("Good one."), single("")])
+    with caplog.at_level(logging.INFO, "hfvla"):
+        read(path, max_bad_fraction=0.5)
+    (record,) = caplog.records
+    assert "rejected: empty task" in record.getMessage() and record.levelno == logging.WARNING
+
+
+def png(colour=(10, 20, 30)):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_images_are_read_from_beside_the_file_or_from_image_dir(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(png((200, 0, 0)))
+    path = write(tmp_path, [single("See it.", image="a.png"), single("No picture.")])
+    assert read(path).dataset["image"][:] == [png(), None]
+    assert read(path, image_dir=str(tmp_path / "pictures")).dataset[0]["image"] == png((200, 0, 0))
+
+
+def test_a_corrupted_image_rejects_its_record(tmp_path):
+    (tmp_path / "a.png").write_bytes(png()[:40])
+    data = read(write(tmp_path, [single("See it.", image="a.png")]), max_bad_fraction=1.0)
+    assert "a.png" in data.census["rejected"]["corrupted image"]["first"] and len(data.dataset) == 0
+
+
+def test_broken_json_names_file_line_and_column(tmp_path):
+    path = tmp_path / "bad.json"
+    path.write_text('[\n {"input": "Task: a",\n  "output" "Drone"}\n]')
+    with pytest.raises(DataError, match=r"bad\.json:3:12: broken JSON"):
+        read(str(path))
+
+
+def test_broken_jsonl_names_its_own_line(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_text(json.dumps(single("A a.")) + '\n{"input": }\n')
+    with pytest.raises(DataError, match=r"bad\.jsonl:2:11: broken JSON"):
+        read(str(path))
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(DataError, match="'question'"):
+        read(write(tmp_path, [{"question": "?"}]))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"nothing\.json"):
+        read(str(tmp_path / "nothing.json"))
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(ValidationError, match="pathh"):
+        RobotSelectionOptions(path="a", pathh="b")
+
+
+def test_reasoning_can_be_left_out_and_a_users_fleet_is_accepted(tmp_path):
+    path = write(tmp_path, [single("Mow.", "Mower")])
+    row = read(path, robots=("Mower", "Boat"), reasoning=False).dataset[0]
+    assert row["robots"] == ["Mower"] and row["reasoning"] == ""
+    assert "Boat: no" in read(path, robots=("Mower", "Boat")).dataset[0]["reasoning"]

@@ -1,0 +1,23 @@
+"""Pooling of token sequences."""
+
+import torch
+
+from hfvla.nn.pooling import masked_mean
+
+HIDDEN = torch.tensor([[[1.0, 10.0], [3.0, 30.0], [500.0, 500.0]], [[7.0, 7.0], [7.0, 7.0], [7.0, 7.0]]])
+MASK = torch.tensor([[True, True, False], [False, False, False]])
+
+
+def test_mean_over_valid_tokens_only():
+    # row 0: (1 + 3) / 2 = 2 and (10 + 30) / 2 = 20; row 1 has no valid token
+    assert torch.equal(masked_mean(HIDDEN, MASK), torch.tensor([[2.0, 20.0], [0.0, 0.0]]))
+
+
+def test_keeps_the_precision_of_the_hidden_states():
+    assert masked_mean(HIDDEN.bfloat16(), MASK).dtype == torch.bfloat16
+
+
+def test_gradients_reach_valid_tokens_only():
+    hidden = HIDDEN.clone().requires_grad_()
+    masked_mean(hidden, MASK).sum().backward()
+    assert torch.equal(hidden.grad, MASK[..., None].expand(-1, -1, 2) * 0.5)
