@@ -153,7 +153,10 @@ def test_state_is_read_from_one_file_or_shards(tmp_path):
     names = list(model.state_dict())
     (tmp_path / "two").mkdir()
     for number, part in enumerate((names[:5], names[5:]), 1):
-        save_file({name: model.state_dict()[name] for name in part}, tmp_path / f"two/model-0000{number}-of-00002.safetensors")
+        save_file(
+            {name: model.state_dict()[name] for name in part},
+            tmp_path / f"two/model-0000{number}-of-00002.safetensors",
+        )
     for folder in ("one", "two"):
         state = load_state(tmp_path / folder)
         assert set(state) == set(names) and not changed(model, state)

@@ -92,12 +92,20 @@ def test_frozen_parts_stay_in_eval_mode_after_an_evaluation(tmp_path):
 
 
 def test_eight_steps_of_one_are_one_step_of_eight(tmp_path):
+    def with_labels(rows):  # where a batch has labels, the Trainer counts their items for losses that are sums
+        return {**collate(rows), "labels": torch.zeros(len(rows))}
+
     found = []
     for size, accumulation in ((8, 1), (1, 8)):
         args = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation, "max_steps": 3}
         args |= {"learning_rate": 1e-2, "adam_epsilon": 1e-4}
         trainer = build_trainer(
-            tmp_path, train=["head", "blocks"], losses={"fit": 1.0, "level": 0.5}, rows=build_rows(16), args=args
+            tmp_path,
+            train=["head", "blocks"],
+            losses={"fit": 1.0, "level": 0.5},
+            rows=build_rows(16),
+            args=args,
+            extra={"data_collator": with_labels},
         )
         before = snapshot(trainer.model)
         trainer.train()
@@ -113,12 +121,16 @@ def test_eight_steps_of_one_are_one_step_of_eight(tmp_path):
 
 
 def test_terms_are_logged_as_averages_over_micro_batches(tmp_path):
-    # value is 0..7 in order, batches of 2, 4 to a step; the "blocks" train, so scale stays 1 and level is the mean value.
+    # value is 0..7 in order, batches of 2, 4 to a step; scale is still 1, so that "level" is the mean value.
     # Step 1 sees 0..7: level 3.5. Rare rows 1, 2 and 6: batches (0,1) give 1, (2,3) give 2, (6,7) give 6: mean 3.
     args = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4, "max_steps": 1, **IN_ORDER}
     losses = {"fit": 0.0, "level": 2.0, "rare": 0.5}
     trainer = build_trainer(
-        tmp_path, train=["head"], losses=losses, rows=build_rows(8, rare=(1, 2, 6)), args={**args, "learning_rate": 1e-9}
+        tmp_path,
+        train=["head"],
+        losses=losses,
+        rows=build_rows(8, rare=(1, 2, 6)),
+        args={**args, "learning_rate": 1e-9},
     )
     trainer.train()
     (line,) = lines(trainer)
@@ -214,7 +226,7 @@ def test_a_term_that_comes_late_in_the_epoch_is_fine(tmp_path):
 
 
 def test_a_resumed_run_gives_a_rare_term_a_whole_epoch(tmp_path):
-    # Four steps an epoch, the rare row in the first; resumed after the second step of epoch 2, none of the rest has it.
+    # Four steps an epoch, the rare row in the first; resumed after step 2 of epoch 2, none of the rest has it.
     options = {"losses": {"rare": 1.0, "fit": 1.0}, "rows": build_rows(16, rare=(0,))}
     args = {"max_steps": 8, "save_strategy": "steps", "save_steps": 6, **IN_ORDER}
     build_trainer(tmp_path, args=args, **options).train()

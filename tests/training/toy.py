@@ -45,7 +45,7 @@ class ToyModel(PreTrainedModel):
         self.head.scale = nn.Parameter(torch.ones(()))
         self.post_init()
 
-    def forward(self, features, target=None, value=None, rare=None):
+    def forward(self, features, target=None, value=None, rare=None, **kwargs):
         hidden = self.backbone(features)
         for block in self.blocks:
             hidden = hidden + torch.tanh(block(hidden))

@@ -144,10 +144,12 @@ def _commit() -> dict[str, str]:
 
 
 def results_table(results: Mapping[str, EvaluationResult]) -> Table:
-    """Return the headline scores of every set as a table for the terminal; the best of a column is bold."""
+    """Return the main scores of every set as a table for the terminal; the best of a column is bold."""
     from rich.table import Table
+    from rich.text import Text
 
-    metrics = list(dict.fromkeys(name for result in results.values() for name in tables.headline_metrics(result)))
+    named = dict.fromkeys(name for result in results.values() for name in tables.headline_metrics(result))
+    metrics = [name for name in named if name not in tables.SECONDARY]
     table = Table(title="Evaluation")
     for heading in ("set", "system", "n"):
         table.add_column(heading, justify="right" if heading == "n" else "left")
@@ -160,7 +162,7 @@ def results_table(results: Mapping[str, EvaluationResult]) -> Table:
             for metric in metrics:
                 best = tables.is_best(scores.get(metric), [other.get(metric) for other in systems.values()], metric)
                 text = tables.number(scores.get(metric))
-                cells.append(f"[bold]{text}[/bold]" if best else text)
+                cells.append(Text(text, style="bold" if best else ""))
             shown = "this model" if system == "this model" else tables.label(system)
             table.add_row(name, shown, tables.number(result.metrics.get("n"), "n"), *cells)
         table.add_section()

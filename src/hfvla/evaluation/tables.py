@@ -9,6 +9,7 @@ from typing import Any
 from hfvla.family import EvaluationResult
 
 __all__ = [
+    "SECONDARY",
     "Cell",
     "Table",
     "ablation_table",
@@ -21,6 +22,9 @@ __all__ = [
     "lower_is_better",
     "number",
 ]
+
+SECONDARY = frozenset({"weighted_f1", "single_accuracy", "ece_equal_mass", "label_ece"})
+"""Headline metrics that the report shows and the terminal's narrower table leaves out."""
 
 _LABELS = {
     "n": "rows",

@@ -9,7 +9,15 @@ from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
 
-__all__ = ["stage_arguments"]
+__all__ = ["stage_arguments", "uses_cpu"]
+
+
+def uses_cpu(recipe: Recipe) -> bool:
+    """Tell whether a recipe trains on the CPU: where it says so, or where there is nothing else."""
+    import torch
+
+    no_accelerator = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    return bool(recipe.args.get("use_cpu", no_accelerator))
 
 
 def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool) -> Any:
@@ -21,13 +29,14 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         spec: its family, for the label names.
         stage_dir: folder of the stage; Trainer checkpoints go to `checkpoints/` in it.
         has_validation: evaluate (and, for `keep_best`, choose) at each epoch unless the recipe says otherwise.
+
+    Raises:
+        RecipeError: `keep_best` without validation rows.
     """
-    import torch
     from transformers import TrainingArguments
 
-    no_accelerator = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     settings: dict[str, Any] = {
-        "use_cpu": no_accelerator,
+        "use_cpu": uses_cpu(recipe),
         "eval_strategy": "epoch" if has_validation else "no",
         "save_strategy": "epoch",
         "save_total_limit": 2,
@@ -45,7 +54,7 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         raise RecipeError(
             f"stage '{stage.name}': keep_best needs validation rows, and its sources have none",
             got=stage.keep_best,
-            fix="Raise data.validation.fraction, name one of its sources in data.validation.sources, or drop keep_best.",
+            fix="Name one of its sources in data.validation.sources, raise data.validation.fraction, or leave it out.",
         )
     if stage.keep_best:
         settings |= {

@@ -13,6 +13,7 @@ from hfvla.evaluation.run import evaluate_model, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
 from hfvla.recipe import Recipe, diff_recipes, load_resolved, resolved_dict, save_resolved
 from hfvla.registry import get_family
+from hfvla.training.arguments import uses_cpu
 from hfvla.training.data import RecipeData, build_source
 from hfvla.training.plan import StagePlan
 from hfvla.training.record import environment, read_json, write_json
@@ -57,7 +58,9 @@ def run_recipe(
     from accelerate import PartialState
 
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
-    run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), PartialState())
+    # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
+    state = PartialState(cpu=uses_cpu(recipe))
+    run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), state)
     run.open_folder(overwrite)
     return run.execute()
 
@@ -84,16 +87,17 @@ class RecipeRun:
             RecipeError: the folder holds a run of another recipe, or other files.
         """
         if self.state.is_main_process:
-            if overwrite and self.output_dir.exists():
+            if self.output_dir.exists():
                 self._check_is_run_folder()
-                shutil.rmtree(self.output_dir)
+                if overwrite:
+                    shutil.rmtree(self.output_dir)
             self._claim_folder()
         self.state.wait_for_everyone()
 
     def _check_is_run_folder(self) -> None:
         if any(self.output_dir.iterdir()) and not (self.output_dir / "recipe.json").is_file():
             raise RecipeError(
-                "will not delete a folder that is not a run of hfvla",
+                "this folder holds other files and is not a run of hfvla",
                 where=str(self.output_dir),
                 fix="Choose another --output, or empty the folder yourself.",
             )

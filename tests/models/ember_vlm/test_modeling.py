@@ -33,6 +33,17 @@ def logits(model, batch):
     return model(**batch).selection_logits
 
 
+def hidden_states(model, batch) -> list[torch.Tensor]:
+    """Return what the language model gives in one forward pass: for the prompts and, with captions, for these."""
+    found = []
+    hook = model.language_model.transformer.register_forward_hook(
+        lambda module, inputs, output: found.append(output.last_hidden_state)
+    )
+    model(**batch)
+    hook.remove()
+    return found
+
+
 def differs(first, second):
     return (first - second).abs().max().item() > 1e-3
 
@@ -72,10 +83,27 @@ def test_a_learned_vector_stands_for_no_picture(lively, collate, rows):
     batch = collate(rows.select([0, 3]), "selection")  # with and without a picture
     changed = copy.deepcopy(lively)
     with torch.no_grad():
-        changed.fusion.no_image += 1.0
+        changed.fusion.no_image[0] += 1.0
     before, after = logits(lively, batch), logits(changed, batch)
     assert torch.equal(before[0], after[0]) and differs(before[1], after[1])
     assert lively.fusion.no_image.std() > 0
+
+
+def test_words_are_dropped_while_training_only(lively, collate, rows):
+    batch = collate(rows, "selection")
+    model = copy.deepcopy(lively)
+    model.config.selection_dropout = model.selection_head.layers[2].p = 0.0
+    for module in model.language_model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    expected = logits(model, batch)
+    model.train()
+    model.vision.eval()
+    model.config.word_dropout = 0.0
+    torch.testing.assert_close(logits(model, batch), expected, **CLOSE)
+    model.config.word_dropout = 0.3
+    assert differs(logits(model, batch), expected)
+    torch.testing.assert_close(logits(model.eval(), batch), expected, **CLOSE)
 
 
 def test_pictures_go_to_their_own_rows(lively, collate, rows):
@@ -138,9 +166,7 @@ def test_selection_term_counts_rows_with_gold_only(model, collate, rows):
 def test_text_terms_are_next_token_cross_entropy(model, collate, rows):
     batch = collate(rows.select([0, 1]), "caption", "reasoning")
     output = model(**batch)
-    with torch.inference_mode():
-        hidden, _ = model.encode(batch["input_ids"], batch["attention_mask"], batch["pixel_values"])
-        scores = model.language_model.lm_head(hidden)
+    scores = model.language_model.lm_head(hidden_states(model, batch)[0])
     for index, name in enumerate(TEXT_KINDS):
         losses = [
             torch.nn.functional.cross_entropy(scores[row, :-1], batch["labels"][row, 1:])  # -100 is left out
@@ -165,9 +191,7 @@ def test_written_verdicts_are_read_before_the_word(lively, collate, processor, r
     longer = {**rows[1], "task": rows[1]["task"] + " and then every other site"}
     batch = collate([rows[0], longer], "selection", "consistency", training=training)
     output = lively(**batch)
-    with torch.inference_mode():
-        hidden, _ = lively.encode(batch["input_ids"], batch["attention_mask"], batch["pixel_values"])
-        scores = lively.language_model.lm_head(hidden)
+    scores = lively.language_model.lm_head(hidden_states(lively, batch)[0])
     for row in range(2):
         for robot, position in enumerate(batch["verdict_positions"][row].tolist()):
             before = scores[row, position - 1]
@@ -183,11 +207,9 @@ def test_contrastive_term_pairs_pictures_with_their_captions(lively, collate, ro
     assert len(batch["pixel_values"]) == 6 and len(batch["caption_input_ids"]) == 3
     found = lively(**batch).loss_terms["itc"]
     alone = collate(rows.select([0, 1, 4]), "itc")
-    with torch.inference_mode():
-        pictures = lively.get_image_features(alone["pixel_values"]).mean(1)
-        hidden, _ = lively.encode(alone["caption_input_ids"], alone["caption_attention_mask"], None)
-        mask = alone["caption_attention_mask"][..., None]
-        texts = (hidden * mask).sum(1) / mask.sum(1)
+    pictures = lively.get_image_features(alone["pixel_values"]).mean(1)
+    mask = alone["caption_attention_mask"][..., None]
+    texts = (hidden_states(lively, alone)[1] * mask).sum(1) / mask.sum(1)
     torch.testing.assert_close(found, symmetric_infonce(pictures, texts, 0.07), atol=1e-5, rtol=1e-4)
     assert lively.log_temperature.exp().item() == pytest.approx(0.07)
 

@@ -39,6 +39,7 @@ class EmberVLMConfig(PreTrainedConfig):
         robots (`list[str]`): the fleet, in label order.
         selection_hidden_size (`int`): width before the last layer of the selection head.
         selection_dropout (`float`): dropout inside the selection head.
+        word_dropout (`float`): share of a prompt's words blanked while training.
         selection_loss (`str`): "focal" or "bce".
         focal_gamma (`float`): exponent of the focal term.
         label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
@@ -64,6 +65,7 @@ class EmberVLMConfig(PreTrainedConfig):
     robots: list[str] | None = None
     selection_hidden_size: int = 96
     selection_dropout: float = 0.1
+    word_dropout: float = 0.1
     selection_loss: str = "focal"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1

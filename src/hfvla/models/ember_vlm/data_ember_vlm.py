@@ -72,6 +72,8 @@ class EmberVLMCollator:
             for text in self.processor.dialogue_targets(row):
                 yield row, "instruct", text
         if any(name in self.losses for name in _SELECTION_LOSSES):
+            if self.training and not row["robots"] and not row["reasoning"]:
+                return  # text about words: nothing to select, nothing to argue for
             text = self.processor.reasoning_target(row)
             with_chain = "reasoning" in self.losses or "consistency" in self.losses
             yield row, "reasoning", text if with_chain else TargetText(text.prompt)

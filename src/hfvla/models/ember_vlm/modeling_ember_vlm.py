@@ -88,18 +88,24 @@ class SelectionHead(nn.Module):
 
 
 class PromptFusion(nn.Module):
-    """Joins the pooled text and the pooled image of a prompt; a learned vector stands for "no image"."""
+    """Joins what a prompt's text, words and image say; a learned vector stands for "no image".
+
+    The words are the token embeddings before the language model: a short path on which a rare word counts at once.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.no_image = nn.Parameter(torch.zeros(width))
-        self.norm = nn.LayerNorm(2 * width)
-        self.mix = nn.Linear(2 * width, width)
+        self.text_norm = nn.LayerNorm(width)
+        self.word_norm = nn.LayerNorm(width)
+        self.image_norm = nn.LayerNorm(width)
+        self.mix = nn.Linear(3 * width, width)
 
-    def forward(self, text: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
-        """Fuse [B, D] text with [B, D] image where `has_image` [B] bool is True."""
+    def forward(self, text: Tensor, words: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
+        """Fuse text, words and image, each [B, D]; the image counts where `has_image` [B] bool is True."""
         image = torch.where(has_image[:, None], image, self.no_image.to(image.dtype))
-        return self.mix(self.norm(torch.cat([text, image], dim=-1)))
+        parts = [self.text_norm(text), self.word_norm(words), self.image_norm(image)]
+        return self.mix(torch.cat(parts, dim=-1))
 
 
 class EmberVLMPreTrainedModel(AlignedPreTrainedModel):
@@ -194,20 +200,27 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         image = input_ids == self.config.image_token_id
         return attention_mask.bool() & ~started & ~image, image
 
-    def encode(
-        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Run the language model; positions count valid tokens, so left and right padding agree.
-
-        Returns:
-            `tuple`: last hidden states [B, T, D], and image features or None.
-        """
-        embeddings, features = self.embed(input_ids, pixel_values)
+    def run_language_model(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return last hidden states [B, T, D]; positions count valid tokens, so left and right padding agree."""
         positions = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
-        hidden = self.language_model.transformer(
+        return self.language_model.transformer(
             inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
-        return hidden, features
+
+    def drop_words(self, embeddings: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """While training, blank a share of the prompt's words: no single word may decide alone.
+
+        Args:
+            embeddings (`Tensor`): [B, T, D].
+            text_mask (`Tensor`): [B, T] bool; the prompt's text tokens.
+
+        Returns:
+            `tuple`: embeddings with zeros for dropped words, and the mask without them.
+        """
+        if not (self.training and self.config.word_dropout):
+            return embeddings, text_mask
+        dropped = text_mask & (torch.rand(text_mask.shape, device=text_mask.device) < self.config.word_dropout)
+        return embeddings.masked_fill(dropped[..., None], 0.0), text_mask & ~dropped
 
     def forward(
         self,
@@ -243,9 +256,12 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             `EmberVLMOutput`
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        hidden, features = self.encode(input_ids, attention_mask, pixel_values)
+        embeddings, features = self.embed(input_ids, pixel_values)
         text_mask, image_mask = self.prompt_masks(input_ids, attention_mask)
-        fused = self.fusion(masked_mean(hidden, text_mask), masked_mean(hidden, image_mask), image_mask.any(1))
+        embeddings, text_mask = self.drop_words(embeddings, text_mask)
+        hidden = self.run_language_model(embeddings, attention_mask)
+        pooled = masked_mean(hidden, text_mask), masked_mean(embeddings, text_mask), masked_mean(hidden, image_mask)
+        fused = self.fusion(*pooled, image_mask.any(1))
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
         logits = verdict_logits = None
@@ -301,7 +317,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         return (scores[..., 0] - scores[..., 1]).float()
 
     def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        hidden, _ = self.encode(input_ids, attention_mask, None)
+        hidden = self.run_language_model(self.embed(input_ids, None)[0], attention_mask)
         return masked_mean(hidden, attention_mask.bool())
 
 

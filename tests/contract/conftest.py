@@ -1,0 +1,48 @@
+"""One tiny model of each family, built once through its `FamilySpec` alone."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from hfvla.family import FamilySpec
+from hfvla.registry import available_families
+
+
+@dataclass
+class Built:
+    """A family's tiny model in eval mode with its processor and eight example rows."""
+
+    spec: FamilySpec
+    model: Any
+    processor: Any
+    rows: Any
+
+    def copy(self) -> Any:
+        return copy.deepcopy(self.model)
+
+    def collator(self, *losses: str, training: bool = True) -> Any:
+        wanted = losses or tuple(self.spec.losses)
+        return self.spec.load("collator")(self.processor, self.model.config, losses=wanted, training=training)
+
+    def batch(self, *losses: str, rows: Any = None, training: bool = True) -> dict[str, Any]:
+        return self.collator(*losses, training=training)([dict(row) for row in (self.rows if rows is None else rows)])
+
+
+@pytest.fixture(scope="session", params=sorted(available_families()))
+def built(request) -> Built:
+    spec = available_families()[request.param]
+    rows = spec.load("examples")(8, 0)
+    recipe = {"config": spec.load("config").tiny().to_dict(), "options": {}}
+    model, processor = spec.load("initialise")(recipe, rows, seed=0)
+    return Built(spec, model.eval(), processor, rows)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(built, tmp_path_factory):
+    """The model and its processor, saved."""
+    folder = tmp_path_factory.mktemp(built.spec.name)
+    built.model.save_pretrained(folder)
+    built.processor.save_pretrained(folder)
+    return folder

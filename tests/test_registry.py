@@ -1,0 +1,87 @@
+"""Families by name, and checkpoints by what their config says."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import hfvla
+from hfvla.errors import CheckpointError, RecipeError
+from hfvla.family import FamilySpec
+from hfvla.registry import available_families, family_of_checkpoint, get_family, load_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    spec = get_family("ember_vlm")
+    recipe = {"config": spec.load("config").tiny().to_dict(), "options": {}}
+    folder = tmp_path_factory.mktemp("checkpoint")
+    for part in spec.load("initialise")(recipe, spec.load("examples")(4, 0), seed=0):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_families_are_the_folders_under_models():
+    families = available_families()
+    assert "ember_vlm" in families and all(isinstance(spec, FamilySpec) for spec in families.values())
+    assert all(name == spec.name for name, spec in families.items())
+    assert families is available_families()
+    assert hfvla.get_family("ember_vlm") is families["ember_vlm"]
+
+
+def test_an_unknown_family_is_named_with_the_nearest():
+    with pytest.raises(RecipeError, match="no family 'ember_vln'. Did you mean 'ember_vlm'"):
+        get_family("ember_vln")
+
+
+def test_the_family_of_a_checkpoint(checkpoint):
+    assert family_of_checkpoint(checkpoint).name == family_of_checkpoint(str(checkpoint)).name == "ember_vlm"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "not a checkpoint: no config.json"),
+        ("{broken", "config.json is not valid JSON"),
+        ('{"model_type": "bert"}', r"another model type; got 'bert'; expected one of .*ember_vlm"),
+        ("{}", "another model type"),
+    ],
+)
+def test_folders_that_are_no_checkpoint_of_ours(tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=match):
+        family_of_checkpoint(tmp_path)
+
+
+def test_a_path_that_does_not_exist(tmp_path):
+    with pytest.raises(CheckpointError, match="absent: no such checkpoint folder, and not a model on the hub"):
+        family_of_checkpoint(tmp_path / "absent")
+
+
+def test_a_checkpoint_is_loaded_whole(checkpoint):
+    spec, model, processor = load_checkpoint(checkpoint, family="ember_vlm")
+    assert type(model) is spec.load("model") and type(processor) is spec.load("processor") and not model.training
+    saved = load_file(checkpoint / "model.safetensors")
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in saved.items())
+
+
+def test_another_family_than_asked(checkpoint):
+    with pytest.raises(CheckpointError, match="another family; got 'ember_vlm'; expected other"):
+        load_checkpoint(checkpoint, family="other")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"), [("drop", "missing_keys.*log_temperature"), ("shape", "mismatched_keys.*layers.0")]
+)
+def test_weights_that_are_missing_or_do_not_fit(checkpoint, tmp_path, change, match):
+    state = load_file(checkpoint / "model.safetensors")
+    if change == "drop":
+        del state["log_temperature"]
+    else:
+        state["selection_head.layers.0.weight"] = torch.zeros(3, 3)
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((checkpoint / "config.json").read_text())))
+    with pytest.raises(CheckpointError, match=match):
+        load_checkpoint(tmp_path)
