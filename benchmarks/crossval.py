@@ -1,4 +1,4 @@
-"""Grouped k-fold cross-validation on the real robot-selection files: `make crossval DATA=<folder with the two files>`.
+"""Grouped k-fold cross-validation on the real single-robot file: `make crossval DATA=<folder>`.
 
 Trains the recipe's foundation stage once, on generated tasks only; then, for each fold, the remaining stages on the
 fold's training part, and scores the fold's test part with `hfvla eval`. No task is in both parts. Prints one table:
@@ -26,7 +26,7 @@ from hfvla.metrics.functions.selection import selection_scores, set_matrix
 from hfvla.recipe import load_recipe
 
 METRICS = ("top1_in_set", "exact_match", "jaccard", "macro_f1", "ece")
-SINGLE, MULTI = "single_robot_selection.json", "multi_robot_selection_dataset.json"
+SINGLE = "single_robot_selection.json"
 
 
 def run(*words: str) -> None:
@@ -57,7 +57,7 @@ def train_fold(args: argparse.Namespace, foundation: Path, train: Path, test: Pa
         "train",
         args.recipe,
         f"data.train.robot_selection.path={train}",
-        f"data.train.robot_selection.plan_path={args.data / MULTI}" if (args.data / MULTI).is_file() else "seed=0",
+        "data.eval={}",
         "--output",
         str(folder / "run"),
         "--start-at",
@@ -111,7 +111,7 @@ def show(folds: list[dict[str, Any]], scores: dict[str, float], intervals: dict[
 def main() -> None:
     """Run the cross-validation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help=f"folder with {SINGLE} (and {MULTI})")
+    parser.add_argument("--data", type=Path, required=True, help=f"folder with {SINGLE}")
     parser.add_argument("--output", type=Path, default=Path("outputs/crossval"))
     parser.add_argument("--recipe", default="recipes/ember_vlm/robot_selection.yaml")
     parser.add_argument("--folds", type=int, default=5)
@@ -121,7 +121,7 @@ def main() -> None:
     files = write_folds(args.data, args.folds, args.seed, args.output)
     path = f"data.train.robot_selection.path={files[0][0]}"
     first = load_recipe(args.recipe, [path]).stages[0].name
-    run("train", args.recipe, path, "--output", str(args.output / "foundation"), "--stop-after", first)
+    run("train", args.recipe, path, "data.eval={}", "--output", str(args.output / "foundation"), "--stop-after", first, "--overwrite")
     foundation = args.output / "foundation" / first
     folders = [train.parent for train, _ in files]
     pairs = zip(files, folders, strict=True)

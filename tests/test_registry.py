@@ -1,6 +1,7 @@
 """Families by name, and checkpoints by what their config says."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -85,3 +86,18 @@ def test_weights_that_are_missing_or_do_not_fit(checkpoint, tmp_path, change, ma
     (tmp_path / "config.json").write_text(json.dumps(json.loads((checkpoint / "config.json").read_text())))
     with pytest.raises(CheckpointError, match=match):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_an_incomplete_checkpoint_is_one_clear_error(checkpoint, tmp_path, name):
+    shutil.copytree(checkpoint, tmp_path / "part")
+    (tmp_path / "part" / name).unlink()
+    with pytest.raises(CheckpointError, match=r"incomplete or damaged.*Copy the whole folder"):
+        load_checkpoint(tmp_path / "part")
+
+
+def test_damaged_weights_are_one_clear_error(checkpoint, tmp_path):
+    shutil.copytree(checkpoint, tmp_path / "part")
+    (tmp_path / "part" / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(CheckpointError, match="incomplete or damaged"):
+        load_checkpoint(tmp_path / "part")

@@ -105,13 +105,29 @@ def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[Fam
         family: name the checkpoint must belong to, if it matters.
 
     Raises:
-        CheckpointError: see `family_of_checkpoint`; also another family than asked, or weights that do not fit.
+        CheckpointError: see `family_of_checkpoint`; also another family than asked, no weights or tokenizer in the folder,
+            or weights that do not fit the config.
     """
     spec = family_of_checkpoint(path)
     if family is not None and spec.name != family:
         raise CheckpointError("the checkpoint is of another family", where=str(path), got=spec.name, expected=family)
-    model, info = spec.load("model").from_pretrained(path, output_loading_info=True)
+    loading = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # named below, with what else is missing
+    model, info = _loaded(spec.load("model"), path, **loading)
     problems = {key: sorted(map(str, info[key])) for key in ("missing_keys", "mismatched_keys") if info.get(key)}
     if problems:
         raise CheckpointError("weights are missing or do not fit", where=str(path), got=problems)
-    return spec, model.eval(), spec.load("processor").from_pretrained(path)
+    return spec, model.eval(), _loaded(spec.load("processor"), path)
+
+
+def _loaded(loaded_class: Any, path: str | Path, **kwargs: Any) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return loaded_class.from_pretrained(path, **kwargs)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            "the checkpoint is incomplete or damaged",
+            where=str(path),
+            got=str(error).splitlines()[0],
+            fix="Copy the whole folder that save_pretrained wrote.",
+        ) from None

@@ -40,7 +40,7 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         "eval_strategy": "epoch" if has_validation else "no",
         "save_strategy": "epoch",
         "save_total_limit": 2,
-        "logging_steps": 10,
+        "logging_steps": 0.02,
         "report_to": "none",
         "ddp_find_unused_parameters": True,
         **recipe.stage_args(stage),

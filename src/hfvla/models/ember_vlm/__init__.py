@@ -38,6 +38,7 @@ FAMILY = FamilySpec(
         "fleet": Source(
             options="hfvla.data.synthetic.fleet:FleetOptions",
             build="hfvla.data.synthetic.fleet:build_fleet",
+            count="hfvla.data.synthetic.fleet.builder:count_fleet",
             description="generated fleet tasks with scenes, chains of thought and plans",
         ),
         "robot_selection": Source(

@@ -139,14 +139,15 @@ class EmberVLMCollator:
 
 
 def training_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """Yield every text of the rows that a tokenizer should know."""
+    """Yield the texts of the rows that a tokenizer is learned on.
+
+    Dialogue is left out: it defines words that no task of these rows uses. As tokens of their own, they would never be
+    trained on a task; split into known pieces, they are.
+    """
     for row in rows:
         yield row["task"]
         yield row["reasoning"]
         yield row["caption"]
-        for turn in row["dialogue"]:
-            yield turn["question"]
-            yield turn["answer"]
         for step in row["plan"]:
             yield f"{step['order']}. {step['robot']}: {step['subtask']};"
 

@@ -90,7 +90,8 @@ class SelectionHead(nn.Module):
 class PromptFusion(nn.Module):
     """Joins what a prompt's text, words and image say; a learned vector stands for "no image".
 
-    The words are the token embeddings before the language model: a short path on which a rare word counts at once.
+    Words and image come from before the language model: short paths, on which a rare word counts at once and a vision
+    tower gets its gradient. The text's hidden states have seen the image.
     """
 
     def __init__(self, width: int) -> None:
@@ -260,7 +261,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         text_mask, image_mask = self.prompt_masks(input_ids, attention_mask)
         embeddings, text_mask = self.drop_words(embeddings, text_mask)
         hidden = self.run_language_model(embeddings, attention_mask)
-        pooled = masked_mean(hidden, text_mask), masked_mean(embeddings, text_mask), masked_mean(hidden, image_mask)
+        pooled = masked_mean(hidden, text_mask), masked_mean(embeddings, text_mask), masked_mean(embeddings, image_mask)
         fused = self.fusion(*pooled, image_mask.any(1))
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}

@@ -22,7 +22,7 @@ from hfvla.data.synthetic.fleet.templates import SCENE_TEMPLATES, TEMPLATES
 from hfvla.data.synthetic.fleet.texts import write_caption, write_dialogue, write_plan, write_reasoning
 from hfvla.family import SourceData
 
-__all__ = ["FleetOptions", "build_fleet", "generate_task"]
+__all__ = ["FleetOptions", "build_fleet", "count_fleet", "generate_task"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,11 @@ def _version() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def count_fleet(options: FleetOptions) -> int:
+    """Return how many rows `build_fleet` will yield, without generating them."""
+    return options.size
 
 
 def build_fleet(options: FleetOptions, *, seed: int = 0) -> SourceData:

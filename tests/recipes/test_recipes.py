@@ -1,0 +1,68 @@
+"""Every shipped recipe loads and can be planned; the smoke recipe runs from command line to prediction."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hfvla.data.samples import ROBOTS
+from hfvla.recipe import load_recipe
+from hfvla.training.estimate import plan_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes" / "ember_vlm").glob("*.yaml"))
+
+
+@pytest.fixture
+def records(tmp_path):
+    rows = [{"input": f"Task: Inspect site {i}.", "output": ROBOTS[i % 5]} for i in range(40)]
+    (tmp_path / "real.json").write_text(json.dumps(rows))
+    return tmp_path / "real.json"
+
+
+def hfvla(*words):
+    done = subprocess.run(
+        [sys.executable, "-m", "hfvla.cli", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_loads_and_plans(path, records):
+    named = [f"data.train.robot_selection.path={records}"] if "robot_selection" in path.read_text() else []
+    plan = plan_recipe(load_recipe(path, named))
+    assert all(stage["steps"] > 0 and stage["trainable_parameters"] > 0 for stage in plan["stages"])
+    assert sum(part["parameters"] for part in plan["parameters"]) == plan["total_parameters"]
+
+
+def test_full_recipe_is_the_real_size(records):
+    recipe = load_recipe(ROOT / "recipes/ember_vlm/full.yaml", [f"data.train.robot_selection.path={records}"])
+    parts = {part["part"]: part["parameters"] for part in plan_recipe(recipe)["parameters"]}
+    assert parts["vision tower"] == 4_717_792
+    assert parts["language model"] == 30_341_760
+
+
+@pytest.mark.slow
+def test_smoke_recipe_from_training_to_prediction(tmp_path, records):
+    out = tmp_path / "run"
+    run = hfvla("train", "recipes/ember_vlm/smoke.yaml", "--output", str(out), "--json")
+    assert [stage["name"] for stage in run["stages"]] == ["alignment", "instruct", "selection", "reasoning"]
+    for name in ("final/model.safetensors", "metrics.json", "report.html", "run.json"):
+        assert (out / name).stat().st_size > 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    wanted = {"n", "top1_in_set", "exact_match", "jaccard", "macro_f1", "ece", "mce"}
+    assert wanted <= set(metrics) and all(wanted - {"n"} <= set(row) for row in metrics["baselines"].values())
+    assert {"majority", "tfidf_logreg"} <= set(metrics["baselines"])
+    assert {"blank_image", "shuffled_image", "text_only", "image_only"} <= set(metrics["ablations"])
+
+    checkpoint, data = str(out / "final"), f"robot_selection={records}"
+    hfvla("eval", "--checkpoint", checkpoint, "--data", data, "--output", str(tmp_path / "eval"), "--json")
+    scored = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert scored["n"] == 40 and wanted <= set(scored)
+
+    answer = hfvla("predict", "--checkpoint", checkpoint, "--task", "Inspect the reef.", "--top-k", "3", "--json")
+    assert len(answer["choices"]) == 3 and set(answer["probabilities"]) == set(ROBOTS)
+    assert answer["choices"][0]["confidence"] == max(answer["probabilities"].values())
