@@ -67,7 +67,9 @@ def train_fold(args: argparse.Namespace, foundation: Path, train: Path, test: Pa
         "--overwrite",
     )
     checkpoint, out = str(folder / "run" / "final"), str(folder / "eval")
-    run("eval", "--checkpoint", checkpoint, "--data", f"robot_selection={test}", "--output", out, "--max-generate", "0")
+    run(
+        "eval", "--checkpoint", checkpoint, "--data", f"robot_selection={test}", "--output", out, "--max-generate", "0"
+    )
     return json.loads((folder / "eval" / "metrics.json").read_text())
 
 
@@ -121,7 +123,17 @@ def main() -> None:
     files = write_folds(args.data, args.folds, args.seed, args.output)
     path = f"data.train.robot_selection.path={files[0][0]}"
     first = load_recipe(args.recipe, [path]).stages[0].name
-    run("train", args.recipe, path, "data.eval={}", "--output", str(args.output / "foundation"), "--stop-after", first, "--overwrite")
+    run(
+        "train",
+        args.recipe,
+        path,
+        "data.eval={}",
+        "--output",
+        str(args.output / "foundation"),
+        "--stop-after",
+        first,
+        "--overwrite",
+    )
     foundation = args.output / "foundation" / first
     folders = [train.parent for train, _ in files]
     pairs = zip(files, folders, strict=True)

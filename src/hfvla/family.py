@@ -86,7 +86,8 @@ class Source:
         options: "module:Class" of a pydantic model; unknown keys are refused.
         build: "module:function" with signature `build(options, *, seed: int) -> SourceData`.
         description: one line for `hfvla` help and the docs.
-        count: "module:function" with signature `count(options) -> int`: rows without building them, for plans. Optional.
+        count: "module:function" with signature `count(options) -> int`: rows without building them, for
+            plans. Optional.
     """
 
     options: str
@@ -174,19 +175,22 @@ class FamilySpec:
         groups: parameter groups by name.
         losses: description by loss term name; the keys a recipe may weight.
         sources: data sources by name.
-        initialise: `initialise(model_recipe: dict, train_rows, seed) -> (model, processor)` for a run without checkpoint.
-        build_config: `build_config(model_recipe: dict) -> config`, the same config without weights or downloads (plans).
-        collator: class built as `collator(processor, model.config, losses=tuple, training=bool)`; rows -> batch of tensors
+        initialise: `initialise(model_recipe: dict, train_rows, seed) -> (model, processor)`, for a run from
+            nothing.
+        build_config: `build_config(model_recipe: dict) -> config`, the same config without weights or downloads.
+        collator: class built as `collator(processor, model.config, losses=tuple, training=bool)`; turns rows into
+            a batch
             for the named loss terms.
         compute_metrics: `compute_metrics(eval_prediction, config) -> dict`, quick metrics for `keep_best`.
         metric_names: the keys `compute_metrics` returns.
         label_names: batch keys that are labels (gathered for `compute_metrics`).
         evaluate: `evaluate(model, processor, rows, context) -> EvaluationResult`.
-        calibrate: `calibrate(model, processor, rows, context) -> dict`, run once after training on validation rows; may
-            change `model.config`. Optional.
+        calibrate: `calibrate(model, processor, rows, context) -> dict`, run once after training on validation rows;
+            may change `model.config`. Optional.
         trainer: `StagedTrainer` subclass, where a family needs its own sampler or loss pass. Optional.
         parameter_table: parts shown by `hfvla plan`: name -> parameter-name patterns. Optional.
-        predict: `predict(model, processor, request: dict) -> dict`, one prediction for the command line; JSON-serialisable.
+        predict: `predict(model, processor, request: dict) -> dict`, one JSON-serialisable prediction for the
+            command line.
         examples: `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
     """
 

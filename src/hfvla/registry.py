@@ -105,8 +105,8 @@ def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[Fam
         family: name the checkpoint must belong to, if it matters.
 
     Raises:
-        CheckpointError: see `family_of_checkpoint`; also another family than asked, no weights or tokenizer in the folder,
-            or weights that do not fit the config.
+        CheckpointError: see `family_of_checkpoint`; also another family than asked, an incomplete folder, or
+            weights that do not fit the config.
     """
     spec = family_of_checkpoint(path)
     if family is not None and spec.name != family:

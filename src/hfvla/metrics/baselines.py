@@ -69,15 +69,18 @@ def _features() -> Any:
 
 def _fit_labels(features: Any, gold: np.ndarray, strength: float, weight: str | None) -> Callable[[Any], np.ndarray]:
     """Fit one logistic regression a robot; a robot that always or never occurs gets a constant."""
+    from joblib import Parallel, delayed
     from sklearn.linear_model import LogisticRegression
 
     prior = fit_majority([], gold).logits([""])[0]
-    models = [
-        LogisticRegression(C=strength, class_weight=weight, solver="liblinear").fit(features, label)
-        if 0 < label.sum() < len(label)
-        else None
-        for label in gold.T
-    ]
+
+    def fit(label: np.ndarray) -> Any:
+        if not 0 < label.sum() < len(label):
+            return None
+        return LogisticRegression(C=strength, class_weight=weight, solver="liblinear").fit(features, label)
+
+    # Threads are enough: liblinear lets go of the interpreter lock while it fits.
+    models = Parallel(n_jobs=-1, prefer="threads")(delayed(fit)(label) for label in gold.T)
 
     def logits(rows: Any) -> np.ndarray:
         columns = [

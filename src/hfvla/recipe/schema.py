@@ -89,7 +89,9 @@ class SourceRecipe(EvalSourceRecipe):
     """A data source that is trained on, and its share in the mixture."""
 
     name: Word | None = Field(None, description="Name in logs and overrides; default: the source's name.")
-    weight: Weight = Field(1.0, description="How often an epoch sees its rows: 2.0 twice, 0.25 a quarter; 0 switches it off.")
+    weight: Weight = Field(
+        1.0, description="How often an epoch sees its rows: 2.0 twice, 0.25 a quarter; 0 switches it off."
+    )
 
     @property
     def label(self) -> str:

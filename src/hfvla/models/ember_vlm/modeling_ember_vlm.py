@@ -261,7 +261,11 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         text_mask, image_mask = self.prompt_masks(input_ids, attention_mask)
         embeddings, text_mask = self.drop_words(embeddings, text_mask)
         hidden = self.run_language_model(embeddings, attention_mask)
-        pooled = masked_mean(hidden, text_mask), masked_mean(embeddings, text_mask), masked_mean(embeddings, image_mask)
+        pooled = (
+            masked_mean(hidden, text_mask),
+            masked_mean(embeddings, text_mask),
+            masked_mean(embeddings, image_mask),
+        )
         fused = self.fusion(*pooled, image_mask.any(1))
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
