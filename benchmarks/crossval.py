@@ -64,7 +64,6 @@ def train_fold(args: argparse.Namespace, foundation: Path, train: Path, test: Pa
         names[1],
         "--from",
         str(foundation),
-        "--overwrite",
     )
     checkpoint, out = str(folder / "run" / "final"), str(folder / "eval")
     run(
@@ -132,7 +131,6 @@ def main() -> None:
         str(args.output / "foundation"),
         "--stop-after",
         first,
-        "--overwrite",
     )
     foundation = args.output / "foundation" / first
     folders = [train.parent for train, _ in files]
