@@ -80,7 +80,7 @@ def test_results_table_shows_systems_and_marks_the_best():
     console.print(table)
     text = console.export_text()
     assert "this model" in text and "Majority" in text and "0.250" in text
-    assert list(table.columns[3].cells) == ["[bold]0.500[/bold]", "0.250"]
+    assert [(cell.plain, str(cell.style)) for cell in table.columns[3].cells] == [("0.500", "bold"), ("0.250", "")]
 
 
 @pytest.fixture()
