@@ -50,7 +50,7 @@ def _legend_above(axes: Any, count: int) -> None:
 
 
 def draw_confusion(plt: Any, data: dict[str, Any]) -> Any:
-    """Matrix of counts, shaded by share of the row. data: matrix [R][C], rows, columns, row_title, column_title."""
+    """Matrix of counts, shaded by share of the row. data: matrix R x C, rows, columns, row_title, column_title."""
     matrix = np.asarray(data["matrix"], dtype=float)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     height, width = matrix.shape
