@@ -127,7 +127,7 @@ def test_names_of_the_run_folder_are_reserved(write, good, families, name):
     ],
 )
 def test_what_is_allowed_passes(write, good, families, override):
-    load_recipe(write(good), [override], families)
+    assert load_recipe(write(good), [override], families).stages
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,9 @@ def test_a_term_missing_for_a_whole_epoch_is_an_error(tmp_path, logging_steps):
 
 def test_a_term_that_comes_late_in_the_epoch_is_fine(tmp_path):
     args = {"max_steps": 4, **IN_ORDER}
-    build_trainer(tmp_path, losses={"rare": 1.0, "fit": 1.0}, rows=build_rows(8, rare=(7,)), args=args).train()
+    trainer = build_trainer(tmp_path, losses={"rare": 1.0, "fit": 1.0}, rows=build_rows(8, rare=(7,)), args=args)
+    trainer.train()
+    assert trainer.state.global_step == 4 and any("first/loss_rare" in line for line in lines(trainer))
 
 
 def test_a_resumed_run_gives_a_rare_term_a_whole_epoch(tmp_path):

@@ -49,8 +49,7 @@ def test_no_text_is_drawn(monkeypatch):
         (ImageFont, "truetype"),
     ):
         monkeypatch.setattr(owner, name, refuse)
-    for place in environments():
-        render_scene(place, 0, 32)
+    assert all(render_scene(place, 0, 32).size == (32, 32) for place in environments())
 
 
 def test_seeds_vary_the_picture_and_the_size_is_kept():
