@@ -113,6 +113,7 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
         capabilities=options.capabilities,
         num_visual_tokens=config.num_visual_tokens,
         max_length=config.text_config.n_positions,
+        ngram_buckets=config.ngram_buckets,
     )
 
 

@@ -40,6 +40,7 @@ class EmberVLMConfig(PreTrainedConfig):
         selection_hidden_size (`int`): width before the last layer of the selection head.
         selection_dropout (`float`): dropout inside the selection head.
         word_dropout (`float`): share of a prompt's words blanked while training.
+        ngram_buckets (`int`): ids of the hashed n-gram path to the selection head; 0 = without that path.
         selection_loss (`str`): "focal" or "bce".
         focal_gamma (`float`): exponent of the focal term.
         label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
@@ -66,6 +67,7 @@ class EmberVLMConfig(PreTrainedConfig):
     selection_hidden_size: int = 96
     selection_dropout: float = 0.1
     word_dropout: float = 0.1
+    ngram_buckets: int = 0
     selection_loss: str = "focal"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1

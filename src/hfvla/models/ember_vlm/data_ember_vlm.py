@@ -60,6 +60,8 @@ class EmberVLMCollator:
             batch["robot_labels"] = torch.stack([self._robot_labels(row) for row, _, _ in sequences])
             gold = [kind == "reasoning" and bool(row["robots"]) for row, kind, _ in sequences]
             batch["robot_mask"] = torch.tensor(gold)
+        if self.processor.ngram_buckets:
+            batch["ngram_ids"] = self.processor.ngram_ids([text.prompt for _, _, text in sequences])
         if "itc" in self.losses:
             batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
         return batch

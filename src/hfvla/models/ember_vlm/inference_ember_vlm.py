@@ -130,6 +130,7 @@ class RobotInferenceMixin:
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         max_new_tokens: int = 200,
+        ngram_ids: Tensor | None = None,
         **generate_kwargs: Any,
     ) -> Tensor:
         """Continue prompts that end with `<reasoning_start>` (see `processor.prompts(..., reasoning=True)`).
@@ -139,6 +140,8 @@ class RobotInferenceMixin:
             pixel_values (`Tensor`, *optional*): [N, 3, S, S].
             attention_mask (`Tensor`, *optional*): [B, T].
             max_new_tokens (`int`): budget; cut to what the positions leave.
+            ngram_ids (`Tensor`, *optional*): taken so that the processor's batch fits; only the selection head reads
+                them.
             **generate_kwargs: passed on to `generate`.
 
         Returns:

@@ -17,6 +17,7 @@ from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.ember_vlm.inference_ember_vlm import RobotInferenceMixin
 from hfvla.nn.loading import AlignedPreTrainedModel
+from hfvla.nn.ngrams import NgramEmbedding
 from hfvla.nn.pooling import masked_mean
 from hfvla.nn.projector import VisualProjector
 
@@ -91,21 +92,37 @@ class PromptFusion(nn.Module):
     """Joins what a prompt's text, words and image say; a learned vector stands for "no image".
 
     Words and image come from before the language model: short paths, on which a rare word counts at once and a vision
-    tower gets its gradient. The text's hidden states have seen the image.
+    tower gets its gradient. The text's hidden states have seen the image. Hashed n-grams, where the config has them,
+    reach words that training never showed whole.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__()
+        width, buckets = config.text_config.n_embd, config.ngram_buckets
+        self.ngrams = NgramEmbedding(buckets, width, config.word_dropout) if buckets else None
         self.no_image = nn.Parameter(torch.zeros(width))
         self.text_norm = nn.LayerNorm(width)
         self.word_norm = nn.LayerNorm(width)
         self.image_norm = nn.LayerNorm(width)
-        self.mix = nn.Linear(3 * width, width)
+        self.ngram_norm = nn.LayerNorm(width) if buckets else None
+        self.mix = nn.Linear((4 if buckets else 3) * width, width)
 
-    def forward(self, text: Tensor, words: Tensor, image: Tensor, has_image: Tensor) -> Tensor:
-        """Fuse text, words and image, each [B, D]; the image counts where `has_image` [B] bool is True."""
+    def forward(
+        self, text: Tensor, words: Tensor, image: Tensor, has_image: Tensor, ngram_ids: Tensor | None = None
+    ) -> Tensor:
+        """Fuse text, words and image, each [B, D]; the image counts where `has_image` [B] bool is True.
+
+        Raises:
+            ValueError: the config has n-grams and `ngram_ids` [B, K] is missing.
+        """
         image = torch.where(has_image[:, None], image, self.no_image.to(image.dtype))
         parts = [self.text_norm(text), self.word_norm(words), self.image_norm(image)]
+        if self.ngrams is not None and self.ngram_norm is not None:
+            if ngram_ids is None:
+                raise ValueError(
+                    "config.ngram_buckets is set, so the model needs ngram_ids; take it from the processor"
+                )
+            parts.append(self.ngram_norm(self.ngrams(ngram_ids)))
         return self.mix(torch.cat(parts, dim=-1))
 
 
@@ -148,7 +165,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         self.vision = VisionTower(config)
         self.projector = VisualProjector(config.vision_hidden_size, width, grid)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
-        self.fusion = PromptFusion(width)
+        self.fusion = PromptFusion(config)
         self.selection_head = SelectionHead(config)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.post_init()
@@ -235,6 +252,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         verdict_positions: Tensor | None = None,
         caption_input_ids: Tensor | None = None,
         caption_attention_mask: Tensor | None = None,
+        ngram_ids: Tensor | None = None,
     ) -> EmberVLMOutput:
         """Select robots and, where labels are given, compute every loss term the batch allows.
 
@@ -252,6 +270,8 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             caption_input_ids (`Tensor`, *optional*): [K, C] captions alone, paired with the K caption sequences'
                 images.
             caption_attention_mask (`Tensor`, *optional*): [K, C].
+            ngram_ids (`Tensor`, *optional*): [B, G] hashed n-grams of each prompt, 0 = padding; needed with
+                `config.ngram_buckets`.
 
         Returns:
             `EmberVLMOutput`
@@ -266,7 +286,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             masked_mean(embeddings, text_mask),
             masked_mean(embeddings, image_mask),
         )
-        fused = self.fusion(*pooled, image_mask.any(1))
+        fused = self.fusion(*pooled, image_mask.any(1), ngram_ids)
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
         logits = verdict_logits = None

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
+from hfvla.data.ngrams import hashed_ngrams
 from hfvla.data.reasoning import verdict_spans
 from hfvla.data.samples import ROBOTS, Subtask
 from hfvla.errors import CheckpointError, DataError
@@ -65,6 +66,7 @@ class EmberVLMProcessor(ProcessorMixin):
         capabilities (`dict[str, str]`): what each robot can do, in words.
         num_visual_tokens (`int`): placeholders an image takes.
         max_length (`int`): positions of the language model.
+        ngram_buckets (`int`): ids of the hashed n-grams; 0 = none.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class EmberVLMProcessor(ProcessorMixin):
         capabilities: Mapping[str, str] | None = None,
         num_visual_tokens: int = 49,
         max_length: int = 1024,
+        ngram_buckets: int = 0,
         chat_template: str | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -82,6 +85,7 @@ class EmberVLMProcessor(ProcessorMixin):
         self.capabilities = dict(capabilities or {})
         self.num_visual_tokens = num_visual_tokens
         self.max_length = max_length
+        self.ngram_buckets = ngram_buckets
         self.yes_token_id, self.no_token_id = self._verdict_ids()
 
     def special_ids(self) -> dict[str, int]:
@@ -137,6 +141,16 @@ class EmberVLMProcessor(ProcessorMixin):
         """Write each `<image>` as `num_visual_tokens` placeholders."""
         return text.replace("<image>", "<image>" * self.num_visual_tokens)
 
+    def ngram_ids(self, texts: Sequence[str]) -> Any:
+        """Return [B, G] ids of the hashed n-grams of each text, 0 = padding; None without `ngram_buckets`."""
+        if not self.ngram_buckets:
+            return None
+        import torch
+
+        bags = [hashed_ngrams(text.replace("<image>", ""), self.ngram_buckets) or [0] for text in texts]
+        width = max(len(bag) for bag in bags)
+        return torch.tensor([bag + [0] * (width - len(bag)) for bag in bags])
+
     def prompts(self, tasks: Sequence[str], images: Sequence[Any], *, reasoning: bool = False) -> BatchFeature:
         """Encode tasks for inference, left-padded; with `reasoning`, ready to be continued by the language model.
 
@@ -148,16 +162,18 @@ class EmberVLMProcessor(ProcessorMixin):
         Returns:
             `BatchFeature`: input_ids [B, T], attention_mask [B, T], and pixel_values [N, 3, S, S] if any picture.
         """
-        texts = [
-            self.expand(self.task_prompt(task, with_image=image is not None)) + "<reasoning_start>" * reasoning
-            for task, image in zip(tasks, images, strict=True)
+        plain = [
+            self.task_prompt(task, with_image=image is not None) for task, image in zip(tasks, images, strict=True)
         ]
+        texts = [self.expand(text) + "<reasoning_start>" * reasoning for text in plain]
         batch = self.tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
         self.check_length(batch.input_ids.shape[1], "task")
         data = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
         pixel_values = self.pixels(images)
         if pixel_values is not None:
             data["pixel_values"] = pixel_values
+        if self.ngram_buckets:
+            data["ngram_ids"] = self.ngram_ids(plain)
         return BatchFeature(data)
 
     def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> BatchFeature:

@@ -1,0 +1,30 @@
+"""Embedding of a bag of hashed n-grams."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["NgramEmbedding"]
+
+
+class NgramEmbedding(nn.Module):
+    """Sums the vectors of a text's n-grams (`hfvla.data.ngrams`), divided by the root of their number.
+
+    Args:
+        buckets: number of ids; id 0 is padding.
+        width: D.
+        dropout: share of the n-grams left out while training.
+    """
+
+    def __init__(self, buckets: int, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(buckets + 1, width, padding_idx=0)
+        self.dropout = dropout
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids [B, K] (0 = padding) to [B, D]; a text without n-grams is a zero vector."""
+        if self.training and self.dropout:
+            ids = ids.masked_fill(torch.rand(ids.shape, device=ids.device) < self.dropout, 0)
+        count = (ids != 0).sum(1, keepdim=True).clamp_min(1)
+        return self.embedding(ids).sum(1) / count.to(self.embedding.weight.dtype).sqrt()
