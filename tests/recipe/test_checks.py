@@ -54,12 +54,16 @@ MISTAKES = [
     ("stages.align.learning_rates.projector=0", "expected a number > 0; got 0"),
     ("stages.align.losses={}", "stage has no loss"),
     ("stages.align.losses={itc: 0}", "every loss has weight 0"),
-    ("stages.align.losses={itc: -1}", "stages[0].losses.itc: expected a number >= 0; got -1"),
+    ("stages.align.losses={itc: -1}", "stages[0].losses.itc: expected a number >= 0 or a mapping with keys; got -1"),
     ("stages.align.losses={itc: .nan}", "stages[0].losses.itc: expected a"),
-    ("stages.align.losses={itc: '1e-4'}", "stages[0].losses.itc: expected a number; got '1e-4'"),
+    ("stages.align.losses={itc: '1e-4'}", "losses.itc: expected a number or a mapping with keys; got '1e-4'"),
     ("stages.align.losses={selektion: 1}", "no loss term 'selektion' in family 'toy'. Did you mean 'selection'?"),
-    ("stages.align.phases=[]", "unknown key 'phases'"),
-    ("stages.align.lora={r: 8}", "unknown key 'lora'"),
+    ("stages.align.phases=[{epoch: 1}]", "the phase changes nothing"),
+    ("stages.align.phases=[{add: [vision]}]", "a phase needs either `epoch` or `step`"),
+    ("stages.align.lora={r: 8}", "stages[0].lora: the key 'target' is missing"),
+    ("stages.align.losses={itc: {epochs: [2, 1]}}", "`epochs` are [first, last] with 0 <= first < last"),
+    ("stages.align.losses={itc: {start: -1}}", "stages[0].losses.itc.start: expected a number >= 0; got -1"),
+    ("stages.align.losses={itc: {kind: table}}", "a table needs them"),
     ("stages.align.data={train: []}", "stages[0].data.train: expected at least one item"),
     ("stages.align.keep_best=eval_acuracy", "no metric 'eval_acuracy' in family 'toy'. Did you mean 'eval_accuracy'?"),
     ("stages.align.keep_best=accuracy", "no metric 'accuracy' in family 'toy'. Did you mean 'eval_accuracy'?"),
@@ -100,12 +104,12 @@ def test_a_mistake_is_the_only_problem_and_is_named(write, good, families, overr
     assert not re.search(r"pydantic|http|Input should|Value error|\[key\]|input_type", found[0])
 
 
-@pytest.mark.parametrize("name", ["final", "plots", "logs", "processor"])
+@pytest.mark.parametrize("name", ["cache", "final", "plots", "logs", "processor"])
 def test_names_of_the_run_folder_are_reserved(write, good, families, name):
     path = write(good.replace("name: select", f"name: {name}"))
     assert problems(path, families) == [
         f"{path}:17: stages[1].name: reserved, the run folder uses it; "
-        f"reserved are final, logs, plots, processor; got '{name}'"
+        f"reserved are cache, final, logs, plots, processor; got '{name}'"
     ]
 
 

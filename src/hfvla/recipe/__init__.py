@@ -5,7 +5,9 @@ check of `args`, which asks transformers for the fields of `TrainingArguments`.
 """
 
 from hfvla.recipe.arguments import ENGINE_ARGUMENTS
+from hfvla.recipe.base import RESERVED_STAGE_NAMES
 from hfvla.recipe.checks import build_options
+from hfvla.recipe.data_schema import DataRecipe, EvalSourceRecipe, SourceRecipe, StageData, ValidationRecipe
 from hfvla.recipe.json_schema import recipe_json_schema
 from hfvla.recipe.loading import (
     check_recipe,
@@ -16,28 +18,22 @@ from hfvla.recipe.loading import (
     save_resolved,
 )
 from hfvla.recipe.overrides import parse_data_argument
-from hfvla.recipe.schema import (
-    RESERVED_STAGE_NAMES,
-    DataRecipe,
-    EvalSourceRecipe,
-    EvaluationRecipe,
-    Handover,
-    ModelRecipe,
-    Recipe,
-    SourceRecipe,
-    Stage,
-    StageData,
-    ValidationRecipe,
-)
+from hfvla.recipe.schema import EvaluationRecipe, ModelRecipe, Recipe
+from hfvla.recipe.stage_schema import CacheRecipe, GradientReport, Handover, Lora, LossSchedule, Phase, Stage
 
 __all__ = [
     "ENGINE_ARGUMENTS",
     "RESERVED_STAGE_NAMES",
+    "CacheRecipe",
     "DataRecipe",
     "EvalSourceRecipe",
     "EvaluationRecipe",
+    "GradientReport",
     "Handover",
+    "Lora",
+    "LossSchedule",
     "ModelRecipe",
+    "Phase",
     "Recipe",
     "SourceRecipe",
     "Stage",

@@ -57,7 +57,14 @@ def plain_problems(error: ValidationError, expected: Any, base: Steps = ()) -> l
             problems[steps] = Problem(steps, _merge_alternatives(problems[steps].text, text))
         else:
             problems[steps] = Problem(steps, text)
-    return list(problems.values())
+    return [problem for problem in problems.values() if not _is_other_branch(problem, problems)]
+
+
+def _is_other_branch(problem: Problem, problems: Mapping[Steps, Problem]) -> bool:
+    """Tell whether a union's plain branch refused a mapping whose inside another branch has checked."""
+    depth = len(problem.steps)
+    inside = any(len(steps) > depth and steps[:depth] == problem.steps for steps in problems)
+    return inside and problem.text.startswith("expected a number; got a mapping")
 
 
 def _walk(annotation: Any, location: tuple[int | str, ...]) -> tuple[Steps, type[BaseModel] | None]:
@@ -116,6 +123,8 @@ def _inside(annotation: Any, step: int | str) -> Any:
 
 def _merge_alternatives(first: str, second: str) -> str:
     head, expected = first.split("; got", 1)[0], second.split("; got", 1)[0]
+    if not expected.startswith("expected ") and "; got a mapping" in first:
+        return second  # a mapping was written, and the branch that takes one says what is wrong in it
     if not (head.startswith("expected ") and expected.startswith("expected ")):
         return first
     return first.replace(head, f"{head} or {expected.removeprefix('expected ')}", 1)

@@ -1,0 +1,68 @@
+"""The parts of a recipe that say where rows come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hfvla.recipe.base import Section, Weight, Word
+
+__all__ = ["DataRecipe", "EvalSourceRecipe", "SourceRecipe", "StageData", "ValidationRecipe"]
+
+
+class EvalSourceRecipe(BaseModel):
+    """A data source that is evaluated on; the keys beside `source` are that source's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, populate_by_name=True)
+
+    source: str = Field(description="Name of one of the family's data sources (`hfvla families`).")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The source's own options, as written."""
+        return dict(self.model_extra or {})
+
+
+class SourceRecipe(EvalSourceRecipe):
+    """A data source that is trained on, and its share in the mixture."""
+
+    name: Word | None = Field(None, description="Name in logs and overrides; default: the source's name.")
+    weight: Weight = Field(
+        1.0, description="How often an epoch sees its rows: 2.0 twice, 0.25 a quarter; 0 switches it off."
+    )
+
+    @property
+    def label(self) -> str:
+        """Name in logs: `name`, else the source's name."""
+        return self.name or self.source
+
+
+class ValidationRecipe(Section):
+    """The rows held out of the training data, for `keep_best` and calibration."""
+
+    fraction: float = Field(0.1, ge=0, lt=1, description="Share of the groups of rows held out; 0 for none.")
+    sources: list[str] | None = Field(
+        None, description="Names of the training sources that rows are held out of; default: every source."
+    )
+
+
+class DataRecipe(Section):
+    """Training mixture, held-out share and evaluation sets."""
+
+    train: list[SourceRecipe] = Field(default_factory=list, description="Sources of every stage without its own data.")
+    validation: ValidationRecipe = Field(
+        default_factory=ValidationRecipe, description="What is held out of the training data."
+    )
+    eval: dict[Word, EvalSourceRecipe] = Field(
+        default_factory=dict, description="Evaluation sets by name; scored once, after the last stage."
+    )
+    max_bad_fraction: float = Field(
+        0.01, ge=0, le=1, description="Share of unusable records of a source above which the run stops."
+    )
+
+
+class StageData(Section):
+    """Data of one stage, in place of `data.train`."""
+
+    train: list[SourceRecipe] = Field(min_length=1, description="Sources this stage trains on.")
