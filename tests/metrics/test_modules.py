@@ -14,6 +14,7 @@ CHAIN = "Step 1: Task Analysis: inspect the roof.\nStep 4: Decision Justificatio
 CASES = {
     "selection": ({"predictions": [[0.9, 0.2]], "references": [[1, 0]], "robots": ["A", "B"]}, "f1/A", 1.0),
     "calibration": ({"predictions": [0.9, 0.9], "references": [1, 0]}, "ece", 0.4),
+    "qa": ({"predictions": [0, -1], "references": [0, 1], "counts": [2, 4], "kinds": ["a", "b"]}, "chance", 0.375),
     "plan": ({"predictions": [STEPS], "references": [STEPS]}, "order_spearman", 1.0),
     "reasoning": (
         {"predictions": [CHAIN], "references": [{"task": "Inspect the roof", "robots": ["Drone"]}]},
@@ -48,7 +49,7 @@ def test_evaluate_load_reads_the_folders_offline(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", script, json.dumps(cases)], capture_output=True, text=True, env=environment, timeout=120
     )
-    assert done.stdout.strip() == "loaded 4", done.stderr[-2000:]
+    assert done.stdout.strip() == f"loaded {len(CASES)}", done.stderr[-2000:]
 
 
 def test_unknown_metric_is_named():

@@ -1,0 +1,108 @@
+"""Counting of unusable records: by reason, the first of each named, too many refused."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hfvla.errors import DataError
+
+__all__ = ["Census", "Rejection", "UnusableError"]
+
+logger = logging.getLogger(__name__)
+
+
+class UnusableError(Exception):
+    """A record cannot be used.
+
+    Args:
+        reason: what the census counts it under.
+        detail: the offending value.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A record that cannot be used.
+
+    Attributes:
+        where: its place, "file:index".
+        id: its own id, "" when it has none.
+        reason: what it is counted under.
+        detail: the offending value.
+    """
+
+    where: str
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass
+class Census:
+    """What became of the records of a file.
+
+    Attributes:
+        found: number of records.
+        rejections: the unusable ones, in the file's order.
+    """
+
+    found: int = 0
+    rejections: list[Rejection] = field(default_factory=list)
+
+    def reject(self, where: str, record_id: str, problem: UnusableError) -> None:
+        """Count a record as unusable."""
+        self.rejections.append(Rejection(where, record_id, problem.reason, problem.detail))
+
+    @property
+    def usable(self) -> int:
+        """Number of records that can be used."""
+        return self.found - len(self.rejections)
+
+    def rejected(self) -> dict[str, dict[str, Any]]:
+        """Return {reason: {"count", "first"}}, the first offender with its place, id and value."""
+        reasons: dict[str, dict[str, Any]] = {}
+        for rejection in self.rejections:
+            name = f"{rejection.where} ({rejection.id})" if rejection.id else rejection.where
+            first = f"{name}: {rejection.detail}" if rejection.detail else name
+            reasons.setdefault(rejection.reason, {"count": 0, "first": first})["count"] += 1
+        return reasons
+
+    def refuse_if_too_bad(self, limit: float, path: str) -> None:
+        """Raise when more than the share `limit` of the records is unusable.
+
+        Raises:
+            DataError: with the counts by reason and the first offender.
+        """
+        if len(self.rejections) <= limit * self.found:
+            return
+        reasons = self.rejected()
+        counts = ", ".join(f"{entry['count']} {reason}" for reason, entry in reasons.items())
+        raise DataError(
+            f"{len(self.rejections)} of {self.found} records are unusable ({counts}); "
+            f"first: {next(iter(reasons.values()))['first']}",
+            where=path,
+            expected=f"at most {limit:.1%}",
+            fix="Correct the records, or raise max_bad_fraction.",
+        )
+
+    def log(self, path: str, more: Iterable[tuple[str, int]] = ()) -> None:
+        """Log one table: a warning when a record was rejected.
+
+        Args:
+            path: of the file.
+            more: further (name, count) lines.
+        """
+        reasons = self.rejected()
+        rows = [("records found", self.found, ""), ("records usable", self.usable, "")]
+        rows += [(f"rejected: {reason}", entry["count"], entry["first"]) for reason, entry in reasons.items()]
+        rows += [(name, count, "") for name, count in more]
+        width = max(len(row[0]) for row in rows)
+        table = "\n".join(f"  {name:<{width}}  {count:>6}  {first}".rstrip() for name, count, first in rows)
+        logger.log(logging.WARNING if reasons else logging.INFO, "census of %s\n%s", path, table)

@@ -1,0 +1,1 @@
+"""The `qa` metric: `evaluate.load` reads this folder."""
