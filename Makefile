@@ -4,6 +4,7 @@
 #   make test VENV=/path/to/venv           another environment (created and installed into when needed)
 #   make test VENV=/path/to/venv NO_INSTALL=1   an environment that is used as it is
 #   make test ARGS="-k handover"           more arguments for the command behind a target
+#   make bench BENCHMARKS=trainer_overhead one benchmark
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -17,6 +18,7 @@ JOBS ?= 2
 ARGS ?=
 DATA ?=
 OUTPUT ?= outputs
+BENCHMARKS ?= trainer_overhead feature_cache kill_resume
 
 comma := ,
 PY := $(VENV)/bin/python
@@ -31,7 +33,7 @@ else
 READY := $(STAMP)
 endif
 
-.PHONY: help venv demo test test-slow test-gpu lint format docs bench crossval doctor system-libs clean
+.PHONY: help venv demo test test-slow test-gpu lint format docs bench bench-gpu crossval doctor system-libs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,10 +53,10 @@ demo: $(READY) ## train the tiny recipe on generated tasks; prints the table, wr
 	@echo "Report: $(abspath $(OUTPUT)/demo/report.html)"
 
 test: $(READY) ## unit tests, under five minutes on two cores
-	$(PYTEST) -m "not slow and not gpu" $(XDIST) $(ARGS)
+	$(PYTEST) -m "not slow and not gpu and not distributed" $(XDIST) $(ARGS)
 
-test-slow: $(READY) ## tests that train whole recipes
-	$(PYTEST) -m "slow and not gpu" $(ARGS) || test $$? -eq 5
+test-slow: $(READY) ## tests that train whole recipes or start several processes (DDP, ZeRO)
+	$(PYTEST) -m "(slow or distributed) and not gpu" $(ARGS) || test $$? -eq 5
 
 test-gpu: $(READY) ## tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS) || test $$? -eq 5
@@ -71,10 +73,11 @@ format: $(READY) ## let ruff repair and format
 docs: $(READY) ## build the documentation into site/, strictly
 	$(PY) -m mkdocs build --strict
 
-bench: $(READY) ## every benchmark: one table and one ratio each, JSON into benchmarks/results/
-	@found=; for file in benchmarks/bench_*.py; do \
-	  [ -e "$$file" ] || continue; found=1; echo "== $$file"; $(PY) "$$file" $(ARGS); \
-	done; [ -n "$$found" ] || { echo "benchmarks/ holds no bench_*.py" >&2; exit 1; }
+bench: $(READY) ## benchmarks for a CPU: one table and one ratio each, JSON into benchmarks/results/
+	@for name in $(BENCHMARKS); do echo "== benchmarks/$$name.py"; $(PY) "benchmarks/$$name.py" $(ARGS); done
+
+bench-gpu: $(READY) ## speed and memory of real-size models; needs a GPU
+	$(PY) benchmarks/gpu.py $(ARGS)
 
 crossval: $(READY) ## grouped 5-fold on real robot-selection files: make crossval DATA=dir
 	@test -n "$(DATA)" || { echo "Say where the files are: make crossval DATA=path/to/robot_selection" >&2; exit 2; }

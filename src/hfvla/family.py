@@ -15,9 +15,13 @@ from typing import Any
 from hfvla.errors import RecipeError, did_you_mean
 
 __all__ = [
+    "CACHED_FEATURES",
+    "AnswerFile",
+    "CutContext",
     "EvaluationContext",
     "EvaluationResult",
     "FamilySpec",
+    "FeatureCut",
     "Figure",
     "ParameterGroup",
     "Source",
@@ -26,6 +30,11 @@ __all__ = [
     "resolve",
 ]
 
+
+CACHED_FEATURES = "cached_features"
+"""Key of a row that comes from the feature cache: a dict of tensors by name, or None where it has nothing to encode.
+
+A collator that finds the key in its rows uses those tensors and does not prepare what they replace."""
 
 _GROUP_EXPRESSION = re.compile(r"^(?P<name>[A-Za-z_][\w-]*)(?:\.(?P<end>last|first)\((?P<count>[1-9]\d*)\))?$")
 
@@ -65,6 +74,68 @@ class ParameterGroup:
     description: str = ""
 
 
+@dataclass(frozen=True)
+class CutContext:
+    """What the functions of a `FeatureCut` may use besides rows and model.
+
+    Args:
+        processor: the checkpoint's processor.
+        config: the model's config; only the keys named in `FeatureCut.config` may decide what is encoded.
+        losses: loss terms of the stage; empty unless `FeatureCut.uses_losses`.
+    """
+
+    processor: Any
+    config: Any
+    losses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureCut:
+    """Where a model may be cut: what lies before is frozen, and its output is computed once a sample and kept.
+
+    Functions are "module:function"; B rows, any of them may return tensors of another length for each row.
+
+    Args:
+        groups: parameter groups that lie before the cut; none of their parameters may train. The output must depend
+            on no other weight.
+        prepare: `prepare(context, rows) -> batch`, tensors by name that `encode` reads, from B rows. A row that is to
+            be augmented carries its seed (`hfvla.data.epoch.AUGMENTATION_SEED`), as in training.
+        encode: `encode(model, batch) -> [{name: Tensor}] * B`, without gradients and without padding.
+        fields: row fields that decide the output; equal fields are encoded once.
+        required: those of `fields` without which a row has nothing to encode (no picture, say).
+        files: those of `fields` that hold a path; the file's bytes count, not its name.
+        replaces: arguments of `forward` that are not needed with cached features, e.g. pixel_values.
+        provides: arguments of `forward` that the collator fills from cached features, in their place.
+        config: config keys that decide the output.
+        processor: attributes of the processor that decide the output; default: all of it.
+        prompt: `prompt(context, row) -> str`, the text as it is encoded, where the output depends on one. Optional.
+        uses_losses: the output depends on which loss terms the stage has.
+        augments: `augments(context) -> bool`, whether training would see random versions of the input. Optional.
+        version: raised by the family when `prepare` or `encode` computes something else than before.
+        description: what is kept, with its shape.
+    """
+
+    groups: tuple[str, ...]
+    prepare: str
+    encode: str
+    fields: tuple[str, ...]
+    replaces: tuple[str, ...]
+    provides: tuple[str, ...]
+    config: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    processor: tuple[str, ...] = ()
+    prompt: str | None = None
+    uses_losses: bool = False
+    augments: str | None = None
+    version: int = 1
+    description: str = ""
+
+    def load(self, attribute: str) -> Any:
+        """Resolve one of the "module:function" fields, e.g. `cut.load("encode")`."""
+        return resolve(getattr(self, attribute))
+
+
 @dataclass
 class SourceData:
     """What a source's builder returns.
@@ -72,10 +143,12 @@ class SourceData:
     Args:
         dataset: a map-style `datasets.Dataset` of rows; has a "group" column that must not cross a split.
         census: {"found": int, "usable": int, "rejected": {reason: {"count": int, "first": str}}}.
+        rejected: why a record cannot be used, by its id; records without an id are in the census only.
     """
 
     dataset: Any
     census: dict[str, Any]
+    rejected: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +200,8 @@ class EvaluationContext:
         max_generate: samples for which text is generated (generation is slow on a CPU).
         device: torch device string.
         ablations: also score the model with parts of its input taken away.
+        max_bad_fraction: share of rows above which rows that cannot be read (a broken video) end the evaluation; up to
+            it they are counted and named.
     """
 
     train_rows: Any | None = None
@@ -136,6 +211,7 @@ class EvaluationContext:
     max_generate: int = 64
     device: str = "cpu"
     ablations: bool = True
+    max_bad_fraction: float = 0.01
 
 
 @dataclass
@@ -164,6 +240,31 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True)
+class AnswerFile:
+    """A file of answers to a whole data source, as a challenge wants it: what `hfvla predict --csv` asks for.
+
+    Args:
+        path: the CSV file; what lies beside it is the family's to say. An unfinished file is continued.
+        settings: facts that all answers of a file share (checkpoint, data); a file begun with others is refused.
+        id_column: heading of the column with the questions' ids.
+        limit: only the first questions; None for all.
+        deadline_s: seconds a question may take before it counts as failed; None for no limit.
+        device: torch device string.
+        overwrite: start the file anew.
+        retry_failed: ask again the questions that an earlier run could not answer.
+    """
+
+    path: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    id_column: str = "id"
+    limit: int | None = None
+    deadline_s: float | None = 30.0
+    device: str = "cpu"
+    overwrite: bool = False
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True)
 class FamilySpec:
     """All that the shared rooms know about a family. Strings are "module:attribute".
 
@@ -188,9 +289,16 @@ class FamilySpec:
         calibrate: `calibrate(model, processor, rows, context) -> dict`, run once after training on validation rows;
             may change `model.config`. Optional.
         trainer: `StagedTrainer` subclass, where a family needs its own sampler or loss pass. Optional.
+        feature_cuts: where the model may be cut for the feature cache, the deepest cut first. Optional.
         parameter_table: parts shown by `hfvla plan`: name -> parameter-name patterns. Optional.
+        plan_batch: `plan_batch(config, batch_size, losses) -> batch`, a batch of the sizes that training data has,
+            made without data: integers with values, pixels on the meta device. Optional; without it, plans give no
+            activations and no time.
         predict: `predict(model, processor, request: dict) -> dict`, one JSON-serialisable prediction for the
             command line.
+        answer_file: `answer_file(model, processor, data: SourceData, request: AnswerFile) -> dict`, writes a file with
+            one answer a question of a source and returns a summary. A question without an answer is named as failed,
+            never given one. Optional.
         examples: `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
     """
 
@@ -213,7 +321,10 @@ class FamilySpec:
     label_names: tuple[str, ...] = ("labels",)
     calibrate: str | None = None
     trainer: str | None = None
+    feature_cuts: Mapping[str, FeatureCut] = field(default_factory=dict)
     parameter_table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    plan_batch: str | None = None
+    answer_file: str | None = None
 
     def load(self, attribute: str) -> Any:
         """Resolve one of the "module:attribute" fields, e.g. `spec.load("model")`."""

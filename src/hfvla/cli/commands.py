@@ -10,8 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from hfvla import __version__
+from hfvla.cli.adapting import lora_targets, merge
+from hfvla.cli.answering import predict
 from hfvla.cli.output import INTERRUPTED, run_command, to_json
-from hfvla.errors import DataError, HfvlaError
+from hfvla.cli.planning import plan
+from hfvla.errors import HfvlaError
 
 __all__ = ["app", "main"]
 
@@ -55,14 +58,25 @@ def train(
     overrides: Overrides = None,
     output: Annotated[str | None, typer.Option(metavar="DIR", help="Run folder; default: the recipe's.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in that folder.")] = False,
+    allow_recipe_change: Annotated[
+        bool, typer.Option("--allow-recipe-change", help="Go on with a recipe that was changed since.")
+    ] = False,
     start_at: Annotated[str | None, typer.Option(metavar="STAGE", help="First stage to run; needs --from.")] = None,
     from_checkpoint: Annotated[
         str | None, typer.Option("--from", metavar="DIR", help="Checkpoint that stands for the stage before.")
     ] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="One real batch through every stage and phase; leaves nothing on disk.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run all stages of a recipe, then score the result."""
+    if dry_run:
+        from hfvla.cli.planning import try_recipe
+
+        writes = output is not None or overwrite
+        return try_recipe(recipe, overrides or (), start_at, from_checkpoint, stop_after, writes, as_json)
 
     def work() -> Any:
         from hfvla.recipe import load_recipe
@@ -74,6 +88,7 @@ def train(
             loaded,
             output_dir=output,
             overwrite=overwrite,
+            allow_recipe_change=allow_recipe_change,
             start_at=start_at,
             from_checkpoint=from_checkpoint,
             stop_after=stop_after,
@@ -87,22 +102,31 @@ def train(
     run_command(work, show, as_json)
 
 
+app.command()(plan)
+
+
 @app.command()
-def plan(recipe: RecipeFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Print what a recipe would train: parts, stages, steps, bytes. Trains nothing."""
+def cache(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option(metavar="STAGE", help="Only this stage's cache.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="DIR", help="Run folder; default: the recipe's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the output of a recipe's frozen parts ahead of training, once a sample."""
 
     def work() -> Any:
         from hfvla.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides or ())
-        from hfvla.training.estimate import plan_recipe
+        from hfvla.training.caching import build_caches
 
-        return plan_recipe(loaded)
+        return {"caches": build_caches(loaded, stage=stage, output_dir=output)}
 
     def show(result: Any) -> None:
-        from hfvla.cli.tables import show_plan
+        from hfvla.cli.tables import show_values
 
-        show_plan(result)
+        show_values("", result)
 
     run_command(work, show, as_json)
 
@@ -161,32 +185,9 @@ def evaluate(
     run_command(work, show, as_json)
 
 
-@app.command()
-def predict(
-    checkpoint: Checkpoint,
-    task: Annotated[str, typer.Option(help="What is to be done, in words.")],
-    image: Annotated[str | None, typer.Option(metavar="FILE", help="Picture of the scene.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Choices to list.")] = 3,
-    no_reasoning: Annotated[bool, typer.Option("--no-reasoning", help="Do not write the reasoning (faster).")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print a checkpoint's answer to one task."""
-
-    def work() -> Any:
-        if image is not None and not Path(image).is_file():
-            raise DataError("no such picture", where="--image", got=image, fix="Check the path.")
-        from hfvla.registry import load_checkpoint
-
-        spec, model, processor = load_checkpoint(checkpoint)
-        request = {"image": image, "task": task, "top_k": top_k, "reasoning": not no_reasoning}
-        return spec.load("predict")(model, processor, request)
-
-    def show(answer: Any) -> None:
-        from hfvla.cli.tables import show_values
-
-        show_values("", answer)
-
-    run_command(work, show, as_json)
+app.command()(predict)
+app.command("lora-targets")(lora_targets)
+app.command()(merge)
 
 
 @app.command()

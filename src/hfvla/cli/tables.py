@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["checks_table", "number", "show_families", "show_plan", "show_training", "show_values", "table"]
+__all__ = ["checks_table", "number", "show_families", "show_training", "show_values", "table"]
 
-_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_STYLES = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
 
 
 def console() -> Console:
@@ -98,46 +98,6 @@ def show_training(summary: Mapping[str, Any]) -> None:
         out.print(results_table(results))
         out.print(f"Report: {summary['output_dir']}/report.html", soft_wrap=True)
     out.print(f"Checkpoint: {summary['output_dir']}/final", soft_wrap=True)
-
-
-def show_plan(plan: Mapping[str, Any]) -> None:
-    """Print a plan: the parts of the model, and for each stage what trains, for how long and on what."""
-    out = console()
-    total = plan["total_parameters"]
-    rows = [[part["part"], part["tensors"], part["parameters"], _share(part["parameters"], total)]
-            for part in plan["parameters"]]  # fmt: skip
-    title = f"{plan['family']}: {plan['recipe']}"
-    out.print(table(title, ["part", "tensors", "parameters", "share"], [*rows, ["total", None, total, "100 %"]]))
-    columns = ["group", "tensors", "parameters", "trainable", "share", "learning_rate", "dtype"]
-    for stage in plan["stages"]:
-        groups = [[_cell(group, column) for column in columns] for group in stage["groups"]]
-        out.print(table(f"stage {stage['name']}", [column.replace("_", " ") for column in columns], groups))
-        out.print(
-            f"  {number(stage['samples'])} samples, {number(stage['steps'])} steps, {number(stage['epochs'])} epochs, "
-            f"batch {number(stage['batch_size'])}; losses {number(stage['losses'])}\n"
-            f"  trains {number(stage['trainable_parameters'])} of {number(total)} parameters "
-            f"({_share(stage['trainable_parameters'], total)}); checkpoint {_bytes(stage['checkpoint_bytes'])}\n",
-            soft_wrap=True,
-        )
-
-
-def _cell(group: Mapping[str, Any], column: str) -> Any:
-    value = group.get(column)
-    return f"{100 * value:.1f} %" if column == "share" and isinstance(value, int | float) else value
-
-
-def _share(part: float, total: float) -> str:
-    return f"{100 * part / total:.1f} %" if total else "-"
-
-
-def _bytes(count: float | None) -> str:
-    if count is None:
-        return "-"
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def show_families(families: Mapping[str, Mapping[str, Any]]) -> None:

@@ -91,7 +91,9 @@ def write_evaluation(
     first = next(iter(metrics.values()))
     content = first if len(metrics) == 1 else {**first, "sets": metrics}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    (output_dir / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    temporary = output_dir / ".metrics.json.tmp"  # a run may be killed in the middle
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(output_dir / "metrics.json")
     for name, result in results.items():
         suffix = f"_{name}" if len(results) > 1 else ""
         with (output_dir / f"predictions{suffix}.jsonl").open("w", encoding="utf-8") as file:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,17 +95,20 @@ def evaluate_checkpoint(
         raise DataError("no evaluation set is named", fix="Pass at least one source.")
     started = time.perf_counter()
     spec, model, processor = load_checkpoint(checkpoint)
-    built = {}
+    built, bad = {}, {}
     for name, entry in data.items():
-        options = {key: value for key, value in entry.items() if key != "source"}
         source = entry.get("source", name)
-        built[name] = resolve(spec.source(source).build)(build_options(spec, source, options, where=name), seed=seed)
+        given = {key: value for key, value in entry.items() if key != "source"}
+        options = build_options(spec, source, given, where=name)
+        built[name] = resolve(spec.source(source).build)(options, seed=seed)
+        bad[name] = getattr(options, "max_bad_fraction", EvaluationContext.max_bad_fraction)
     train_rows, notes = load_training_rows(checkpoint, spec)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     context = EvaluationContext(train_rows, seed, batch_size, bootstrap_samples, max_generate, device)
     results = {}
     for name, source_data in built.items():
-        results[name] = evaluate_model(model, processor, spec, source_data.dataset, context)
+        own = replace(context, max_bad_fraction=bad[name])
+        results[name] = evaluate_model(model, processor, spec, source_data.dataset, own)
         results[name].census = source_data.census
         results[name].notes += notes
     run_folder = Path(checkpoint).parent if (Path(checkpoint).parent / "run.json").is_file() else None

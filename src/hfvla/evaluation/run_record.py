@@ -31,7 +31,8 @@ class RunRecord:
     Attributes:
         facts: run.json without its stages: recipe, versions, seed, commit ...
         stages: the stages' entries of run.json.
-        figures: training curves, score progression, and a table for each trainable.json and handover.json.
+        figures: training curves, how the loss terms get on, score progression, and a table for each trainable.json and
+            handover.json.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +65,8 @@ def read_run(folder: Path) -> RunRecord:
         stage["log_history"] = history or []
         curves = _curves(name, stage["log_history"])
         record.figures += [curves] if curves else []
+        balance = _balance(name, stage["log_history"])
+        record.figures += [balance] if balance else []
     progression = _progression(stages)
     record.figures += [progression] if progression else []
     for kind, title in (("trainable", "Trainable parameters"), ("handover", "Hand-over")):
@@ -93,14 +96,37 @@ def _curves(stage: str, history: list[dict[str, Any]]) -> Figure | None:
             found["y"].append(float(value))
     if not panels:
         return None
-    for lines in panels.values():
-        for line in lines.values():
-            stride = -(-len(line["x"]) // _MAX_CURVE_POINTS)
-            line["x"], line["y"] = line["x"][::stride], line["y"][::stride]
+    _thin(panels)
     order = sorted(panels, key=lambda name: (name == "learning_rate", name != "loss", name))
     data = {"panels": [{"title": n.replace("_", " "), "xlabel": "step", "series": panels[n]} for n in order]}
     caption = "Every logged loss term, unweighted unless it is the total."
     return Figure(f"curves_{stage}", "curves", f"Training curves: stage {stage}", data, caption)
+
+
+def _balance(stage: str, history: list[dict[str, Any]]) -> Figure | None:
+    """Show how the loss terms get on: cosines and norms of their gradients, and what each counts."""
+    titles = {"cosine": "cosine of gradients", "gradnorm": "gradient norm", "balance": "weight after balancing"}
+    panels: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for entry in history:
+        for key, value in entry.items():
+            kind, _, line = key.removeprefix(f"{stage}/").partition("_")
+            if key.startswith(f"{stage}/") and kind in titles and isinstance(value, int | float):
+                found = panels.setdefault(kind, {}).setdefault(line, {"x": [], "y": []})
+                found["x"].append(entry.get("step", len(found["x"])))
+                found["y"].append(float(value))
+    if not panels:
+        return None
+    _thin(panels)
+    data = {"panels": [{"title": titles[k], "xlabel": "step", "series": panels[k]} for k in titles if k in panels]}
+    caption = "A cosine below 0 is a step in which two loss terms pulled the shared parts apart."
+    return Figure(f"balance_{stage}", "curves", f"Loss terms against each other: stage {stage}", data, caption)
+
+
+def _thin(panels: dict[str, dict[str, dict[str, list[float]]]]) -> None:
+    for lines in panels.values():
+        for line in lines.values():
+            stride = -(-len(line["x"]) // _MAX_CURVE_POINTS)
+            line["x"], line["y"] = line["x"][::stride], line["y"][::stride]
 
 
 def _scores(stage: Mapping[str, Any]) -> dict[str, float]:

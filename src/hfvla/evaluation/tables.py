@@ -23,7 +23,10 @@ __all__ = [
     "number",
 ]
 
-SECONDARY = frozenset({"weighted_f1", "single_accuracy", "ece_equal_mass", "label_ece"})
+SECONDARY = frozenset(
+    {"weighted_f1", "single_accuracy", "ece_equal_mass", "label_ece", "above_chance", "answered", "failures"}
+    | {"answer_share_spread", "same_choice", "accuracy_permuted", "latency_max_s", "accuracy_without_support"}
+)
 """Headline metrics that the report shows and the terminal's narrower table leaves out."""
 
 _LABELS = {
@@ -44,8 +47,13 @@ _LABELS = {
     "written": "Written decision",
     "head": "Selection head",
     "order_spearman": "Order, Spearman",
+    "accuracy_with_support": "Accuracy, support frames",
+    "accuracy_without_support": "Accuracy, no support frames",
+    "position_bias": "Position bias, points",
+    "latency_p50_s": "p50, s",
+    "latency_p95_s": "p95, s",
 }
-_LOWER = ("ece", "mce", "loss", "nll", "error", "contradictions", "extra")
+_LOWER = ("ece", "mce", "loss", "nll", "error", "contradictions", "extra", "bias", "spread", "failures", "latency")
 _CONTEXT = {"n", "support"}  # counts: never best
 
 
@@ -97,7 +105,9 @@ def number(value: float | None, metric: str = "") -> str:
     """Format a score with three decimals, a count without."""
     if value is None:
         return "–"
-    is_count = metric.split("/")[0] in _CONTEXT or metric.split("/")[-1] in {"n", "order_plans"}
+    part = metric.split("/")[0]
+    is_count = part in _CONTEXT or part.startswith("n_by_") or part == "failures"
+    is_count |= metric.split("/")[-1] in {"n", "order_plans"}
     return f"{value:.0f}" if is_count else f"{value:.3f}"
 
 

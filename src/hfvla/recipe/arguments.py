@@ -48,6 +48,12 @@ _RENAMED = {
     "lr": "say 'learning_rate'",
 }
 
+_INEXACT = {
+    "dataloader_persistent_workers": "workers that outlive an epoch would augment the next one with the old seeds",
+    "ignore_data_skip": "a resumed epoch would see rows again that it has seen",
+}
+"""Switches under which a resumed run would not equal an uninterrupted one."""
+
 _AT_LEAST = {
     "per_device_train_batch_size": 1,
     "per_device_eval_batch_size": 1,
@@ -90,6 +96,8 @@ def argument_problems(args: Mapping[str, Any], base: Steps) -> Iterator[Problem]
             yield Problem(steps, f"TrainingArguments has no '{key}'. {hint}")
         else:
             yield from _value_problems(value, known[key], steps)
+            if key in _INEXACT and value is True:
+                yield Problem(steps, f"'{key}' must stay false: {_INEXACT[key]}")
             minimum = _AT_LEAST.get(key)
             if minimum is not None and isinstance(value, int | float) and not minimum <= value < math.inf:
                 yield Problem(steps, f"expected a finite number >= {minimum}; got {value!r}")

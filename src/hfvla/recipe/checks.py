@@ -14,9 +14,14 @@ from pydantic import BaseModel, ValidationError
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group, resolve
 from hfvla.recipe.arguments import argument_problems, strategy_problems
+from hfvla.recipe.balance_checks import balance_problems
+from hfvla.recipe.cache_checks import cache_problems
 from hfvla.recipe.document import Problem, Steps, format_steps
+from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
+from hfvla.recipe.phase_checks import phase_problems
 from hfvla.recipe.schema import Recipe
 from hfvla.recipe.words import plain_problems
+from hfvla.recipe.zero_checks import zero_problems
 
 __all__ = ["all_problems", "build_options", "source_entries", "structure_problems"]
 
@@ -71,6 +76,10 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
     problems += structure_problems(tree)
     problems += _args_problems(tree) if check_args else ()
     problems += _family_problems(tree, families)
+    problems += lora_problems(tree, families)
+    problems += balance_problems(tree, families)
+    problems += phase_problems(tree, families, _group_problems)
+    problems += zero_problems(tree)
     return problems
 
 
@@ -160,6 +169,7 @@ def _family_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]
                 text = f"no loss term '{term}' in family '{name}'. {did_you_mean(term, spec.losses)}"
                 yield Problem((*base, "losses", term), text)
         yield from _keep_best_problems(stage.get("keep_best"), spec, (*base, "keep_best"))
+        yield from cache_problems(stage, spec, base)
     for steps, entry, options in source_entries(tree):
         if isinstance(entry.get("source"), str):
             yield from _source_problems(spec, entry["source"], options, steps)
@@ -171,6 +181,8 @@ def _group_problems(expression: str, spec: FamilySpec, steps: Steps) -> Iterator
     except RecipeError as error:
         yield Problem(steps, str(error))
         return
+    if name == LORA_GROUP and not end and name not in spec.groups:
+        return  # a stage's adapters: `lora_problems` looks whether it has any
     if name not in spec.groups:
         text = f"no parameter group '{name}' in family '{spec.name}'. {did_you_mean(name, spec.groups)}"
         yield Problem(steps, text)

@@ -7,6 +7,7 @@ from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, Source, resolve
+from hfvla.recipe.lora_checks import LORA_GROUP
 from hfvla.recipe.schema import Recipe, SourceRecipe
 
 __all__ = ["recipe_json_schema"]
@@ -33,22 +34,26 @@ def recipe_json_schema(family: str | None = None, families: Mapping[str, FamilyS
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = f"hfvla recipe of family {family}" if family else "hfvla recipe"
     schema["properties"]["family"]["enum"] = [spec.name for spec in chosen]
-    _name_groups_and_losses(schema["$defs"]["Stage"]["properties"], chosen)
+    _name_groups_and_losses(schema["$defs"], chosen)
     _name_sources(schema["$defs"], chosen)
     return schema
 
 
-def _name_groups_and_losses(stage: dict[str, Any], families: list[FamilySpec]) -> None:
+def _name_groups_and_losses(definitions: dict[str, Any], families: list[FamilySpec]) -> None:
+    stage, phase = definitions["Stage"]["properties"], definitions["Phase"]["properties"]
     groups = sorted({group for spec in families for group in spec.groups})
     layered = sorted({name for spec in families for name, group in spec.groups.items() if group.layers})
     losses = sorted({loss for spec in families for loss in spec.losses})
     metrics = sorted({f"eval_{name}" for spec in families for name in spec.metric_names})
-    expressions: list[dict[str, Any]] = [{"enum": groups}]
+    expressions: list[dict[str, Any]] = [{"enum": groups}, {"const": LORA_GROUP}]
     if layered:
         expressions.append({"pattern": rf"^({'|'.join(layered)})\.(last|first)\([1-9][0-9]*\)$"})
     stage["train"].update(items={"type": "string", "anyOf": expressions}, minItems=1, uniqueItems=True)
     stage["learning_rates"]["propertyNames"] = {"anyOf": expressions}
     stage["losses"].update(propertyNames={"enum": losses}, minProperties=1)
+    phase["add"].update(items={"type": "string", "anyOf": expressions}, uniqueItems=True)
+    phase["learning_rates"]["propertyNames"] = {"anyOf": expressions}
+    phase["losses"]["propertyNames"] = {"enum": losses}
     stage["keep_best"]["examples"] = [*metrics, "eval_loss", *(f"eval_loss_{loss}" for loss in losses)]
 
 

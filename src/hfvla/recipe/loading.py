@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def load_recipe(
     """Read a recipe, apply overrides, and check all of it.
 
     A relative path among a source's options is left as it is when it exists from the current directory, and is
-    taken from the recipe's folder when it exists only there. Missing files are the reader's matter, at run time.
+    taken from the recipe's folder when it exists only there; so is `args.deepspeed`. Missing files are the reader's
+    matter, at run time.
 
     Args:
         path: YAML file.
@@ -50,6 +52,7 @@ def load_recipe(
     document = read_document(path)
     failed = apply_overrides(document, overrides)
     document.data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).lstrip("._-") or "run")
+    _find_deepspeed(document.data, path.parent)
     problems = document.problems + all_problems(document.data, families)
     _raise(document, problems, failed)
     _find_paths(document.data, families[document.data["family"]], path.parent)
@@ -63,6 +66,15 @@ def _raise(document: Document, problems: list, failed: list[str]) -> None:
         raise RecipeError([*error.problems, *failed]) from None
     if failed:
         raise RecipeError(failed)
+
+
+def _find_deepspeed(tree: dict[str, Any], folder: Path) -> None:
+    """Point DeepSpeed configs that exist only beside the recipe at the recipe's folder; changes `tree`."""
+    stages = tree.get("stages")
+    for section in (tree, *(stages if isinstance(stages, list) else ())):
+        args = section.get("args") if isinstance(section, dict) else None
+        if isinstance(args, dict) and "deepspeed" in args:
+            args["deepspeed"] = _find(args["deepspeed"], folder)
 
 
 def _find_paths(tree: dict[str, Any], spec: FamilySpec, folder: Path) -> None:
@@ -108,7 +120,9 @@ def save_resolved(recipe: Recipe, path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(resolved_dict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a run may be killed in the middle
+    temporary.write_text(json.dumps(resolved_dict(recipe), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
     return path
 
 
@@ -140,6 +154,9 @@ def diff_recipes(first: Recipe, second: Recipe) -> list[str]:
         old, new = before.get(key, "(not set)"), after.get(key, "(not set)")
         if old != new:
             lines.append(f"{key}: {old} -> {new}")
+    orders = [[stage.name for stage in recipe.stages] for recipe in (first, second)]
+    if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
+        lines.append(f"order of stages: {', '.join(orders[0])} -> {', '.join(orders[1])}")
     return lines
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
+from hfvla.training.trackers import chosen_trackers
+from hfvla.training.zero import check_zero
 
 __all__ = ["stage_arguments", "uses_cpu"]
 
@@ -31,7 +33,7 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         has_validation: evaluate (and, for `keep_best`, choose) at each epoch unless the recipe says otherwise.
 
     Raises:
-        RecipeError: `keep_best` without validation rows.
+        RecipeError: `keep_best` without validation rows, or a DeepSpeed config that contradicts the recipe.
     """
     from transformers import TrainingArguments
 
@@ -41,9 +43,11 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         "save_strategy": "epoch",
         "save_total_limit": 2,
         "logging_steps": 0.02,
-        "report_to": "none",
+        "run_name": f"{recipe.name}-{stage.name}",
+        "project": recipe.name,
         "ddp_find_unused_parameters": True,
         **recipe.stage_args(stage),
+        "report_to": chosen_trackers(recipe.stage_args(stage).get("report_to")),
         "output_dir": str(stage_dir / "checkpoints"),
         "seed": recipe.seed,
         "data_seed": recipe.seed,
@@ -62,4 +66,5 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
             "metric_for_best_model": stage.keep_best,
             "greater_is_better": not stage.keep_best.startswith("eval_loss"),
         }
+    check_zero(settings, f"stage '{stage.name}'")
     return TrainingArguments(**settings)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import ParameterGroup, parse_group
+from hfvla.training.names import LORA_GROUP, adapter_parameters, lora_parameters, plain_parameters
 
 __all__ = [
     "GroupRow",
     "assign_parameters",
+    "assign_phases",
     "expand_group",
     "freeze",
     "fully_frozen_modules",
@@ -34,6 +36,7 @@ class GroupRow:
         share: trainable / parameters.
         learning_rate: highest learning rate used in it, 0.0 when frozen.
         dtype: dtypes of its tensors.
+        phase: phase of the stage that the line is about; 0 is the stage's own `train`.
     """
 
     group: str
@@ -43,6 +46,7 @@ class GroupRow:
     share: float
     learning_rate: float
     dtype: str
+    phase: int = 0
 
 
 def expand_group(model: nn.Module, groups: Mapping[str, ParameterGroup], expression: str) -> list[str]:
@@ -51,19 +55,23 @@ def expand_group(model: nn.Module, groups: Mapping[str, ParameterGroup], express
     Args:
         model: the model.
         groups: parameter groups by name.
-        expression: "heads", "language.last(2)" or "language.first(1)".
+        expression: "heads", "language.last(2)", "language.first(1)", or "lora" for the adapters that train. A weight
+            with an adapter on it stays in its group; the adapter does not join it.
 
     Raises:
         RecipeError: unknown group, a group without layers in `.last(n)`, more layers than there are, or no parameter.
     """
     name, end, count = parse_group(expression)
+    if name == LORA_GROUP and name not in groups:
+        return lora_parameters(model, expression)
     if name not in groups:
         raise RecipeError(f"no parameter group '{name}'. {did_you_mean(name, groups)}")
     group = groups[name]
     patterns: Sequence[str] = group.patterns
     if end is not None:
         patterns = _layer_patterns(model, name, group, end, count)
-    found = [key for key, _ in model.named_parameters() if any(fnmatchcase(key, pattern) for pattern in patterns)]
+    plain = plain_parameters(model).items()
+    found = [key for key, name in plain if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if not found:
         raise RecipeError(
             f"'{expression}' matches no parameter of {type(model).__name__}",
@@ -106,6 +114,39 @@ def assign_parameters(
     return assigned
 
 
+def assign_phases(
+    model: nn.Module, groups: Mapping[str, ParameterGroup], phases: Sequence[Sequence[str]], where: str
+) -> dict[str, str]:
+    """Return, for each parameter that ever trains in a stage, the entry that it joins with.
+
+    A parameter joins with the first phase that names it; a later, wider entry takes only what does not train yet.
+
+    Args:
+        model: the model.
+        groups: parameter groups by name.
+        phases: entries that join in each phase, the stage's own `train` first.
+        where: named in errors, e.g. "stage 'align'".
+
+    Raises:
+        RecipeError: see `assign_parameters`; also an entry of a phase whose parameters all train already.
+    """
+    assigned = assign_parameters(model, groups, phases[0])
+    for number, entries in enumerate(phases[1:]):
+        found = assign_parameters(model, groups, entries) if entries else {}
+        joining = {name: entry for name, entry in found.items() if name not in assigned}
+        for entry in entries:
+            if entry not in joining.values():
+                already = {assigned[name] for name in expand_group(model, groups, entry) if name in assigned}
+                raise RecipeError(
+                    f"'{entry}' trains already",
+                    where=f"{where}, phases[{number}]",
+                    got=f"its parameters joined with {', '.join(sorted(already))}",
+                    fix="Take it out of `add`, or out of what trains before.",
+                )
+        assigned.update(joining)
+    return assigned
+
+
 def freeze(model: nn.Module, trained: Mapping[str, str]) -> None:
     """Let exactly the named parameters require gradients."""
     for name, parameter in model.named_parameters():
@@ -136,6 +177,7 @@ def trainable_table(
     groups: Mapping[str, ParameterGroup],
     trained: Mapping[str, str],
     learning_rates: Mapping[str, float],
+    phase: int = 0,
 ) -> list[GroupRow]:
     """Return one row a parameter group, each parameter counted once (in its narrowest group), and a total.
 
@@ -144,21 +186,24 @@ def trainable_table(
         groups: parameter groups by name.
         trained: entry of `train:` by parameter name.
         learning_rates: learning rate by entry of `train:`.
+        phase: phase of the stage that the rows are about.
     """
-    parameters = dict(model.named_parameters())
+    parameters, plain = dict(model.named_parameters()), plain_parameters(model).items()
     members = {
-        name: [key for key in parameters if any(fnmatchcase(key, pattern) for pattern in group.patterns)]
+        name: [key for key, short in plain if any(fnmatchcase(short, pattern) for pattern in group.patterns)]
         for name, group in groups.items()
     }
+    members.setdefault(LORA_GROUP, adapter_parameters(model))
     owner: dict[str, str] = {}
     for name in sorted(members, key=lambda entry: -len(members[entry])):
         owner.update(dict.fromkeys(members[name], name))
-    names = [*groups, *(["(other)"] if len(owner) < len(parameters) else [])]
+    names = [*members, *(["(other)"] if len(owner) < len(parameters) else [])]
     by_group: dict[str, list[str]] = {name: [] for name in names}
     for key in parameters:
         by_group[owner.get(key, "(other)")].append(key)
+    by_group["total"] = list(parameters)
     rows = [_row(name, keys, parameters, trained, learning_rates) for name, keys in by_group.items() if keys]
-    return [*rows, _row("total", list(parameters), parameters, trained, learning_rates)]
+    return [replace(row, phase=phase) for row in rows]
 
 
 def _row(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class TensorHandover:
 
     Attributes:
         name: tensor name in the new model (in the old one if left behind).
-        status: "carried", "reshaped", "new" or "left".
+        status: "carried", "reshaped", "new" or "left"; with LoRA also "merged" (carried, with the earlier stage's
+            adapter added in), and of an adapter's tensors "continued", "stacked" or "dropped".
         parameters: scalars.
         how: for a reshaped or new tensor, what was done.
     """
@@ -62,6 +63,13 @@ class HandoverReport:
             row["tensors"] += 1
             row["parameters"] += tensor.parameters
         return list(rows.values())
+
+    def mark(self, names: Collection[str], status: str, how: str) -> None:
+        """Give the carried ones of the named tensors another status."""
+        self.tensors = [
+            replace(tensor, status=status, how=how) if tensor.name in names and tensor.status == "carried" else tensor
+            for tensor in self.tensors
+        ]
 
     def counts(self) -> dict[str, int]:
         """Return the number of tensors by status."""

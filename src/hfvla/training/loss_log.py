@@ -31,8 +31,19 @@ class LossLog:
         for name in self.names:
             if name in terms:
                 value = terms[name].detach().float() * samples
-                self._sums[name] = self._sums[name] + value if name in self._sums else value
+                self._sums[name] = self._sums[name].to(value.device) + value if name in self._sums else value
                 self._samples[name] = self._samples.get(name, 0) + samples
+
+    def state(self) -> dict[str, Any]:
+        """Return what was added since the last call of `averages`, as JSON."""
+        sums = {name: value.item() for name, value in self._sums.items()}
+        return {"seen": sorted(self.seen), "sums": sums, "samples": dict(self._samples)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Bring back what `state` returned; terms that are not followed any more are left out."""
+        self.seen = set(state["seen"])
+        self._sums = {name: torch.tensor(value) for name, value in state["sums"].items() if name in self.names}
+        self._samples = {name: count for name, count in state["samples"].items() if name in self.names}
 
     def averages(self, accelerator: Any) -> dict[str, float]:
         """Return the average of each term over all processes since the last call; terms never seen are absent.

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "read_json", "write_json"]
+from hfvla.errors import CheckpointError
+
+__all__ = ["disk_problem", "environment", "read_json", "remove_leftovers", "saving", "write_json"]
+
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_DISK_TEXT = re.compile(
+    r"\(os error (?P<number>\d+)\)|\bcode: (?P<code>\d+), kind|No space left on device|PytorchStreamWriter failed"
+    r"|file write failed|iostream error"
+)
 
 _PACKAGES = (
     "hfvla",
@@ -29,11 +41,73 @@ _PACKAGES = (
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write JSON so that a reader sees the old file or the new one, never half of it.
+
+    Raises:
+        CheckpointError: the disk is full, or the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with saving("the run's records", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2, default=str) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files that an interrupted `write_json` left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def disk_problem(error: BaseException) -> str | None:
+    """Return why the disk refused a file, or None if that is not what happened.
+
+    torch and safetensors report it as errors of their own, with the system's reason only in the text.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _DISK_ERRNOS:
+            return os.strerror(seen.errno)
+        found = _DISK_TEXT.search(str(seen))
+        if found:
+            number = found["number"] or found["code"]
+            return os.strerror(int(number)) if number else f"the system refused the file ({found[0]})"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+@contextlib.contextmanager
+def saving(what: str, where: Path, fix: str = "") -> Iterator[None]:
+    """Turn a full disk (or a quota, or a read-only folder) inside the block into one clear error.
+
+    Args:
+        what: what is being saved.
+        where: file or folder.
+        fix: said after how to make room.
+
+    Raises:
+        CheckpointError: the disk refused it.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = disk_problem(error)
+        if reason is None:
+            raise
+        advice = f"Make room or choose another --output, then run the same command again. {fix}".strip()
+        raise CheckpointError(
+            f"{what} cannot be saved: {reason} ({_free_space(where)})", where=str(where), fix=advice
+        ) from error
+
+
+def _free_space(where: Path) -> str:
+    folder = next(parent for parent in (where, *where.absolute().parents) if parent.is_dir())
+    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB free"
 
 
 def read_json(path: Path) -> Any | None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from hfvla.errors import RecipeError
 from hfvla.evaluation.run import evaluate_model, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
-from hfvla.recipe import Recipe, diff_recipes, load_resolved, resolved_dict, save_resolved
+from hfvla.recipe import Recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
+from hfvla.training.adapters import share_adapter
 from hfvla.training.arguments import uses_cpu
+from hfvla.training.audit import audit_reload
+from hfvla.training.checkpoint_files import TEMPORARY
 from hfvla.training.data import RecipeData, build_source
 from hfvla.training.plan import StagePlan
-from hfvla.training.record import environment, read_json, write_json
+from hfvla.training.record import environment, read_json, saving, write_json
+from hfvla.training.run_folder import open_run_folder, replace_folder
 from hfvla.training.stage import StageRun
+from hfvla.training.summary import write_summary
+from hfvla.training.trackers import stage_logs
+from hfvla.training.zero import deepspeed_scope
 
 __all__ = ["run_recipe"]
 
@@ -29,6 +34,7 @@ def run_recipe(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     *,
+    allow_recipe_change: bool = False,
     start_at: str | None = None,
     from_checkpoint: str | Path | None = None,
     stop_after: str | None = None,
@@ -42,6 +48,7 @@ def run_recipe(
         recipe: a checked recipe (`hfvla.recipe.load_recipe`).
         output_dir: run folder; default is the recipe's.
         overwrite: delete an earlier run in that folder first.
+        allow_recipe_change: go on with a recipe that was changed since; finished stages stay as they are.
         start_at: first stage to run; those before it are not trained.
         from_checkpoint: folder that stands for the stage before `start_at`.
         stop_after: last stage to run.
@@ -53,7 +60,8 @@ def run_recipe(
         RecipeError: the folder holds a run of another recipe; `start_at` or `stop_after` is not a stage; a stage needs
             an earlier one that is neither run nor given.
         DataError: a source cannot be used.
-        CheckpointError: a hand-over changes something that the recipe does not announce.
+        CheckpointError: a hand-over changes something that the recipe does not announce; a checkpoint cannot be gone
+            on from with these settings; the disk is full.
     """
     from accelerate import PartialState
 
@@ -61,7 +69,7 @@ def run_recipe(
     # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
     state = PartialState(cpu=uses_cpu(recipe))
     run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), state)
-    run.open_folder(overwrite)
+    run.open_folder(overwrite, allow_recipe_change)
     return run.execute()
 
 
@@ -79,54 +87,28 @@ class RecipeRun:
         self.recipe, self.plan, self.output_dir, self.state = recipe, plan, output_dir, state
         self.spec: FamilySpec = get_family(recipe.family)
         self.record: dict[str, Any] = {}
+        self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
+        self._began, self._seconds_before = time.perf_counter(), 0.0
 
-    def open_folder(self, overwrite: bool) -> None:
-        """Create the run folder and save the recipe in it, or check that the run found there is this one.
-
-        Raises:
-            RecipeError: the folder holds a run of another recipe, or other files.
-        """
+    def open_folder(self, overwrite: bool, allow_recipe_change: bool = False) -> None:
+        """Create the run folder, or check that the run found there is this one (`open_run_folder`)."""
         if self.state.is_main_process:
-            if self.output_dir.exists():
-                self._check_is_run_folder()
-                if overwrite:
-                    shutil.rmtree(self.output_dir)
-            self._claim_folder()
-        self.state.wait_for_everyone()
-
-    def _check_is_run_folder(self) -> None:
-        if any(self.output_dir.iterdir()) and not (self.output_dir / "recipe.json").is_file():
-            raise RecipeError(
-                "this folder holds other files and is not a run of hfvla",
-                where=str(self.output_dir),
-                fix="Choose another --output, or empty the folder yourself.",
+            self._changes = open_run_folder(
+                self.output_dir, self.recipe, overwrite=overwrite, allow_recipe_change=allow_recipe_change
             )
-
-    def _claim_folder(self) -> None:
-        saved = self.output_dir / "recipe.json"
-        if saved.is_file():
-            changes = [line for line in diff_recipes(load_resolved(saved), self.recipe) if "output_dir" not in line]
-            if changes:
-                shown = "; ".join(changes[:5])
-                raise RecipeError(
-                    "this folder holds a run of another recipe",
-                    where=str(self.output_dir),
-                    got=shown,
-                    fix="Choose another --output, or pass --overwrite to delete that run.",
-                )
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        save_resolved(self.recipe, saved)
+        self.state.wait_for_everyone()
 
     def execute(self) -> dict[str, Any]:
         """Run the stages and finish."""
-        started = time.perf_counter()
         previous = read_json(self.output_dir / "run.json") or {}
+        self._seconds_before = previous.get("seconds", 0.0)
         self.record = {
             "output_dir": str(self.output_dir),
             "recipe": resolved_dict(self.recipe),
             "seed": self.recipe.seed,
             "processes": self.state.num_processes,
             **environment(),
+            **({"recipe_changes": self._changes} if self._changes else {}),
             "stages": [],
         }
         with self.state.main_process_first():
@@ -137,25 +119,35 @@ class RecipeRun:
             stage_run = StageRun(self.recipe, self.spec, stage, self.output_dir / stage.name, self.state)
             summary = stage_run.finished()
             if summary is None:
-                summary = stage_run.train(data, folders)
+                report_to = self.recipe.stage_args(stage).get("report_to")
+                with deepspeed_scope(), stage_logs(self.output_dir, stage.name, self.recipe.name, report_to):
+                    summary = stage_run.train(data, folders)
             else:
                 logger.info("stage '%s' is finished; its checkpoint is used as it is", stage.name)
             folders[stage.name] = self.output_dir / stage.name
             self.record["stages"].append(summary)
             self._write_record()
         if self.state.is_main_process:
-            self._finish(data, folders)
-            self.record["seconds"] = previous.get("seconds", 0.0) + time.perf_counter() - started
+            with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
+                self._finish(data, folders)
             self._write_record()
+            write_summary(self.output_dir, self.record)
         self.state.wait_for_everyone()
         return self.record
 
     def _write_record(self) -> None:
         if self.state.is_main_process:
+            self.record["seconds"] = self._seconds_before + time.perf_counter() - self._began
             write_json(self.output_dir / "run.json", self.record)
 
     def _finish(self, data: RecipeData, folders: dict[str, Path]) -> None:
-        """Calibrate, save `final/`, evaluate and write the report (main process)."""
+        """Calibrate, save `final/`, evaluate and write the report (main process).
+
+        A run that is resumed here comes with another random state than one that trained until now; so each part draws
+        from the run's seed.
+        """
+        from transformers import set_seed
+
         last = self.plan.stages[-1]
         model = self.spec.load("model").from_pretrained(folders[last.name]).eval()
         processor = self.spec.load("processor").from_pretrained(folders[last.name])
@@ -164,15 +156,20 @@ class RecipeRun:
         context = self._context(train_rows)
         validation = data.stage_rows(last).validation
         if self.spec.calibrate is not None and validation is not None:
+            set_seed(self.recipe.seed)
             self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
-        final = self.output_dir / "final"
+        final = self.output_dir / f"{TEMPORARY}final"
         model.save_pretrained(final)
+        share_adapter(folders[last.name], final)
+        audit_reload(model, final, model.state_dict())
         processor.save_pretrained(final)
         save_resolved(self.recipe, final / "recipe.json")
+        replace_folder(final, self.output_dir / "final")
         self._write_record()
         results = {}
         for name, entry in self.recipe.data.eval.items():
             source = build_source(self.spec, entry, self.recipe, f"data.eval.{name}")
+            set_seed(self.recipe.seed)
             results[name] = evaluate_model(model, processor, self.spec, source.dataset, context)
             results[name].census = source.census
         self._write_results(results)
@@ -187,6 +184,7 @@ class RecipeRun:
             max_generate=settings.max_generate,
             device=str(self.state.device),
             ablations=settings.ablations,
+            max_bad_fraction=self.recipe.data.max_bad_fraction,
         )
 
     def _write_results(self, results: dict[str, EvaluationResult]) -> None:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfvla.errors import CheckpointError
+from hfvla.data.epoch import EpochRows
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
 from hfvla.registry import load_checkpoint
+from hfvla.training.adapters import SavedAdapters
 from hfvla.training.arguments import stage_arguments
+from hfvla.training.caching import cached_rows
+from hfvla.training.checkpoint_files import sync_folder
 from hfvla.training.data import RecipeData, StageRows
+from hfvla.training.energy import EnergyCallback, energy_callbacks
 from hfvla.training.freeze import table_dicts
 from hfvla.training.handover import HandoverReport, hand_over, load_state
-from hfvla.training.record import read_json, write_json
+from hfvla.training.lora_handover import earlier_adapters, place_adapters
+from hfvla.training.phases import final_weights, loss_terms
+from hfvla.training.record import read_json, saving, write_json
+from hfvla.training.saving import save_and_audit
 from hfvla.training.tables import handover_text, trainable_text
 from hfvla.training.trainer import StagedTrainer
 
@@ -53,10 +61,14 @@ class StageRun:
         self.recipe, self.spec, self.stage = recipe, spec, stage
         self.index = recipe.stages.index(stage)
         self.folder, self.state = folder, state
+        self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
 
     def finished(self) -> dict[str, Any] | None:
         """Return the stage's summary if it was completed before."""
-        return read_json(self.folder / "stage.json")
+        summary = read_json(self.folder / "stage.json")
+        if summary is not None and self.state.is_main_process:  # a run may end between the two
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return summary
 
     def train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Train the stage and complete its folder.
@@ -78,13 +90,13 @@ class StageRun:
             self.stage.name,
             len(rows.train),
             len(rows.validation) if rows.validation is not None else 0,
-            trainable_text(self.stage.name, table),
+            trainable_text(self.stage, table),
             handover_text(self.stage.name, report),
         )
         result = trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer))
         summary = {
             "name": self.stage.name,
-            "seconds": time.perf_counter() - started,
+            "seconds": time.perf_counter() - started + trainer.seconds_before,
             "steps": trainer.state.global_step,
             "epochs": trainer.state.epoch,
             "train_loss": result.training_loss,
@@ -98,8 +110,12 @@ class StageRun:
             "best_step": trainer.state.best_global_step if self.stage.keep_best else None,
             "scores": _last_scores(trainer),
             "handover": report.counts(),
+            **_cost(trainer),
+            **({"cache": self.cache} if self.cache else {}),
+            **({"gradients": trainer.monitor.summary()} if trainer.monitor else {}),
         }
-        self._complete(trainer, processor, report, table_dicts(table), summary)
+        with saving(f"stage '{self.stage.name}': its result", self.folder, "Its last checkpoint is untouched."):
+            self._complete(trainer, processor, report, table_dicts(table), summary)
         return summary
 
     def _take_over(self, data: RecipeData, folders: Mapping[str, Path]) -> tuple[Any, Any, HandoverReport]:
@@ -108,25 +124,33 @@ class StageRun:
         if source is None and self.recipe.model.pretrained is None:
             rows = data.stage_rows(self.stage).train
             model, processor = self.spec.load("initialise")(self.recipe.model.model_dump(), rows, self.recipe.seed)
-            return model, processor, hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")
+            report = hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")
+            place_adapters(model, self.spec.groups, self.stage, None, report)
+            return model, processor, report
+        saved: SavedAdapters | None = None
         if source is not None:
             path: str | Path = folders[source]
             state = load_state(path)
+            saved = earlier_adapters(self.stage, path, state)
             config = self.spec.load("config").from_pretrained(path)
             processor = self.spec.load("processor").from_pretrained(path)
         else:
             source = path = str(self.recipe.model.pretrained)
             _, old, processor = load_checkpoint(path, family=self.spec.name)
             state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)
-        return (*self._filled(config, state, source, processor),)
+        model, report = self._filled(config, state, source, saved)
+        return model, processor, report
 
-    def _filled(self, config: Any, state: Any, source: str, processor: Any) -> tuple[Any, Any, HandoverReport]:
+    def _filled(
+        self, config: Any, state: dict[str, Any], source: str, saved: SavedAdapters | None
+    ) -> tuple[Any, HandoverReport]:
         from transformers import set_seed
 
         set_seed(self.recipe.seed + self.index)
         model = self.spec.load("model")(merge_config(config, self.stage.model))
         report = hand_over(model, state, self.stage.handover, self.spec.groups, source)
-        return model, processor, report
+        place_adapters(model, self.spec.groups, self.stage, saved, report, self.recipe.model.pretrained)
+        return model, report
 
     def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
         from transformers import EarlyStoppingCallback
@@ -134,27 +158,29 @@ class StageRun:
         arguments = stage_arguments(self.recipe, self.stage, self.spec, self.folder, rows.validation is not None)
         trainer_class = self.spec.load("trainer") if self.spec.trainer else StagedTrainer
         compute_metrics = self.spec.load("compute_metrics")
-        callbacks = [EarlyStoppingCallback(self.stage.patience)] if self.stage.patience else None
-        model.config.loss_weights = dict(self.stage.losses)
+        callbacks = energy_callbacks()
+        if self.stage.patience:
+            callbacks.append(EarlyStoppingCallback(self.stage.patience))
+        epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else math.inf
+        model.config.loss_weights = final_weights(self.stage, epochs)
+        collator = self.spec.load("collator")(processor, model.config, losses=loss_terms(self.stage), training=True)
+        if self.stage.cache is not None:
+            rows, collator, census = cached_rows(self, model, processor, rows, collator, arguments)
+            self.cache = census.to_dict()
         return trainer_class(
             model=model,
             args=arguments,
             stage=self.stage,
             groups=self.spec.groups,
-            data_collator=self.spec.load("collator")(
-                processor, model.config, losses=tuple(self.stage.losses), training=True
-            ),
-            train_dataset=rows.train,
+            data_collator=collator,
+            train_dataset=EpochRows(rows.train, self.recipe.seed),
             eval_dataset=rows.validation,
             compute_metrics=lambda prediction: compute_metrics(prediction, model.config),
             callbacks=callbacks,
         )
 
     def _last_checkpoint(self, trainer: StagedTrainer) -> str | None:
-        from transformers.trainer_utils import get_last_checkpoint
-
-        folder = Path(trainer.args.output_dir)
-        found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        found = trainer.find_checkpoint(clean=True)
         if found:
             logger.info("stage '%s' goes on from %s", self.stage.name, Path(found).name)
         return found
@@ -167,20 +193,29 @@ class StageRun:
         table: list[dict[str, Any]],
         summary: dict[str, Any],
     ) -> None:
-        """Write checkpoint, processor and records; stage.json comes last and marks the stage as finished."""
-        trainer.save_model(str(self.folder))
+        """Write checkpoint, processor and records; stage.json comes last and marks the stage as finished.
+
+        Raises:
+            CheckpointError: the checkpoint does not hold what was trained, or does not compute the same.
+        """
+        summary["audit"] = save_and_audit(trainer, self.folder, self.recipe.model.pretrained)
         if self.state.is_main_process:
             processor.save_pretrained(self.folder)
-            # The Trainer pickles its arguments here; run.json and recipe.json say the same in plain text.
-            (self.folder / "training_args.bin").unlink(missing_ok=True)
             write_json(self.folder / "handover.json", report.to_dict())
             write_json(self.folder / "trainable.json", table)
             write_json(self.folder / "log_history.json", trainer.state.log_history)
-            if not (self.folder / "config.json").is_file():
-                raise CheckpointError("the stage's checkpoint was not written", where=str(self.folder))
+            sync_folder(self.folder)
             write_json(self.folder / "stage.json", summary)
             shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
         self.state.wait_for_everyone()
+
+
+def _cost(trainer: StagedTrainer) -> dict[str, Any]:
+    """Return the samples of an optimizer step over all processes, and the energy where it was measured."""
+    arguments = trainer.args
+    samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    found = [back for back in trainer.callback_handler.callbacks if isinstance(back, EnergyCallback)]
+    return {"batch_size": samples, "energy": found[0].summary() if found else None}
 
 
 def _last_scores(trainer: StagedTrainer) -> dict[str, float]:

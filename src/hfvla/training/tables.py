@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from hfvla.recipe import Stage
 from hfvla.training.freeze import GroupRow
 from hfvla.training.handover import HandoverReport
+from hfvla.training.phases import begins
 
 __all__ = ["handover_text", "trainable_text"]
 
@@ -22,9 +25,24 @@ def _text(table: Table) -> str:
     return buffer.getvalue().rstrip()
 
 
-def trainable_text(stage: str, rows: Sequence[GroupRow]) -> str:
-    """Return the table of parameter groups: tensors, parameters, trainable share, learning rate, dtype."""
-    table = Table(title=f"stage '{stage}': what trains", title_justify="left")
+def trainable_text(stage: Stage, rows: Sequence[GroupRow]) -> str:
+    """Return a table of parameter groups for each phase: tensors, parameters, trainable share, learning rate, dtype.
+
+    Args:
+        stage: the stage.
+        rows: `StagedTrainer.trainable_table`; those of one phase stand together.
+    """
+    tables = []
+    for phase, members in itertools.groupby(rows, key=lambda row: row.phase):
+        title = f"stage '{stage.name}': what trains"
+        if phase:
+            title = f"stage '{stage.name}': what trains from {begins(stage.phases[phase - 1])} on (phase {phase})"
+        tables.append(_groups_text(title, list(members)))
+    return "\n".join(tables)
+
+
+def _groups_text(title: str, rows: Sequence[GroupRow]) -> str:
+    table = Table(title=title, title_justify="left")
     for heading in ("group", "tensors", "parameters", "trainable", "share", "learning rate", "dtype"):
         table.add_column(heading, justify="left" if heading in ("group", "dtype") else "right")
     for row in rows:

@@ -3,42 +3,67 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
 
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.freeze import GroupRow, assign_parameters, freeze, fully_frozen_modules, trainable_table
+from hfvla.training.balancing import build_balancer
+from hfvla.training.checkpoints import ExactResume
+from hfvla.training.freeze import GroupRow, assign_phases, freeze, fully_frozen_modules, trainable_table
+from hfvla.training.gradients import build_monitor
+from hfvla.training.lora import inject_lora, needs_lora
 from hfvla.training.loss_log import LossLog
+from hfvla.training.phases import (
+    PhaseCallback,
+    Timeline,
+    begins,
+    entry_phases,
+    entry_rates,
+    final_weights,
+    gate_schedule,
+    loss_terms,
+    peak_weights,
+    phase_entries,
+)
+from hfvla.training.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
 
 __all__ = ["StagedTrainer"]
 
 logger = logging.getLogger(__name__)
 
 
-class StagedTrainer(Trainer):
+class StagedTrainer(ExactResume):
     """Trains the parameter groups of one stage on its weighted loss terms, and logs each term by name.
 
     Works with any `PreTrainedModel`: one whose output has `loss_terms` (a dict of unweighted scalars) is trained on
-    `sum(stage.losses[name] * loss_terms[name])`; any other on its own `loss`, called the term "loss".
+    `sum(weight[name] * loss_terms[name])`; any other on its own `loss`, called the term "loss". While training the
+    weights are those of the step; an evaluation weighs with the stage's last ones, so that its numbers compare.
+
+    Phases: whatever the stage ever trains requires gradients while the model is wrapped (DDP and ZeRO look then, and
+    only then); from the first step on, exactly the parts of the current phase do. Each phase has optimizer groups of
+    its own, whose learning rate is 0 until it begins.
 
     Args:
-        model (`PreTrainedModel`): the model; parameters outside `stage.train` are frozen.
+        model (`PreTrainedModel`): the model; parameters outside `stage.train` and its phases' `add` are frozen.
         args (`TrainingArguments`): `args.learning_rate` holds for groups that `stage.learning_rates` does not name.
         stage (`Stage`): what trains, on which losses.
         groups (`Mapping[str, ParameterGroup]`): the names that `stage.train` may use.
         **kwargs: as for `Trainer`.
 
     Raises:
-        RecipeError: a group that does not exist or matches nothing.
+        RecipeError: a group that does not exist or matches nothing, a phase that adds what trains already, or
+            phases with settings under which parts cannot join.
     """
 
     optimizer: Any
+    timeline: Timeline | None = None  # known once the data loader is, when training starts
 
     def __init__(
         self,
@@ -50,25 +75,78 @@ class StagedTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.stage, self.groups = stage, groups
-        self.trained = assign_parameters(model, groups, stage.train)
+        where = f"stage '{stage.name}'"
+        if stage.lora is not None and needs_lora(model, stage.lora):
+            inject_lora(model, groups, stage.lora)
+        self.trained = assign_phases(model, groups, phase_entries(stage), where)
+        self._phase_of = entry_phases(stage)
+        self._joins = any(phase.add for phase in stage.phases)
+        self._freeze_to(model, 0)
         freeze(model, self.trained)
-        self._frozen = fully_frozen_modules(model)
-        self._logs = {"train": LossLog(list(stage.losses)), "eval": LossLog(list(stage.losses))}
+        self._logs = {name: LossLog(loss_terms(stage)) for name in ("train", "eval")}
         self._first_epoch: float | None = None  # where this process began; not 0 when it resumed
+        self._last_weights: dict[str, float] = {}  # of the last step, and its learning rates, for the log
+        self._last_rates: dict[str, float] = {}
+        if self._joins and args is not None:
+            _find_unused_parameters(args, where)
         super().__init__(model=model, args=args, **kwargs)
         # Our loss is already a mean over the batch; the Trainer must divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
+        self.add_callback(PhaseCallback(self._enter_step))
+        self.balancer = build_balancer(self, stage, loss_terms(stage))
+        self.monitor = build_monitor(self, stage, loss_terms(stage), self.trained)
+        if self.monitor is not None:
+            self.add_callback(self.monitor)
+        if self.is_deepspeed_enabled:
+            accept_scalars()
+            config = self.accelerator.state.deepspeed_plugin.hf_ds_config.config
+            fill_bucket_sizes(config, model)
+            if self._joins:
+                check_offload(config, where)
 
     def learning_rates(self) -> dict[str, float]:
-        """Return the peak learning rate by entry of `stage.train`."""
-        return {entry: self.stage.learning_rates.get(entry, self.args.learning_rate) for entry in self.stage.train}
+        """Return the peak learning rate by entry of `stage.train` and of its phases' `add`."""
+        return entry_rates(self.stage, self.args.learning_rate)
 
     def trainable_table(self) -> list[GroupRow]:
-        """Return the table of groups that is printed before the stage."""
-        return trainable_table(self.model, self.groups, self.trained, self.learning_rates())
+        """Return the tables of groups that are printed before the stage: one for each phase that adds something."""
+        rows: list[GroupRow] = []
+        for number, entries in enumerate(phase_entries(self.stage)):
+            if entries:
+                trained = self._trained_in(number)
+                rows += trainable_table(self.model, self.groups, trained, self.learning_rates(), phase=number)
+        return rows
+
+    def _trained_in(self, phase: int) -> dict[str, str]:
+        """Return the entry of each parameter that trains in a phase."""
+        return {name: entry for name, entry in self.trained.items() if self._phase_of[entry] <= phase}
+
+    def _freeze_to(self, model: nn.Module, phase: int) -> None:
+        freeze(model, self._trained_in(phase))
+        self._phase, self._frozen = phase, fully_frozen_modules(model)
+
+    def _enter_step(self, step: int) -> None:
+        """Put model and optimizer into the phase of optimizer step `step`."""
+        if self.timeline is None:
+            raise RuntimeError("a phase begins before the steps of the stage are known")
+        phase = self.timeline.phase_at(step)
+        if phase != self._phase:
+            self._freeze_to(self.model, phase)
+            if phase:
+                logger.info("stage '%s': phase %d of %s", self.stage.name, phase, begins(self.stage.phases[phase - 1]))
+        # Only at the step itself: a run that resumes later finds the state as it was left.
+        for joining in self.timeline.joining_at(step):
+            reset_joining_state(self.optimizer, joining)
+        self._last_rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups if "name" in group}
+
+    def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
+        """Count epochs and steps as `Trainer` does, and lay the phases out on them."""
+        values = super().set_initial_training_values(*args, **kwargs)
+        self.timeline = Timeline.of(self.stage, steps_per_epoch=values[1], max_steps=values[-1])
+        return values
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build the optimizer with one parameter group for each entry of `train` and with or without weight decay."""
+        """Build the optimizer with one parameter group for each entry that ever trains, with or without decay."""
         if self.optimizer is None:
             optimizer_model = self.model if model is None else model
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, optimizer_model)
@@ -79,7 +157,7 @@ class StagedTrainer(Trainer):
         decayed = set(self.get_decay_parameter_names(model))
         rates = self.learning_rates()
         result = []
-        for entry in self.stage.train:
+        for entry, phase in self._phase_of.items():  # phase by phase: no group may hold parameters of two
             for decay in (True, False):
                 chosen = [
                     parameter
@@ -87,9 +165,23 @@ class StagedTrainer(Trainer):
                     if self.trained.get(name) == entry and (name in decayed) == decay
                 ]
                 if chosen:
-                    weight_decay = self.args.weight_decay if decay else 0.0
-                    result.append({"params": chosen, "weight_decay": weight_decay, "lr": rates[entry], "name": entry})
+                    settings = {"weight_decay": self.args.weight_decay if decay else 0.0, "lr": rates[entry]}
+                    result.append({"params": chosen, **settings, "name": entry, "phase": phase})
         return result
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Build the schedule; where parts join later, with the learning rate 0 until they do."""
+        created = self.lr_scheduler is None
+        schedule = super().create_scheduler(num_training_steps, optimizer)
+        if created and self._joins and self.timeline is not None:
+            schedule = self.lr_scheduler = gate_schedule(schedule, self.timeline)
+        return schedule
+
+    def loss_weights(self, training: bool) -> dict[str, float]:
+        """Return the weight of each loss term: of the current step while training, else the stage's last ones."""
+        if training and self.timeline is not None:
+            return self.timeline.weights_at(self.state.global_step)
+        return final_weights(self.stage, self.timeline.epochs if self.timeline else math.inf)
 
     def compute_loss(
         self,
@@ -98,7 +190,7 @@ class StagedTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the weighted sum of the stage's loss terms, and remember each term for the log.
+        """Return the sum of the loss terms by their current weights, and remember each term for the log.
 
         Raises:
             RecipeError: the model has no term that the stage weights (checked while training).
@@ -110,43 +202,99 @@ class StagedTrainer(Trainer):
                 module.eval()
         outputs = model(**inputs)
         terms = outputs.get("loss_terms") or ({"loss": outputs["loss"]} if outputs.get("loss") is not None else {})
-        used = [weight * terms[name] for name, weight in self.stage.losses.items() if weight and name in terms]
-        if not used and model.training:
+        weights = self.loss_weights(model.training)
+        silent = model.training and not any(weights.values())  # a ramp from 0: no gradient yet, but a graph for it
+        counted = {name: terms[name] for name, w in weights.items() if (w or silent) and name in terms}
+        if not counted and model.training:
             raise RecipeError(
                 f"stage '{self.stage.name}': this batch gives none of the stage's loss terms",
                 got=sorted(terms) or "no loss term",
-                expected=", ".join(self.stage.losses),
+                expected=", ".join(name for name, weight in weights.items() if weight or silent),
                 fix="Check that the data has what these losses need (gold sets, chains, captions ...).",
             )
         samples = next(value for value in inputs.values() if isinstance(value, Tensor)).shape[0]
         self._logs["train" if model.training else "eval"].add(terms, samples)
-        loss = torch.stack(used).sum() if used else torch.zeros((), device=self.args.device)
+        if model.training:
+            self._last_weights = weights
+        loss = self._combine(counted, weights, model.training)
         return (loss, outputs) if return_outputs else loss
 
+    def _combine(self, terms: dict[str, Tensor], weights: dict[str, float], training: bool) -> Tensor:
+        if not terms:
+            return torch.zeros((), device=self.args.device)
+        if training and self.monitor is not None:
+            self.monitor.measure(terms, weights)
+        if training and self.balancer is not None:
+            return self.balancer.combine(terms, weights)
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Train as `Trainer.training_step`, or as the stage's `loss_weighting` asks."""
+        plain = partial(super().training_step, model, inputs, num_items_in_batch)
+        return plain() if self.balancer is None else self.balancer.training_step(self, model, inputs, plain)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.balancer is not None and self.args.should_save:
+            self.balancer.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.balancer is not None and checkpoint is not None:
+            self.balancer.load(checkpoint)
+
+    def resume_state(self) -> dict[str, Any]:
+        """Return this process's sums since the last log line, and what the next one says of the last step."""
+        last = {"weights": self._last_weights, "rates": self._last_rates, "phase": self._phase}
+        own = {"terms": self._logs["train"].state(), "first_epoch": self._first_epoch, "last": last}
+        return {**super().resume_state(), **own}
+
+    def load_resume_state(self, state: Mapping[str, Any]) -> None:
+        """Bring back what `resume_state` returned."""
+        super().load_resume_state(state)
+        self._logs["train"].load_state(state["terms"])
+        self._first_epoch = state["first_epoch"]
+        self._last_weights, self._last_rates = state["last"]["weights"], state["last"]["rates"]
+        if self._phase >= 0:  # -1 until a phase is entered, and entering must freeze even if it is the saved one
+            self._phase = state["last"]["phase"]
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as `Trainer.train`; short stages without a log line are checked for missing loss terms too."""
+        """Train as `ExactResume.train`; short stages without a log line are checked for missing loss terms too."""
+        freeze(self.model, self.trained)  # DDP and ZeRO take note of what requires a gradient when they wrap
+        self._phase = -1
         result = super().train(*args, **kwargs)
         self._logs["train"].averages(self.accelerator)
         self._check_terms()
         return result
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add `<stage>/loss_<term>` and `<stage>/weight_<term>` to each training line, averaged over all processes."""
+        """Add to each training line the terms, averaged over all processes, and weights and rates of the last step.
+
+        Keys: `<stage>/loss_<term>`, `<stage>/weight_<term>`, `<stage>/balance_<term>` (what a term counts after
+        `loss_weighting`), `<stage>/phase` in a stage with phases, and `<stage>/learning_rate_<entry>` where the
+        entries' differ.
+        """
         if "loss" in logs:
-            for name, value in self._logs["train"].averages(self.accelerator).items():
+            averages = self._logs["train"].averages(self.accelerator)
+            for name, value in averages.items():
                 logs[f"{self.stage.name}/loss_{name}"] = value
-                logs[f"{self.stage.name}/weight_{name}"] = self.stage.losses[name]
+                logs[f"{self.stage.name}/weight_{name}"] = self._last_weights[name]
+            if self.balancer is not None:
+                self.balancer.check(averages)
+                balance = self.balancer.logs()
+                logs.update({f"{self.stage.name}/balance_{name}": value for name, value in balance.items()})
+            if self.stage.phases:
+                logs[f"{self.stage.name}/phase"] = self._phase
             self._check_terms()
-            rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups if "name" in group}
+            rates = self._last_rates
             if len(set(rates.values())) > 1:
                 logs.update({f"{self.stage.name}/learning_rate_{name}": rate for name, rate in rates.items()})
         super().log(logs, start_time)
 
     def _check_terms(self) -> None:
         """Refuse to go on when a weighted term has not appeared in a whole epoch (it would silently not train)."""
-        missing = [
-            name for name, weight in self.stage.losses.items() if weight and name not in self._logs["train"].seen
-        ]
+        peaks = peak_weights(self.stage)
+        missing = [name for name, peak in peaks.items() if peak and name not in self._logs["train"].seen]
         if missing and self._first_epoch is not None and (self.state.epoch or 0.0) - self._first_epoch >= 1:
             raise DataError(
                 f"stage '{self.stage.name}': no batch of an epoch gave the loss term '{missing[0]}'",
@@ -163,6 +311,8 @@ class StagedTrainer(Trainer):
     ) -> tuple[Tensor | None, Any, Any]:
         """Predict as `Trainer.prediction_step`; without the labels of the metrics, still follow the loss terms."""
         if all(inputs.get(name) is not None for name in self.label_names):
+            ignored = ignore_keys or getattr(self.model.config, "keys_to_ignore_at_inference", ["past_key_values"])
+            ignore_keys = [*ignored, "loss_terms"]  # scalars of the batch, not predictions
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
@@ -170,11 +320,28 @@ class StagedTrainer(Trainer):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate; add `<prefix>_loss_<term>` averaged over the evaluation set, and their sum as `<prefix>_loss`."""
-        self._logs["eval"] = LossLog(list(self.stage.losses))
+        self._logs["eval"] = LossLog(loss_terms(self.stage))
         output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         averages = self._logs["eval"].averages(self.accelerator)
         output.metrics.update({f"{prefix}_loss_{name}": value for name, value in averages.items()})
         if averages:  # batches without a term do not count as zero
-            output.metrics[f"{prefix}_loss"] = sum(self.stage.losses[name] * value for name, value in averages.items())
+            weights = self.loss_weights(training=False)
+            output.metrics[f"{prefix}_loss"] = sum(weights[name] * value for name, value in averages.items())
         return output
+
+
+def _find_unused_parameters(args: Any, where: str) -> None:
+    """Let DDP expect parameters without a gradient, as those of a phase to come have none.
+
+    Raises:
+        RecipeError: the arguments say that DDP must not look for them.
+    """
+    if args.ddp_find_unused_parameters is False:
+        raise RecipeError(
+            "parts that join later have no gradient before, and DDP must expect that",
+            where=where,
+            got="ddp_find_unused_parameters false",
+            fix="Leave it out: the engine sets it.",
+        )
+    args.ddp_find_unused_parameters = True  # None is not enough: gradient checkpointing turns it off

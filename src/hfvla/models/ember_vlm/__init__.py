@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
 
 _HERE = "hfvla.models.ember_vlm"
 
@@ -57,6 +57,21 @@ FAMILY = FamilySpec(
     calibrate=f"{_HERE}.evaluation_ember_vlm:calibrate",
     predict=f"{_HERE}.building_ember_vlm:predict",
     examples=f"{_HERE}.building_ember_vlm:fake_rows",
+    feature_cuts={
+        "vision": FeatureCut(
+            groups=("vision",),
+            prepare=f"{_HERE}.building_ember_vlm:prepare_pixels",
+            encode=f"{_HERE}.building_ember_vlm:encode_pixels",
+            fields=("image",),
+            required=("image",),
+            replaces=("pixel_values",),
+            provides=("image_features",),
+            config=("vision_config", "image_size"),
+            processor=("image_processor",),
+            description="the vision tower's feature map, [C, h, w] a picture",
+        )
+    },
+    plan_batch=f"{_HERE}.planning_ember_vlm:plan_batch",
     parameter_table={
         "vision tower": ("vision.*",),
         "projector": ("projector.*",),

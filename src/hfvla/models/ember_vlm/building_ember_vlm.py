@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hfvla.data.samples import ROBOTS, RobotTask, Subtask, Turn
 from hfvla.errors import RecipeError
+from hfvla.family import CutContext
 from hfvla.metrics.functions.selection import predicted_sets, selection_scores
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 
-__all__ = ["EmberVLMOptions", "build_config", "compute_metrics", "fake_rows", "initialise", "predict"]
+__all__ = [
+    "EmberVLMOptions",
+    "build_config",
+    "compute_metrics",
+    "encode_pixels",
+    "fake_rows",
+    "initialise",
+    "predict",
+    "prepare_pixels",
+]
 
 
 class EmberVLMOptions(BaseModel):
@@ -53,6 +63,8 @@ def build_config(model_recipe: Mapping[str, Any]) -> EmberVLMConfig:
     if options.language is None:
         learned = {"vocab_size": options.tokenizer_vocab_size, "bos_token_id": 0, "eos_token_id": 0}
         settings["text_config"] = {**(settings.get("text_config") or {}), **learned}
+    # Of a tokenizer that is not there yet; `initialise` puts the real ids in their place.
+    settings = {"yes_token_id": 10, "no_token_id": 11, **settings}
     return EmberVLMConfig(**settings)
 
 
@@ -135,6 +147,16 @@ def _load_vision(model: Any, name: str) -> None:
     import timm
 
     model.vision.backbone.load_state_dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
+
+
+def prepare_pixels(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the normalised pixels of the rows' pictures, for the feature cache."""
+    return {"pixel_values": context.processor.pixels([row["image"] for row in rows])}
+
+
+def encode_pixels(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the vision tower's map [C, h, w] of each picture, as `forward` would compute it."""
+    return [{"image_features": feature_map} for feature_map in model.encode_pixels(batch["pixel_values"])]
 
 
 def compute_metrics(prediction: Any, config: EmberVLMConfig) -> dict[str, float]:

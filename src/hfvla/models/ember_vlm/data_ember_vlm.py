@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hfvla.errors import DataError, did_you_mean
+from hfvla.family import CACHED_FEATURES
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
@@ -52,10 +53,7 @@ class EmberVLMCollator:
                 fix="Captions need an image and a caption, instruct needs dialogue.",
             )
         batch = self._encode(sequences)
-        images = [row["image"] for row, kind, text in sequences if "<image>" in text.prompt]
-        pixel_values = self.processor.pixels(images)
-        if pixel_values is not None:
-            batch["pixel_values"] = pixel_values
+        batch.update(self._images([row for row, _, text in sequences if "<image>" in text.prompt]))
         if any(name in self.losses for name in _SELECTION_LOSSES):
             batch["robot_labels"] = torch.stack([self._robot_labels(row) for row, _, _ in sequences])
             gold = [kind == "reasoning" and bool(row["robots"]) for row, kind, _ in sequences]
@@ -65,6 +63,13 @@ class EmberVLMCollator:
         if "itc" in self.losses:
             batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
         return batch
+
+    def _images(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return pixel_values of the rows' pictures, or image_features where the rows bring them from the cache."""
+        if rows and CACHED_FEATURES in rows[0]:
+            return {"image_features": torch.stack([row[CACHED_FEATURES]["image_features"] for row in rows])}
+        pixel_values = self.processor.pixels([row["image"] for row in rows])
+        return {} if pixel_values is None else {"pixel_values": pixel_values}
 
     def _sequences(self, row: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str, TargetText]]:
         wants_caption = "itc" in self.losses or "caption" in self.losses

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
@@ -53,6 +52,8 @@ class VisionTower(nn.Module):
 
     def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__()
+        import timm  # takes seconds, and this module is imported by whoever imports transformers' Auto classes
+
         vision = config.vision_config
         self.backbone = timm.create_model(
             vision.architecture, pretrained=False, num_classes=0, **(vision.model_args or {})
@@ -184,28 +185,33 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """Encode [N, 3, S, S] pixels to [N, num_visual_tokens, D] language-space tokens."""
-        return self.projector(self.vision(pixel_values.to(self.projector.up.weight.dtype)))
+        return self.projector(self.encode_pixels(pixel_values))
 
-    def embed(self, input_ids: Tensor, pixel_values: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Embed tokens and write the image features over the `<image>` placeholders.
+    def encode_pixels(self, pixel_values: Tensor) -> Tensor:
+        """Encode [N, 3, S, S] pixels to the vision tower's maps [N, C, h, w]: what the feature cache keeps."""
+        return self.vision(pixel_values.to(self.projector.up.weight.dtype))
+
+    def embed(
+        self, input_ids: Tensor, pixel_values: Tensor | None, image_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Embed tokens and write the projected images, from pixels or the tower's maps, over `<image>` placeholders.
 
         Returns:
             `tuple`: [B, T, D] embeddings, and [N, tokens, D] image features or None.
 
         Raises:
-            ValueError: placeholders and image features do not match in number.
+            ValueError: placeholders and images do not match in number, or pixels and maps are both given.
         """
+        if pixel_values is not None and image_features is not None:
+            raise ValueError("pixel_values and image_features are both given; a batch has one of them")
         embeddings = self.get_input_embeddings()(input_ids)
         image_mask = input_ids == self.config.image_token_id
-        if pixel_values is None:
-            features, expected = None, 0
-        else:
-            features = self.get_image_features(pixel_values)
-            expected = features.shape[0] * features.shape[1]
-        if int(image_mask.sum()) != expected:
-            images = 0 if pixel_values is None else len(pixel_values)
+        maps = self.encode_pixels(pixel_values) if pixel_values is not None else image_features
+        features = None if maps is None else self.projector(maps.to(self.projector.up.weight.dtype))
+        images, tokens = (0, 0) if features is None else features.shape[:2]
+        if int(image_mask.sum()) != images * tokens:
             raise ValueError(
-                f"{int(image_mask.sum())} <image> placeholders in input_ids but {expected} image features "
+                f"{int(image_mask.sum())} <image> placeholders in input_ids but {images * tokens} image features "
                 f"({images} images of {self.config.num_visual_tokens} tokens)"
             )
         if features is not None:
@@ -245,6 +251,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_features: Tensor | None = None,
         labels: Tensor | None = None,
         text_kind: Tensor | None = None,
         robot_labels: Tensor | None = None,
@@ -262,6 +269,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             input_ids (`Tensor`): [B, T] long; an image is `config.num_visual_tokens` placeholders.
             attention_mask (`Tensor`, *optional*): [B, T]; 1 = valid.
             pixel_values (`Tensor`, *optional*): [N, 3, S, S] normalised.
+            image_features (`Tensor`, *optional*): [N, C, h, w] maps of the vision tower, in place of `pixel_values`.
             labels (`Tensor`, *optional*): [B, T] long, the token itself where it is predicted, else -100.
             text_kind (`Tensor`, *optional*): [B] long index into `TEXT_KINDS`; needed with labels.
             robot_labels (`Tensor`, *optional*): [B, R] 0 or 1.
@@ -277,7 +285,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             `EmberVLMOutput`
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        embeddings, features = self.embed(input_ids, pixel_values)
+        embeddings, features = self.embed(input_ids, pixel_values, image_features)
         text_mask, image_mask = self.prompt_masks(input_ids, attention_mask)
         embeddings, text_mask = self.drop_words(embeddings, text_mask)
         hidden = self.run_language_model(embeddings, attention_mask)

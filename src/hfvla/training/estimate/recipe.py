@@ -1,0 +1,247 @@
+"""What a recipe would do, without doing it: parts, stages and phases, steps, bytes, memory and time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfvla.errors import CheckpointError
+from hfvla.family import FamilySpec, resolve
+from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
+from hfvla.registry import get_family
+from hfvla.training.data import build_source
+from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
+from hfvla.training.estimate.devices import GPUS, Gpu
+from hfvla.training.estimate.profile import default_loss
+from hfvla.training.estimate.sizes import PRECISIONS
+from hfvla.training.estimate.timing import Throughput
+from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_rows, phase_row
+from hfvla.training.estimate.tracker import EstimateError
+from hfvla.training.freeze import assign_phases
+from hfvla.training.phases import Timeline, begins, entry_phases, entry_rates, loss_terms, peak_weights, phase_entries
+from hfvla.training.stage import merge_config
+
+__all__ = ["base_config", "meta_model", "plan_recipe"]
+
+_DEFAULT_EPOCHS, _DEFAULT_BATCH, _DEFAULT_RATE = 3.0, 8, 5e-5  # TrainingArguments' own defaults
+_DEFAULT_OPTIM = "adamw_torch_fused"
+
+
+def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequence[Gpu] = GPUS) -> dict[str, Any]:
+    """Return what each stage and phase would train, for how many steps, and what it would save, need and take.
+
+    Builds models on the meta device: no weights, no download (except the config of `model.pretrained`).
+
+    Args:
+        recipe: a checked recipe.
+        throughput: measured speeds; default: the data sheets' peak at a stated utilisation.
+        gpus: GPUs to plan for.
+
+    Returns:
+        `dict`: "family", "recipe", "parameters" (by part), "total_parameters", "stages", "assumptions".
+
+    Raises:
+        CheckpointError: the config of `model.pretrained` is of another family.
+        RecipeError: a group that matches nothing, a phase that never begins.
+    """
+    spec = get_family(recipe.family)
+    config = base_config(recipe, spec)
+    counts: dict[str, int] = {}
+    stages: list[dict[str, Any]] = []
+    configs: dict[str | None, Any] = {}
+    adapters: dict[str | None, Lora | None] = {}
+    for index, stage in enumerate(recipe.stages):
+        source = stage.handover.from_ or (recipe.stages[index - 1].name if index else None)
+        configs[stage.name] = merge_config(configs.get(source, config), stage.model)
+        adapters[stage.name] = stage.lora or (adapters.get(source) if stage.handover.lora == "continue" else None)
+        planner = _StagePlanner(recipe, spec, stage, meta_model(spec, configs[stage.name]), adapters[stage.name])
+        stages.append(planner.plan(_samples(recipe, spec, stage, counts), throughput, gpus))
+    model = meta_model(spec, configs[recipe.stages[-1].name])
+    return {
+        "family": spec.name,
+        "recipe": recipe.name,
+        "parameters": part_rows(model, spec.parameter_table),
+        "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "stages": stages,
+        "assumptions": list(ASSUMPTIONS),
+    }
+
+
+def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
+    """Return the config that a recipe's first stage starts from; CheckpointError: its checkpoint does not serve."""
+    name = recipe.model.pretrained
+    if name is None:
+        return spec.load("build_config")(recipe.model.model_dump())
+    from hfvla.registry import family_of_checkpoint
+
+    found = family_of_checkpoint(name)
+    if found.name != spec.name:
+        raise CheckpointError("the checkpoint is of another family", where=name, got=found.name, expected=spec.name)
+    return merge_config(spec.load("config").from_pretrained(name), recipe.model.config)
+
+
+def meta_model(spec: FamilySpec, config: Any) -> Any:
+    """Return a family's model on the meta device: shapes, and no memory."""
+    with torch.device("meta"):
+        return spec.load("model")(config)
+
+
+def _samples(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int]) -> int:
+    """Return the samples of an epoch, without what is held out."""
+    held_out = recipe.data.validation
+    samples = 0
+    for entry in recipe.stage_sources(stage):
+        kept = 1 - held_out.fraction if held_out.sources is None or entry.label in held_out.sources else 1.0
+        samples += round(_count(recipe, spec, entry, counts) * entry.weight * kept)
+    return samples
+
+
+def _count(recipe: Recipe, spec: FamilySpec, entry: SourceRecipe, counts: dict[str, int]) -> int:
+    """Return the rows of a source, asked of the source where it can tell without building them."""
+    if entry.weight == 0:
+        return 0
+    source = spec.source(entry.source)
+    where = f"data.train.{entry.label}"
+    key = f"{entry.source}:{sorted(entry.options.items())}"
+    if key not in counts:
+        if source.count is not None:
+            counts[key] = resolve(source.count)(build_options(spec, entry.source, entry.options, where=where))
+        else:
+            counts[key] = len(build_source(spec, entry, recipe, where).dataset)
+    return counts[key]
+
+
+class _StagePlanner:
+    """Plans one stage.
+
+    Args:
+        recipe: the recipe.
+        spec: its family.
+        stage: the stage.
+        model: its model on the meta device.
+        lora: the adapters that train in it.
+    """
+
+    def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, model: Any, lora: Lora | None) -> None:
+        self.spec, self.stage, self.model = spec, stage, model
+        self.arguments = recipe.stage_args(stage)
+        self.four_bit = add_adapters(model, spec.groups, lora)
+        where = f"stage '{stage.name}'"
+        self.trained = assign_phases(model, spec.groups, phase_entries(stage), where)
+        self.batch = int(self.arguments.get("per_device_train_batch_size", _DEFAULT_BATCH))
+        self.accumulation = int(self.arguments.get("gradient_accumulation_steps", 1))
+        self.optim = str(self.arguments.get("optim", _DEFAULT_OPTIM))
+
+    def plan(self, samples: int, throughput: Throughput | None, gpus: Sequence[Gpu]) -> dict[str, Any]:
+        """Return the stage's part of the plan."""
+        epochs = float(self.arguments.get("num_train_epochs", _DEFAULT_EPOCHS))
+        per_epoch = max(1, math.ceil(math.ceil(samples / self.batch) / self.accumulation))
+        fixed = int(self.arguments.get("max_steps", -1))
+        steps = fixed if fixed > 0 else math.ceil(per_epoch * epochs)
+        timeline = Timeline.of(self.stage, per_epoch, steps)
+        phases = self._phases(timeline)
+        work = self._workload(timeline, fixed if fixed > 0 else None, gpus)
+        costs, notes = None, [f"no memory and time: family '{self.spec.name}' gives no `plan_batch`"]
+        if work is not None:
+            try:
+                costs, notes = training_costs(work, throughput), []
+            except EstimateError as error:
+                notes = [f"no memory and time: {error}"]
+        if self.stage.cache is not None:
+            notes.append("the feature cache is not counted: from the second epoch on its frozen parts do not run")
+        last = phases[-1]
+        return {
+            "name": self.stage.name,
+            "samples": samples,
+            "steps": steps,
+            "epochs": epochs,
+            "batch_size": self.batch * self.accumulation,
+            "groups": last["groups"],
+            "total": last["total"],
+            "trainable_parameters": last["trainable_parameters"],
+            "losses": {name: _weight(value) for name, value in self.stage.losses.items()},
+            "phases": phases,
+            "precision": self._precision(),
+            "optim": self.optim,
+            "as_written": self._as_written(),
+            "costs": costs,
+            "notes": notes,
+            **checkpoint_bytes(self.model, self.trained),
+        }
+
+    def _phases(self, timeline: Timeline) -> list[dict[str, Any]]:
+        rates = entry_rates(self.stage, float(self.arguments.get("learning_rate", _DEFAULT_RATE)))
+        joins = entry_phases(self.stage)
+        ends = [*timeline.starts[1:], timeline.max_steps]
+        rows = []
+        for number, entries in enumerate(phase_entries(self.stage)):
+            trained = {name: entry for name, entry in self.trained.items() if joins[entry] <= number}
+            facts = {
+                "phase": number,
+                "begins": begins(self.stage.phases[number - 1]) if number else "start",
+                "step": timeline.starts[number],
+                "steps": ends[number] - timeline.starts[number],
+                "add": entries,
+                "learning_rates": {entry: rates[entry] for entry in entries},
+                "losses": timeline.weights_at(timeline.starts[number]),
+            }
+            rows.append(phase_row(self.model, self.spec.groups, trained, rates, facts))
+        return rows
+
+    def _workload(self, timeline: Timeline, max_steps: int | None, gpus: Sequence[Gpu]) -> Workload | None:
+        """Return what the stage computes; None where the family does not say what a batch looks like."""
+        if self.spec.plan_batch is None:
+            return None
+        joins = entry_phases(self.stage)
+        ends = [*timeline.starts[1:], timeline.max_steps]
+        seen = self.batch * self.accumulation
+        phases = [
+            ([name for name, entry in self.trained.items() if joins[entry] <= number], seen * float(end - start))
+            for number, (start, end) in enumerate(zip(timeline.starts, ends, strict=True))
+        ]
+        weights = {name: weight for name, weight in peak_weights(self.stage).items() if weight}
+
+        def loss(output: Any) -> Any:
+            terms = output.get("loss_terms")
+            used = [weight * terms[name] for name, weight in weights.items() if terms and name in terms]
+            return torch.stack(used).sum() if used else default_loss(output)
+
+        return Workload(
+            model=self.model,
+            batch=resolve(self.spec.plan_batch)(self.model.config, self.batch, loss_terms(self.stage)),
+            batch_size=self.batch,
+            phases=phases,
+            precision=PRECISIONS[self._precision()],
+            optim=self.optim,
+            accumulation=self.accumulation,
+            max_steps=max_steps,
+            four_bit=self.four_bit,
+            loss=loss,
+            gpus=gpus,
+        )
+
+    def _precision(self) -> str:
+        if self.arguments.get("bf16"):
+            return "bf16-mixed"
+        return "fp16-mixed" if self.arguments.get("fp16") else "float32"
+
+    def _as_written(self) -> dict[str, Any]:
+        """Return the setting that the recipe itself asks for."""
+        config = self.arguments.get("deepspeed")
+        if isinstance(config, str) and Path(config).is_file():
+            config = json.loads(Path(config).read_text(encoding="utf-8"))
+        zero = config.get("zero_optimization", {}) if isinstance(config, dict) else {}
+        setting = f"zero{zero['stage']}" if zero.get("stage") else "plain"
+        for key, name in (("offload_optimizer", "optimizer"), ("offload_param", "parameters")):
+            if (zero.get(key) or {}).get("device") == "cpu":
+                setting += f"+{name}"
+        return {"setting": setting, "checkpointing": bool(self.arguments.get("gradient_checkpointing"))}
+
+
+def _weight(value: float | LossSchedule) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, LossSchedule) else value
