@@ -57,7 +57,7 @@ def test_help_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.rstrip().endswith("heavy:"), done.stdout[-200:]
-    for command in ("train", "plan", "eval", "predict", "schema", "doctor", "families"):
+    for command in ("train", "plan", "eval", "predict", "lora-targets", "merge", "schema", "doctor", "families"):
         assert re.search(rf"\b{command}\b", done.stdout)
 
 
@@ -201,7 +201,7 @@ def test_predict_asks_the_family(hfvla_cli, monkeypatch, tmp_path):
 
     spec = SimpleNamespace(load={"predict": predict}.__getitem__)
     monkeypatch.setattr("hfvla.registry.load_checkpoint", lambda path: (spec, f"model {path}", "processor"))
-    words = ["predict", "--checkpoint", "c", "--task", "Look"]
+    words = ["predict", "--checkpoint", "c", "--task", "Look", "--device", "cpu"]
     done = hfvla_cli(*words, "--image", str(picture), "--top-k", "2", "--no-reasoning")
     assert done.code == 0 and "Drone [x]" in done.out and "0.92" in done.out and "[b]" in done.out
     assert requests == [

@@ -60,3 +60,25 @@ def test_parameters_are_counted_once_by_the_first_part_that_matches():
     rows = parameter_figure(model, {"vision": ("vision.*",), "weights": ("*weight",)}).data["rows"]
     # vision 3 * 2 + 2 = 8, head weight 2, head bias 1
     assert rows == [["vision", 8, "72.7%"], ["weights", 2, "18.2%"], ["other", 1, "9.1%"], ["total", 11, "100.0%"]]
+
+
+def test_how_the_loss_terms_get_on_is_drawn(tmp_path):
+    (tmp_path / "first").mkdir()
+    history = [
+        {"step": 2, "first/cosine_itc_itm": -0.5, "first/gradnorm_itc": 3.0, "first/gradnorm_itm": 1.0},
+        {"step": 2, "loss": 1.0, "first/balance_itc": 1.5, "balance_other": 1.0},
+        {"step": 4, "first/cosine_itc_itm": 0.25},
+    ]
+    (tmp_path / "first" / "log_history.json").write_text(json.dumps(history))
+    (tmp_path / "run.json").write_text(json.dumps({"stages": [{"name": "first"}]}))
+    figures = {figure.name: figure for figure in read_run(tmp_path).figures}
+    assert list(figures) == ["curves_first", "balance_first"]
+    assert figures["balance_first"].data["panels"] == [
+        {"title": "cosine of gradients", "xlabel": "step", "series": {"itc_itm": {"x": [2, 4], "y": [-0.5, 0.25]}}},
+        {
+            "title": "gradient norm",
+            "xlabel": "step",
+            "series": {"itc": {"x": [2], "y": [3.0]}, "itm": {"x": [2], "y": [1.0]}},
+        },
+        {"title": "weight after balancing", "xlabel": "step", "series": {"itc": {"x": [2], "y": [1.5]}}},
+    ]

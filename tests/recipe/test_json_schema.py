@@ -24,9 +24,12 @@ def test_names_of_the_family_are_in_the_schema(families):
     assert schema["properties"]["family"]["enum"] == ["toy"]
     assert stage["train"]["items"]["anyOf"] == [
         {"enum": ["language", "projector", "vision"]},
+        {"const": "lora"},
         {"pattern": r"^(language)\.(last|first)\([1-9][0-9]*\)$"},
     ]
     assert stage["losses"]["propertyNames"] == {"enum": ["itc", "selection"]}
+    phase = schema["$defs"]["Phase"]["properties"]
+    assert phase["add"]["items"] == stage["train"]["items"] and phase["losses"]["propertyNames"]["enum"][0] == "itc"
     assert "eval_macro_f1" in stage["keep_best"]["examples"] and "eval_loss_itc" in stage["keep_best"]["examples"]
     assert "from" in schema["$defs"]["Handover"]["properties"]
 

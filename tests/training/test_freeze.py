@@ -6,6 +6,7 @@ from torch import nn
 
 from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
+from hfvla.recipe import Stage
 from hfvla.training.freeze import (
     assign_parameters,
     expand_group,
@@ -123,12 +124,14 @@ def test_table_shows_parameters_outside_every_group(model):
         "share": 0.0,
         "learning_rate": 0.0,
         "dtype": "float32",
+        "phase": 0,
     }
 
 
 def test_table_as_text(model):
     trained = assign_parameters(model, GROUPS, ["head"])
-    text = trainable_text("selection", trainable_table(model, GROUPS, trained, {"head": 5e-4}))
+    stage = Stage(name="selection", train=["head"], losses={"fit": 1.0})
+    text = trainable_text(stage, trainable_table(model, GROUPS, trained, {"head": 5e-4}))
     assert "stage 'selection': what trains" in text
     lines = text.splitlines()
     assert any(all(part in line for part in ("backbone", "24", "0.0%", "frozen")) for line in lines)

@@ -254,3 +254,25 @@ def test_the_output_layer_stays_tied(saved):
 def test_loading_finds_every_weight(saved):
     _, info = EmberVLMForRobotSelection.from_pretrained(saved, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+# ---- the cut after the vision tower ---------------------------------------------------------------------------------
+
+
+def test_maps_of_the_tower_give_the_bits_of_the_pixels(model, collate, rows):
+    batch = collate(rows, "itc", "caption", "selection", "reasoning")
+    with torch.no_grad():
+        expected = model(**batch)
+        maps = model.encode_pixels(batch["pixel_values"])
+        found = model(**{name: value for name, value in batch.items() if name != "pixel_values"}, image_features=maps)
+    assert torch.equal(found.loss, expected.loss) and torch.equal(found.selection_logits, expected.selection_logits)
+    assert all(torch.equal(found.loss_terms[name], term) for name, term in expected.loss_terms.items())
+
+
+def test_pixels_and_maps_together_are_refused(model, collate, rows):
+    batch = collate(rows, "selection")
+    maps = model.encode_pixels(batch["pixel_values"])
+    with pytest.raises(ValueError, match="both given"):
+        model(**batch, image_features=maps)
+    with pytest.raises(ValueError, match=r"20 image features \(5 images of 4 tokens\)"):
+        model(batch["input_ids"], batch["attention_mask"], image_features=maps[1:])

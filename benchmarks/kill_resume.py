@@ -1,0 +1,319 @@
+"""Kills a small run at random moments, starts it again, and compares how it ends with a run that was left alone.
+
+    python benchmarks/kill_resume.py --runs 30                       # one process
+    python benchmarks/kill_resume.py --runs 30 --processes 2 --workers 2
+
+Every run gets SIGKILL (all of its processes at once) at a moment drawn uniformly between its first file and its last,
+so imports do not count; then the same command goes on. A run that ended before its moment is drawn again. Equal means:
+every tensor of every stage and of the final checkpoint, every log line and every score, bit for bit; only measured
+times may differ. Dropout is on, and every training picture is brightened and mirrored at random (by this benchmark;
+see `augment`). Two runs that nobody kills are compared first. CPU; about ten minutes for 30 runs on two free cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results/kill_resume.json"
+_TRAIN = "--train"
+TIMES = ("seconds", "runtime", "per_second", "energy")
+MODEL = {
+    "config": {
+        "vision_config": {
+            "architecture": "repvit_m0_9",
+            "do_pooling": False,
+            "model_args": {"embed_dim": [8, 8, 16, 16], "depth": [1, 1, 1, 1]},
+        },
+        "text_config": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_inner": 64, "n_positions": 512},
+        "image_size": 64,
+        "vision_hidden_size": 16,
+        "word_dropout": 0.2,
+    },
+    "options": {"tokenizer_vocab_size": 600},
+}
+
+
+def build_recipe(workers: int, processes: int) -> dict[str, Any]:
+    """Return a recipe of two stages with a phase boundary, evaluations, dropout, augmentation and `keep_best`."""
+    batch = {"per_device_train_batch_size": 8 // processes, "per_device_eval_batch_size": 8 // processes}
+    args = {**batch, "learning_rate": 1e-3, "logging_steps": 2, "dataloader_num_workers": workers, "use_cpu": True}
+    source = {"source": "fleet", "size": 96, "image_size": 64}
+    alignment = {
+        "name": "alignment",
+        "train": ["projector", "temperature"],
+        "losses": {"itc": 0.5, "caption": 0.5},
+        "args": {"num_train_epochs": 3},
+        "phases": [{"epoch": 1, "add": ["language.last(1)"]}, {"step": 16, "add": ["vision"], "losses": {"itc": 1.0}}],
+    }
+    each = {"save_strategy": "steps", "save_steps": 7, "eval_strategy": "steps", "eval_steps": 7}
+    selection = {
+        "name": "selection",
+        "train": ["projector", "language", "fusion", "selection_head"],
+        "losses": {"selection": 1.0, "consistency": 0.4},
+        "keep_best": "eval_loss",
+        "patience": 4,
+        "args": {"num_train_epochs": 4, **each},
+    }
+    return {
+        "family": "ember_vlm",
+        "name": "kill_resume",
+        "seed": 11,
+        "model": MODEL,
+        "data": {
+            "train": [source],
+            "validation": {"fraction": 0.2},
+            "eval": {"held_out": {**source, "size": 48, "split": "test"}},
+        },
+        "args": {**args, "disable_tqdm": True},
+        "evaluation": {"bootstrap_samples": 20, "max_generate": 2, "ablations": False},
+        "stages": [alignment, selection],
+    }
+
+
+def augment() -> None:
+    """Let the family's collator brighten and mirror training pictures, by the seeds that their rows carry."""
+    import numpy as np
+
+    from hfvla.data.epoch import AUGMENTATION_SEED
+    from hfvla.models.ember_vlm.data_ember_vlm import EmberVLMCollator
+
+    original = EmberVLMCollator.__call__
+
+    def collate(collator: Any, rows: Any) -> dict[str, torch.Tensor]:
+        batch = original(collator, rows)
+        if "pixel_values" in batch and AUGMENTATION_SEED in rows[0]:
+            pixels = batch["pixel_values"]
+            generator = np.random.default_rng([row[AUGMENTATION_SEED] for row in rows])
+            light = torch.tensor(generator.uniform(0.7, 1.3, size=(len(pixels), 1, 1, 1)), dtype=pixels.dtype)
+            mirrored = torch.tensor(generator.random((len(pixels), 1, 1, 1)) < 0.5)
+            batch["pixel_values"] = torch.where(mirrored, pixels.flip(-1), pixels) * light
+        return batch
+
+    EmberVLMCollator.__call__ = collate  # type: ignore[method-assign, assignment]
+
+
+def train(words: list[str]) -> None:
+    """Do what recipes/train.py does, with augmentation."""
+    from hfvla.cli import main as run
+
+    augment()
+    run(["train", *words])
+
+
+class Runs:
+    """Starts one recipe again and again, each time in a folder of its own.
+
+    Args:
+        folder: where recipe, run folders and logs go.
+        processes: processes of a run.
+        workers: data loader workers of each process.
+    """
+
+    def __init__(self, folder: Path, processes: int, workers: int) -> None:
+        self.folder, self.processes = folder, processes
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(build_recipe(workers, processes)), encoding="utf-8")
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        """Start or go on with the run of that name, in a process group of its own."""
+        launch = [sys.executable]
+        if self.processes > 1:
+            launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(self.processes)]
+        command = [*launch, str(Path(__file__).resolve()), _TRAIN, str(self.folder / "recipe.yaml")]
+        command += ["--output", str(self.folder / name)]
+        paths = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+        quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": paths}
+        quiet["HFVLA_ENERGY"] = "0"
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, **quiet}, start_new_session=True, cwd=self.folder
+            )
+
+    def finish(self, name: str) -> float:
+        """Run to the end; return the seconds it took.
+
+        Raises:
+            RuntimeError: it failed; with the end of its log.
+        """
+        began, process = time.monotonic(), self.start(name)
+        if process.wait():
+            end = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
+            raise RuntimeError(f"{name} ended with {process.returncode}:\n{end}")
+        return time.monotonic() - began
+
+    def kill_at(self, name: str, seconds: float) -> str | None:
+        """Start a run and kill it `seconds` after its folder appears; return where it was, None if it had ended."""
+        process, folder = self.start(name), self.folder / name
+        while process.poll() is None and not (folder / "recipe.json").is_file():
+            time.sleep(0.005)
+        try:
+            process.wait(seconds)
+            return None
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return where(folder)
+
+
+def where(folder: Path) -> str:
+    """Say how far a killed run had come, from the files it left."""
+    done = [stage for stage in ("alignment", "selection") if (folder / stage / "stage.json").is_file()]
+    if len(done) == 2:
+        scored = "after scoring" if (folder / "metrics.json").is_file() else "scoring"
+        return scored if (folder / "final").is_dir() else "final checkpoint"
+    stage = "selection" if done else "alignment"
+    checkpoints = folder / stage / "checkpoints"
+    if not checkpoints.is_dir():
+        return f"{stage}, before its first checkpoint"
+    if list(checkpoints.glob(".tmp-*")):
+        return f"{stage}, inside a save"
+    if (folder / stage / "model.safetensors").is_file():
+        return f"{stage}, boundary"
+    steps = [int(path.name.split("-")[1]) for path in checkpoints.glob("checkpoint-*")]
+    return f"{stage}, after step {max(steps, default=0)}"
+
+
+def without_times(value: Any) -> Any:
+    """Return JSON content without measured times and energies."""
+    if isinstance(value, dict):
+        return {key: without_times(part) for key, part in value.items() if not key.endswith(TIMES)}
+    return [without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """Return what two finished runs do not have in common, to the bit."""
+    found = []
+    for stage in ("alignment", "selection", "final"):
+        one, two = (load_file(folder / stage / "model.safetensors") for folder in (first, second))
+        if set(one) != set(two):
+            found.append(f"{stage}: other tensors")
+        else:
+            found += [f"{stage}: {name}" for name in one if not torch.equal(one[name], two[name])]
+    files = ["metrics.json", *(f"{stage}/{name}.json" for stage in ("alignment", "selection")
+             for name in ("log_history", "handover", "stage"))]  # fmt: skip
+    for name in files:
+        one, two = (without_times(json.loads((folder / name).read_text())) for folder in (first, second))
+        if one != two:
+            found.append(name)
+    if (first / "predictions.jsonl").read_bytes() != (second / "predictions.jsonl").read_bytes():
+        found.append("predictions.jsonl")
+    left = [path.relative_to(second).as_posix() for path in second.rglob("*") if ".tmp" in path.name]
+    return found + [f"left behind: {path}" for path in left]
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def written_span(folder: Path) -> float:
+    """Return the seconds between a run's first file and its last."""
+    times = [path.stat().st_mtime for path in folder.rglob("*")]
+    return max(times) - (folder / "recipe.json").stat().st_mtime
+
+
+def kill_once(runs: Runs, number: int, span: float, seed: int, console: Console) -> dict[str, Any]:
+    """Kill one run, let it go on, compare it; return its row of the table."""
+    generator, name, place = random.Random(f"{seed}/{number}"), f"run{number}", None
+    while place is None:
+        moment = generator.uniform(0, span)
+        place = runs.kill_at(name, moment)
+        if place is None:
+            shutil.rmtree(runs.folder / name)
+    runs.finish(name)
+    found = differences(runs.folder / "whole", runs.folder / name)
+    shutil.rmtree(runs.folder / name)
+    console.print(f"run {number}: {moment:.2f} s, {place}: {'equal' if not found else found[:3]}")
+    return {"run": number, "killed_after_s": round(moment, 2), "where": place, "differences": found}
+
+
+def measure(runs: Runs, count: int, seed: int, jobs: int, console: Console) -> tuple[list[dict[str, Any]], float]:
+    """Kill `count` runs once each; return a row for each, and the span of seconds the moments were drawn from.
+
+    Raises:
+        RuntimeError: two runs that nobody killed differ, so that comparing others says nothing.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        seconds = list(pool.map(runs.finish, ["whole", "control"]))
+        span = written_span(runs.folder / "whole")
+        console.print(f"uninterrupted: {seconds[0]:.1f} s, of which {span:.1f} s between its first file and its last")
+        found = differences(runs.folder / "whole", runs.folder / "control")
+        if found:
+            raise RuntimeError(f"two runs that nobody killed differ: {found[:5]}")
+        rows = list(pool.map(lambda n: kill_once(runs, n, span, seed, console), range(1, count + 1)))
+    return rows, span
+
+
+def main() -> None:
+    """Parse, run, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=30, help="how many runs are killed")
+    parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--workers", type=int, default=0, help="data loader workers of each process")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--jobs", type=int, default=0, help="runs at a time; default: cores / processes, at most 2")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    console, began = Console(), time.monotonic()
+    jobs = options.jobs or max(1, min(2, (os.cpu_count() or 1) // options.processes))
+    with tempfile.TemporaryDirectory(prefix="kill-resume-") as folder:
+        runs = Runs(Path(folder), options.processes, options.workers)
+        rows, span = measure(runs, options.runs, options.seed, jobs, console)
+    table = Table(title=f"{options.processes} process(es), {options.workers} worker(s)")
+    for heading in ("run", "killed after [s]", "where", "result"):
+        table.add_column(heading)
+    for row in rows:
+        result = "equal" if not row["differences"] else f"{len(row['differences'])} differences"
+        table.add_row(str(row["run"]), f"{row['killed_after_s']:.2f}", row["where"], result)
+    console.print(table)
+    equal = sum(not row["differences"] for row in rows)
+    console.print(f"{equal} equal of {len(rows)}")
+    save(options, rows, equal, span, time.monotonic() - began)
+    sys.exit(equal != len(rows))
+
+
+def save(options: argparse.Namespace, rows: list[dict[str, Any]], equal: int, span: float, seconds: float) -> None:
+    """Write this setting's result beside those of other settings."""
+    content = json.loads(options.output.read_text(encoding="utf-8")) if options.output.is_file() else {}
+    content[f"processes={options.processes} workers={options.workers}"] = {
+        "equal": equal,
+        "runs": len(rows),
+        "seed": options.seed,
+        "seconds": round(seconds, 1),
+        "span_s": round(span, 2),
+        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "rows": rows,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [_TRAIN]:
+        train(sys.argv[2:])
+    else:
+        main()

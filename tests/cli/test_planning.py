@@ -1,0 +1,175 @@
+"""`hfvla plan` and `hfvla train --dry-run` as a user sees them."""
+
+import json
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from hfvla.cli import main
+from hfvla.cli.plan_tables import show_plan
+
+
+@pytest.fixture
+def hfvla_cli(capsys):
+    def call(*words):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=caught.value.code or 0, out=out, err=err)
+
+    return call
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    monkeypatch.setattr("hfvla.recipe.load_recipe", lambda path, overrides=(): (path, list(overrides)))
+
+
+def replace(monkeypatch, name, **attributes):
+    module = ModuleType(name)
+    vars(module).update(attributes)
+    monkeypatch.setitem(__import__("sys").modules, name, module)
+
+
+def test_plan_of_a_shape_in_json(hfvla_cli):
+    words = ["--train", "projector", "--batch", "2", "--tokens", "300", "--gpu", "a40-48", "--samples", "64", "--json"]
+    done = hfvla_cli("plan", "--shape", "internvl3_1b", *words)
+    assert done.code == 0, done.err
+    plan = json.loads(done.out)
+    stage = plan["stages"][0]
+    assert plan["total_parameters"] == 938_193_024 and stage["steps"] == 32
+    assert {tuple(row["fits"]) for row in stage["costs"]["settings"]} == {("a40-48",)}
+    assert stage["costs"]["cheapest"][0]["gpu"] == "a40-48" and stage["trainable_parameters"] == 4_482_816
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give a recipe or --shape NAME"),
+        (["r.yaml", "--shape", "internvl3_1b"], "one of the two"),
+        (["r.yaml", "--tokens", "8"], "--tokens goes with --shape"),
+        (["r.yaml", "--batch", "8"], "--batch goes with --shape"),
+        (["--shape", "internvl3_9b"], "no shape 'internvl3_9b'"),
+        (["--shape", "internvl3_1b", "--gpu", "b200"], "no GPU 'b200'"),
+        (["--shape", "internvl3_1b", "--measured", "nothing.json"], "cannot read measured throughputs"),
+        (["--shape", "internvl3_1b", "--lora-r", "8"], "adapters need --lora-target"),
+    ],
+)
+def test_bad_options(hfvla_cli, words, message):
+    done = hfvla_cli("plan", *words)
+    assert done.code == 2 and message in done.err and "Traceback" not in done.err
+
+
+def test_options_reach_the_plan_of_a_recipe(hfvla_cli, monkeypatch, loaded, tmp_path):
+    calls = []
+    replace(
+        monkeypatch,
+        "hfvla.training.estimate",
+        plan_recipe=lambda recipe, **options: calls.append((recipe, options)) or {"family": "toy"},
+        find_gpu=lambda name: f"card {name}",
+        read_throughput=lambda path: f"speed {path}",
+    )
+    done = hfvla_cli("plan", "r.yaml", "seed=1", "--gpu", "a", "--gpu", "b", "--measured", "m.json", "--json")
+    assert done.code == 0, done.err
+    assert calls == [(("r.yaml", ["seed=1"]), {"gpus": ["card a", "card b"], "throughput": "speed m.json"})]
+
+
+def option(**changes):
+    base = {"setting": "plain", "gpus": 1, "checkpointing": False, "total": 30 * 10**9, "measured": False}
+    parts = dict.fromkeys(
+        ["weights", "gradients", "optimizer", "activations", "buffers", "peak", "overhead", "host"], 0
+    )
+    speed = {"gpu": "a40-48", "step_seconds": 0.5, "samples_per_second": 16.0, "hours": 2.5, "price_per_sample": 1.0}
+    return {**base, **parts, **speed, "fits": {"a40-48": True, "a100-40": True}, **changes}
+
+
+def plan_with(costs, notes=()):
+    phases = [
+        {"begins": begins, "step": step, "steps": 5, "add": add, "learning_rates": dict.fromkeys(add, 1e-4),
+         "trainable_parameters": count, "losses": {"itc": weight}}
+        for begins, step, add, count, weight in (("start", 0, ["head"], 100, 1.0), ("epoch 2", 10, ["body"], 600, 0.5))
+    ]  # fmt: skip
+    stage = {
+        **{
+            "name": "align",
+            "samples": 80,
+            "steps": 15,
+            "epochs": 3,
+            "batch_size": 8,
+            "groups": [],
+            "losses": {"itc": 1},
+        },
+        **{"trainable_parameters": 600, "checkpoint_bytes": 4000, "adapter_bytes": 500, "resume_bytes": 9000},
+        **{"precision": "bf16-mixed", "optim": "adamw_torch", "notes": list(notes), "costs": costs, "phases": phases},
+        "as_written": {"setting": "plain", "checkpointing": True},
+    }
+    return {
+        **{"family": "toy", "recipe": "night", "parameters": [], "total_parameters": 1000, "stages": [stage]},
+        "assumptions": ["the moon is full"],
+    }
+
+
+def test_tables_show_phases_memory_and_the_cheapest(capsys):
+    settings = [
+        option(weights=int(1.25e9), total=int(46e9), fits={"a40-48": True, "a100-40": False}),
+        option(checkpointing=True, total=int(20e9)),
+        option(setting="zero3+optimizer+parameters", total=int(90e9), fits={"a40-48": False, "a100-40": False}),
+    ]
+    cheapest = [option(checkpointing=True), option(gpus=2), option(gpu="a100-40", price_per_sample=2.5, measured=True)]
+    show_plan(plan_with({"settings": settings, "cheapest": cheapest}))
+    out = capsys.readouterr().out
+    for shown in ("epoch 2", "body=0.0001", "60.0 %", "itc=0.5", "adapter beside it 500 bytes", "to resume from 9 kB"):
+        assert shown in out
+    assert "46.0 GB  a40-48" in out and "20.0 GB  a100-40" in out and "90.0 GB  fits none" in out
+    assert "plain, checkpointing *" in out and "plain *" not in out
+    assert "zero3, offload optimizer and parameters" in out
+    assert "1.25" in out and "a100-40 (measured)" in out and "x 2.50" in out and "Assumed: the moon is full." in out
+
+
+def test_tables_say_what_is_not_known(capsys):
+    show_plan(plan_with(None, notes=["no memory and time: it branches"]))
+    assert "Note: no memory and time: it branches" in capsys.readouterr().out
+    show_plan(plan_with({"settings": [option(fits={"a40-48": False})], "cheapest": []}))
+    assert "Fits no GPU of the table" in capsys.readouterr().out
+
+
+DRY = {
+    "stages": [
+        {
+            "name": "align",
+            "seconds": 3.0,
+            "handover": {"carried": 7},
+            "phases": [
+                {
+                    "begins": "start",
+                    "losses": {"itc": 0.25},
+                    "step_seconds": 0.125,
+                    "peak_bytes": 3_000_000,
+                    "gradients": [{"entry": "head", "tensors": 2, "with_gradient": 0, "norm": 0.0}],
+                }
+            ],
+        }
+    ],
+    "problems": ["stage 'align', start: 'head' gets no gradient"],
+    "seconds": 4.5,
+}
+
+
+def test_a_dry_run_with_problems_ends_with_2(hfvla_cli, monkeypatch, loaded):
+    calls = []
+    replace(monkeypatch, "hfvla.training.dry_run", dry_run=lambda recipe, **part: calls.append((recipe, part)) or DRY)
+    done = hfvla_cli("train", "r.yaml", "seed=1", "--dry-run", "--stop-after", "align")
+    assert done.code == 2
+    assert calls == [(("r.yaml", ["seed=1"]), {"start_at": None, "from_checkpoint": None, "stop_after": "align"})]
+    for shown in ("stage align: handed over carried=7", "itc=0.25", "head", "0.125", "3 MB", "Problem: stage 'align'"):
+        assert shown in done.out
+    done = hfvla_cli("train", "r.yaml", "--dry-run", "--json")
+    assert done.code == 2 and json.loads(done.out) == DRY
+
+
+def test_a_dry_run_without_problems(hfvla_cli, monkeypatch, loaded):
+    replace(monkeypatch, "hfvla.training.dry_run", dry_run=lambda *_, **__: {**DRY, "problems": []})
+    done = hfvla_cli("train", "r.yaml", "--dry-run")
+    assert done.code == 0 and "Every stage and phase trains (4.5 s); nothing was left on disk." in done.out
+    done = hfvla_cli("train", "r.yaml", "--dry-run", "--output", "there")
+    assert done.code == 2 and "without --output" in done.err

@@ -1,0 +1,73 @@
+"""Benchmarks run at toy size and write what they promise; their numbers are not tested."""
+
+import json
+import runpy
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def run(repository, monkeypatch, name, output, *words):
+    script = repository / "benchmarks" / name
+    monkeypatch.setattr(sys, "argv", [str(script), *words, "--output", str(output)])
+    benchmark = runpy.run_path(str(script))
+    benchmark["main"]()
+    return json.loads(output.read_text())
+
+
+def test_trainer_overhead(repository, monkeypatch, tmp_path, capsys):
+    words = ("--steps", "12", "--batch", "2", "--width", "32", "--layers", "1")
+    found = run(repository, monkeypatch, "trainer_overhead.py", tmp_path / "o.json", *words)
+    assert [result["turns"] for result in found["results"]] == [6, 6]
+    for result in found["results"]:
+        assert set(result["clock"]["ratio"]) == {"Trainer", "StagedTrainer"}
+        assert all(entry["median"] > 0 for entry in result["clock"]["milliseconds"].values())
+    assert (
+        found["hardware"]["cores"] >= 1
+        and "ratio of StagedTrainer to the hand-written loop" in capsys.readouterr().out
+    )
+
+
+def test_gpu_on_a_cpu(repository, monkeypatch, tmp_path, capsys):
+    words = ("--device", "cpu", "--tiny", "--steps", "1", "--models", "ember_vlm", "internvl3_1b")
+    found = run(repository, monkeypatch, "gpu.py", tmp_path / "g.json", *words)
+    measured = {(row["model"], row["variant"]): row for row in found["rows"] if "left_out" not in row}
+    for model in ("ember_vlm", "internvl3_1b"):
+        assert {"sdpa", "sdpa + gradient checkpointing", "sdpa + torch.compile"} <= {
+            v for m, v in measured if m == model
+        }
+        assert measured[model, "sdpa"]["flops"] > 0 and measured[model, "sdpa"]["estimated_bytes"] > 0
+    frozen = measured["internvl3_1b", "sdpa"]
+    assert 0 < frozen["trainable"] < frozen["parameters"]
+    assert found["cache"]["ratio"] > 1 and "goal 20x" in capsys.readouterr().out
+
+
+def test_trainer_and_loop_end_with_the_same_weights(repository, monkeypatch):
+    """The three do the same work: equal starts and rows end in weights as near as dropout's other draws allow."""
+    import torch
+    from transformers import PreTrainedConfig
+
+    benchmark = runpy.run_path(str(repository / "benchmarks/trainer_overhead.py"))
+    torch.manual_seed(0)
+    model = benchmark["TwoTowers"](PreTrainedConfig(width=32, layers=1))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    rows = benchmark["build_rows"](4)
+    import copy
+    import tempfile
+
+    ends = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("Trainer", "StagedTrainer"):
+            trainer = benchmark["build_trainer"](name, copy.deepcopy(model), rows, 4, 3, False, folder)
+            trainer.train()
+            ends.append(trainer.model.state_dict())
+        by_hand = copy.deepcopy(model)
+        turns = benchmark["Turns"](benchmark["NAMES"][:1])
+        benchmark["hand_written"](by_hand, rows, 4, 3, False, turns)
+    for name, value in by_hand.state_dict().items():
+        for end in ends:
+            torch.testing.assert_close(end[name], value, atol=1e-4, rtol=0, msg=name)
