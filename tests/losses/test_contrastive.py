@@ -12,7 +12,7 @@ PROCESS = """
 import sys
 import torch
 import torch.distributed as dist
-from hfvla.losses.contrastive import gather_with_gradient, symmetric_infonce
+from hfvla.losses.contrastive import gather_with_gradient, one_process, symmetric_infonce
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
@@ -20,6 +20,8 @@ given = torch.load(f"{folder}/given.pt")
 weights = {name: given[name].requires_grad_() for name in ("first_weight", "second_weight", "temperature")}
 mine = slice(4 * rank, 4 * rank + 4)
 first, second = given["first"][mine] @ weights["first_weight"], given["second"][mine] @ weights["second_weight"]
+with one_process():  # no call that the other process would have to make too
+    assert rank or len(gather_with_gradient(first)) == 4
 gathered = gather_with_gradient(first)
 loss = symmetric_infonce(first, second, weights["temperature"])
 loss.backward()

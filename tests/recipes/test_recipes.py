@@ -66,3 +66,23 @@ def test_smoke_recipe_from_training_to_prediction(tmp_path, records):
     answer = hfvla("predict", "--checkpoint", checkpoint, "--task", "Inspect the reef.", "--top-k", "3", "--json")
     assert len(answer["choices"]) == 3 and set(answer["probabilities"]) == set(ROBOTS)
     assert answer["choices"][0]["confidence"] == max(answer["probabilities"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_smoke_recipe_on_two_processes(tmp_path):
+    """The contrastive stage gathers over processes; the audit of its checkpoint, on one process, must not wait."""
+    out = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [
+        *launch,
+        str(ROOT / "recipes/train.py"),
+        str(ROOT / "recipes/ember_vlm/smoke.yaml"),
+        "--output",
+        str(out),
+    ]
+    done = subprocess.run(
+        [*command, "--stop-after", "alignment"], capture_output=True, text=True, timeout=400, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert json.loads((out / "run.json").read_text())["processes"] == 2

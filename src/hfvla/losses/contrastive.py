@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["gather_with_gradient", "symmetric_infonce"]
+__all__ = ["gather_with_gradient", "one_process", "symmetric_infonce"]
+
+_ONE_PROCESS: ContextVar[bool] = ContextVar("one_process", default=False)
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Let losses see this process's batch only: for a forward pass that the other processes do not take part in."""
+    token = _ONE_PROCESS.set(True)
+    try:
+        yield
+    finally:
+        _ONE_PROCESS.reset(token)
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Concatenate a tensor over all processes, keeping gradients; the tensor itself in a single process.
+    """Concatenate a tensor over all processes, keeping gradients; the tensor itself in a single one or `one_process`.
 
     Args:
         tensor (`Tensor`): [B, ...], same shape on every process.
@@ -19,7 +35,8 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
     Returns:
         `Tensor`: [world * B, ...] in rank order.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    alone = _ONE_PROCESS.get() or not (dist.is_available() and dist.is_initialized())
+    if alone or dist.get_world_size() == 1:
         return tensor
     from torch.distributed.nn.functional import all_gather
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
+from hfvla.losses.contrastive import one_process
 from hfvla.training.qlora import is_quantized
 
 if TYPE_CHECKING:
@@ -174,11 +175,11 @@ def forward_outputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Ten
     """Return every floating-point tensor of a model's output by name, computed in eval mode and without gradients.
 
     Random numbers are drawn from a fixed seed, so that a loss with noise in it compares too; the streams of the run
-    are left where they were.
+    are left where they were. Losses do not gather over processes: only the main one runs the reloaded model.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad(), one_process():
         torch.manual_seed(0)
         outputs = model(**batch)
     for module, training in modes:

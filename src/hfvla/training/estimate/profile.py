@@ -145,7 +145,7 @@ def _follow(
 def _forward(model: nn.Module, inputs: dict[str, Any]) -> Any:
     try:
         return model(**inputs)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise EstimateError(
             f"the forward pass of {type(model).__name__} fails on the meta device",
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
