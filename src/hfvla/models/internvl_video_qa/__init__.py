@@ -1,0 +1,84 @@
+"""InternVL for multiple-choice questions on dashcam video. Read `README.md` beside this file."""
+
+from __future__ import annotations
+
+from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+
+_HERE = "hfvla.models.internvl_video_qa"
+
+FAMILY = FamilySpec(
+    name="internvl_video_qa",
+    summary="InternVL that answers multiple-choice questions on dashcam video by scoring the letters",
+    config=f"{_HERE}.configuration_internvl_video_qa:InternVLVideoQAConfig",
+    model=f"{_HERE}.modeling_internvl_video_qa:InternVLForVideoQA",
+    processor=f"{_HERE}.processing_internvl_video_qa:InternVLVideoQAProcessor",
+    groups={
+        "vision": ParameterGroup(
+            ("backbone.model.vision_tower.*",),
+            layers="backbone.model.vision_tower.encoder.layer",
+            description="InternViT tower",
+        ),
+        "projector": ParameterGroup(
+            ("backbone.model.multi_modal_projector.*",), description="pixel-shuffled tiles to language tokens"
+        ),
+        "language": ParameterGroup(
+            ("backbone.model.language_model.*", "backbone.lm_head.*"),
+            layers="backbone.model.language_model.layers",
+            description="Qwen2 language model with its output layer",
+        ),
+    },
+    losses={
+        "letters": "cross-entropy over the question's own letters, where the answer begins",
+        "lm": "cross-entropy of the written letter and end token, prompt masked",
+        "words": "cross-entropy of the right choice's text, asked without showing the choices",
+    },
+    sources={
+        "road": Source(
+            options="hfvla.data.synthetic.road:RoadOptions",
+            build="hfvla.data.synthetic.road:build_road",
+            count="hfvla.data.synthetic.road:count_road",
+            description="generated dashcam clips with questions in Vietnamese and English",
+        ),
+        "road_videos": Source(
+            options="hfvla.data.sources.road_videos:RoadVideosOptions",
+            build="hfvla.data.sources.road_videos:build_road_videos",
+            count="hfvla.data.sources.road_videos:count_road_videos",
+            description="train/test JSON of the road-video challenge, with its videos",
+        ),
+    },
+    initialise=f"{_HERE}.building_internvl_video_qa:initialise",
+    build_config=f"{_HERE}.building_internvl_video_qa:build_config",
+    collator=f"{_HERE}.data_internvl_video_qa:InternVLVideoQACollator",
+    compute_metrics=f"{_HERE}.building_internvl_video_qa:compute_metrics",
+    metric_names=("accuracy",),
+    label_names=("letter_labels",),
+    evaluate=f"{_HERE}.evaluation_internvl_video_qa:evaluate",
+    calibrate=f"{_HERE}.evaluation_internvl_video_qa:calibrate",
+    predict=f"{_HERE}.building_internvl_video_qa:predict",
+    answer_file=f"{_HERE}.submission_internvl_video_qa:write_answers",
+    examples=f"{_HERE}.building_internvl_video_qa:fake_rows",
+    feature_cuts={
+        "visual_tokens": FeatureCut(
+            groups=("vision", "projector"),
+            prepare=f"{_HERE}.building_internvl_video_qa:prepare_frames",
+            encode=f"{_HERE}.building_internvl_video_qa:encode_frames",
+            fields=("video", "support_frames"),
+            files=("video",),
+            required=("video",),
+            replaces=("pixel_values", "tile_index"),
+            provides=("image_features",),
+            config=("backbone_config", "frames", "tiling", "support_dropout"),
+            processor=("image_processor", "frames", "tiling", "tokens_per_tile"),
+            augments=f"{_HERE}.building_internvl_video_qa:augments_frames",
+            description="projected tiles of the frames, [tiles, tokens, D] a question",
+        )
+    },
+    plan_batch=f"{_HERE}.planning_internvl_video_qa:plan_batch",
+    parameter_table={
+        "vision tower": ("backbone.model.vision_tower.*",),
+        "projector": ("backbone.model.multi_modal_projector.*",),
+        "language model": ("backbone.model.language_model.*", "backbone.lm_head.*"),
+    },
+)
+
+__all__ = ["FAMILY"]

@@ -1,0 +1,261 @@
+"""What `FAMILY` names: build from a recipe, features to cache, quick metrics, one prediction, example rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers.configuration_utils import PreTrainedConfig
+
+from hfvla.errors import DataError, RecipeError
+from hfvla.family import CutContext
+from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig, known_backbone
+
+__all__ = [
+    "InternVLVideoQAOptions",
+    "augments_frames",
+    "build_config",
+    "compute_metrics",
+    "encode_frames",
+    "fake_rows",
+    "initialise",
+    "predict",
+    "prepare_frames",
+]
+
+
+_LEARNED_IMAGE_TOKEN = 4  # of a tokenizer that is not there yet; `initialise` puts the real id in its place
+
+
+class InternVLVideoQAOptions(BaseModel):
+    """What `model.options` of a recipe may say.
+
+    Args:
+        backbone: hub id or folder of an InternVL checkpoint in transformers' format (`...-hf`), with its processor.
+        revision: branch, tag or commit of `backbone`.
+        dtype: of the weights that are loaded; bfloat16 halves the memory of a frozen backbone.
+        tokenizer_vocab_size: size of the tokenizer learned on the training text (without `backbone`).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    backbone: str | None = None
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    tokenizer_vocab_size: int = 1024
+
+
+def _options(model_recipe: Mapping[str, Any]) -> InternVLVideoQAOptions:
+    try:
+        return InternVLVideoQAOptions.model_validate(model_recipe.get("options") or {})
+    except ValidationError as error:
+        problems = [f"model.options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(problems) from None
+
+
+def build_config(model_recipe: Mapping[str, Any]) -> InternVLVideoQAConfig:
+    """Return the config a recipe's `model` section asks for, without weights (for plans).
+
+    The shapes of the hub's InternVL3 checkpoints are known; those of another backbone are read from its config.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+    """
+    options, settings = _options(model_recipe), dict(model_recipe.get("config") or {})
+    if options.backbone is not None:
+        if "backbone_config" in settings:
+            raise RecipeError("model.config.backbone_config and model.options.backbone are both given; name one")
+        settings["backbone_config"] = {
+            **(known_backbone(options.backbone) or _loaded_config(options)), "dtype": options.dtype,
+        }  # fmt: skip
+    elif not isinstance(settings.get("backbone_config"), PreTrainedConfig):
+        backbone = settings.get("backbone_config") or known_backbone("OpenGVLab/InternVL3-1B-hf") or {}
+        text = {**(backbone.get("text_config") or {}), "vocab_size": options.tokenizer_vocab_size}
+        settings["backbone_config"] = {**backbone, "text_config": text, "image_token_id": _LEARNED_IMAGE_TOKEN}
+    return InternVLVideoQAConfig(**settings)
+
+
+def _loaded_config(options: InternVLVideoQAOptions) -> dict[str, Any]:
+    """Return the backbone's own config.
+
+    Raises:
+        RecipeError: it cannot be read, or is not InternVL's.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(options.backbone, revision=options.revision)
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            "model.options.backbone cannot be read",
+            got=options.backbone,
+            expected="an InternVL checkpoint in transformers' format, on the hub or in a folder",
+            fix=str(error).splitlines()[0],
+        ) from None
+    if config.model_type != "internvl":
+        raise RecipeError(
+            "model.options.backbone is another kind of model",
+            got=f"{options.backbone} ({config.model_type})",
+            expected="model type 'internvl', e.g. OpenGVLab/InternVL3-1B-hf",
+        )
+    return config.to_dict()
+
+
+def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
+    """Build model and processor for a run that starts from a backbone, or from nothing.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+        train_rows: training rows; without a backbone, the tokenizer is learned on their text.
+        seed: of the random weights.
+
+    Returns:
+        `tuple`: (`InternVLForVideoQA`, `InternVLVideoQAProcessor`).
+    """
+    from transformers import set_seed
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+
+    options = _options(model_recipe)
+    set_seed(seed)
+    if options.backbone is not None:
+        return _from_backbone(options, dict(model_recipe.get("config") or {}))
+    config = build_config(model_recipe)
+    processor = _new_processor(options, config, train_rows)
+    backbone = config.backbone_config.to_dict()
+    tokenizer, ids = processor.tokenizer, processor.special_ids()
+    backbone["text_config"] |= {
+        "vocab_size": len(tokenizer), "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    backbone["image_token_id"] = ids.pop("image_token_id")
+    return InternVLForVideoQA(
+        InternVLVideoQAConfig(**{**config.to_dict(), **ids, "backbone_config": backbone})
+    ), processor
+
+
+def _from_backbone(options: InternVLVideoQAOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Load a backbone's weights and processor, and put this family's model and processor around them."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+    from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
+
+    own = _loaded_config(options)
+    source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
+    config = InternVLVideoQAConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
+    processor = InternVLVideoQAProcessor(
+        image_processor=source.image_processor,
+        tokenizer=source.tokenizer,
+        frames=config.frames,
+        tiling=config.tiling,
+        tokens_per_tile=config.tokens_per_tile,
+        max_length=config.get_text_config().max_position_embeddings,
+        chat_template=source.chat_template or source.tokenizer.chat_template,
+    )
+    config.letter_token_ids = processor.letter_token_ids
+    with torch.device("meta"):  # the backbone is all there is; its weights come from the checkpoint
+        model = InternVLForVideoQA(config)
+    model.backbone = AutoModelForImageTextToText.from_pretrained(
+        options.backbone, revision=options.revision, dtype=getattr(torch, options.dtype)
+    )
+    return model, processor
+
+
+def _new_processor(
+    options: InternVLVideoQAOptions, config: InternVLVideoQAConfig, train_rows: Iterable[Mapping[str, Any]]
+) -> Any:
+    from transformers import GotOcr2ImageProcessor
+
+    from hfvla.models.internvl_video_qa.data_internvl_video_qa import build_tokenizer, training_texts
+    from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
+
+    side = config.tile_size
+    return InternVLVideoQAProcessor(
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": side, "width": side},
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        ),
+        tokenizer=build_tokenizer(training_texts(train_rows), options.tokenizer_vocab_size),
+        frames=config.frames,
+        tiling=config.tiling,
+        tokens_per_tile=config.tokens_per_tile,
+        max_length=config.get_text_config().max_position_embeddings,
+    )
+
+
+def prepare_frames(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tiles of the rows' frames, for the feature cache; a row's seed decides about its support frames."""
+    import torch
+
+    from hfvla.models.internvl_video_qa.data_internvl_video_qa import draw_mode
+
+    clips = []
+    for row in rows:
+        mode, _ = draw_mode(row, context.config.support_dropout)
+        clips.append(context.processor.read_clip(row["video"], row["support_frames"], mode=mode, where=str(row["id"])))
+    tiles = context.processor.tiles(clips)
+    return {
+        "pixel_values": tiles.pixel_values,
+        "tile_index": tiles.index,
+        "frame_tiles": torch.tensor([count for counts in tiles.counts for count in counts]),
+        "frames": torch.tensor([len(counts) for counts in tiles.counts]),
+    }
+
+
+def encode_frames(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the visual tokens [tiles, tokens, D] of each row, and the tiles of each of its frames."""
+    features = model.get_image_features(batch["pixel_values"])[batch["tile_index"]]
+    by_row = batch["frame_tiles"].split(batch["frames"].tolist())
+    parts = features.split([int(tiles.sum()) for tiles in by_row])
+    return [{"image_features": part, "frame_tiles": tiles} for part, tiles in zip(parts, by_row, strict=True)]
+
+
+def augments_frames(context: CutContext) -> bool:
+    """Tell whether training sees random choices of frames: with and without support frames."""
+    return context.config.support_dropout > 0
+
+
+def compute_metrics(prediction: Any, config: InternVLVideoQAConfig) -> dict[str, float]:
+    """Return the accuracy of letter scores [N, 4] against letter_labels [N]; {} when no row has an answer."""
+    scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    labels = prediction.label_ids[0] if isinstance(prediction.label_ids, tuple) else prediction.label_ids
+    known = labels >= 0
+    if not known.any():
+        return {}
+    return {"accuracy": float(np.mean(scores[known].argmax(1) == labels[known]))}
+
+
+def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer {"video", "question", "choices", "support_frames", "generate"}; the reply is JSON-serialisable.
+
+    Raises:
+        DataError: video, question or choices are missing or cannot be used.
+    """
+    from hfvla.data.choices import LETTERS
+
+    missing = [name for name in ("video", "question", "choices") if not request.get(name)]
+    if missing:
+        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="video, question and choices")
+    choices = list(request["choices"])
+    ask = model.generate_answer if request.get("generate") else model.answer
+    answer = ask(processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())
+    return {
+        "question": request["question"],
+        "letter": answer.letter,
+        "answer": choices[answer.index] if answer.index >= 0 else None,
+        "probabilities": dict(zip(LETTERS, answer.probabilities, strict=False)),
+        "failed": answer.failed,
+        "reason": answer.reason,
+        "text": answer.text,
+    }
+
+
+def fake_rows(n: int, seed: int = 0) -> Any:
+    """Return `n` questions on small generated clips, four a clip."""
+    from hfvla.data.synthetic.road import RoadOptions, build_road
+
+    return build_road(RoadOptions(size=n, seed=seed, image_size=64)).dataset

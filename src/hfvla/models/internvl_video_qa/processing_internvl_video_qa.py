@@ -1,0 +1,235 @@
+"""What InternVL for video questions needs around its tensors: frames, tiles, prompts, and back to a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+
+from hfvla.data.choices import LETTERS
+from hfvla.data.video import VideoReader
+from hfvla.data.video.files import FileIdentity, check_video_file
+from hfvla.errors import CheckpointError, DataError
+from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import FRAMES, TILING, InternVLVideoQAConfig
+from hfvla.models.internvl_video_qa.frames_internvl_video_qa import Clip, FrameMode, Tiles, choose_times, cut_tiles
+from hfvla.models.internvl_video_qa.parsing_internvl_video_qa import ParsedAnswer, parse_answer
+from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem, padded, question_lines
+
+__all__ = ["InternVLVideoQAProcessor"]
+
+_FRAME_CACHE_BYTES = 256 * 2**20
+_INSTRUCTION, _IN_WORDS = "Answer with the letter of the correct choice.", "Answer in a few words."
+
+
+class InternVLVideoQAProcessor(ProcessorMixin):
+    """Image processor, tokenizer and the rules for frames and tiles, saved together.
+
+    Args:
+        image_processor: InternVL's; resizes, tiles and normalises frames.
+        tokenizer: fast tokenizer with `start_image_token`, `context_image_token` and `end_image_token`.
+        frames (`dict`): a config's `frames`.
+        tiling (`dict`): a config's `tiling`.
+        tokens_per_tile (`int`): placeholders a tile takes.
+        max_length (`int`): positions of the language model.
+        chat_template (`str`, *optional*): with one, questions are put as a user's turn; without, as plain text.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        frames: Mapping[str, float] | None = None,
+        tiling: Mapping[str, int] | None = None,
+        tokens_per_tile: int = 256,
+        max_length: int = 32_768,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.frames = {**FRAMES, **(frames or {})}
+        self.tiling = {**TILING, **(tiling or {})}
+        self.tokens_per_tile, self.max_length = tokens_per_tile, max_length
+        self._reader: VideoReader | None = None
+        self._durations: dict[FileIdentity, float] = {}
+        self.letter_token_ids = self._letter_ids()
+
+    def _letter_ids(self) -> list[int]:
+        if self.tokenizer is None:
+            return []
+        pieces = [self.tokenizer(letter, add_special_tokens=False).input_ids for letter in LETTERS]
+        if any(len(piece) != 1 for piece in pieces):
+            raise CheckpointError(
+                "a letter must be one token", where="InternVLVideoQAProcessor", got=pieces, expected="one id each"
+            )
+        return [piece[0] for piece in pieces]
+
+    def special_ids(self) -> dict[str, Any]:
+        """Return what the config must know of the tokenizer: `letter_token_ids` and `image_token_id`."""
+        return {
+            "letter_token_ids": self.letter_token_ids,
+            "image_token_id": self.tokenizer.convert_tokens_to_ids(self.tokenizer.context_image_token),
+        }
+
+    # ---- video ------------------------------------------------------------------------------------------------------
+
+    @property
+    def reader(self) -> VideoReader:
+        """The video reader; frames that were decoded lately are remembered."""
+        if self._reader is None:
+            threads = 1 if torch.utils.data.get_worker_info() is not None else None
+            self._reader = VideoReader(cache_bytes=_FRAME_CACHE_BYTES, threads=threads)
+        return self._reader
+
+    def duration_s(self, video: str) -> float:
+        """Return the length of a video file; each file is asked once, until it changes.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        identity = check_video_file(video)
+        if identity not in self._durations:
+            self._durations[identity] = self.reader.probe(video).duration_s
+        return self._durations[identity]
+
+    def read_clip(
+        self, video: str, support_s: Sequence[float] = (), *, mode: FrameMode = "support", where: str = ""
+    ) -> Clip:
+        """Read the frames of one question.
+
+        Args:
+            video: path of the file.
+            support_s: seconds of the support frames; may be empty.
+            mode: see `FRAME_MODES`.
+            where: sample, for errors.
+
+        Raises:
+            DataError: the file cannot be read, or a support time lies outside the clip.
+        """
+        if mode == "none":
+            return Clip(video, torch.zeros(0, 1, 1, 3, dtype=torch.uint8).numpy(), ())
+        times_s, favour = choose_times(support_s, self.duration_s(video), self.frames, mode, where or video)
+        found = self.reader.read(video, times_s)
+        return Clip(video, found.pixels, tuple(found.indices.tolist()), favour)
+
+    def tiles(self, clips: Sequence[Clip]) -> Tiles:
+        """Cut the frames of clips into normalised tiles; each different tile is there once."""
+        return cut_tiles(clips, self.image_processor, self.tiling, self.tokens_per_tile)
+
+    # ---- text -------------------------------------------------------------------------------------------------------
+
+    def prompt(self, item: PromptItem) -> str:
+        """Return the text of a question, up to where its answer begins.
+
+        Raises:
+            DataError: an empty question, fewer than 2 or more than 4 choices, or a special token in a text.
+        """
+        question = question_lines(item, self.tokenizer.all_special_tokens)
+        frames = [
+            f"Frame{number}: {self._image_text(tiles)}" for number, tiles in enumerate(item.frame_tiles, start=1)
+        ]
+        if not self.chat_template:
+            return "\n".join([*frames, *question, "Answer:" if item.in_words else "Answer:\n"])
+        instruction = _IN_WORDS if item.in_words else _INSTRUCTION
+        messages = [{"role": "user", "content": "\n".join([*frames, *question, instruction])}]
+        return self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def _image_text(self, tiles: int) -> str:
+        tokenizer = self.tokenizer
+        placeholders = tokenizer.context_image_token * (self.tokens_per_tile * tiles)
+        return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
+
+    def encode(
+        self, items: Sequence[PromptItem], *, with_answer: bool = False, padding_side: str = "right"
+    ) -> dict[str, Tensor]:
+        """Return the text part of a batch for `InternVLForVideoQA.forward`.
+
+        Args:
+            items: questions.
+            with_answer: append the right letter (or the right choice's text, `in_words`) and the end token, with
+                `labels` on them.
+            padding_side: "left" for generation.
+
+        Returns:
+            `dict`: input_ids, attention_mask [B, T], answer_positions, letter_labels [B], letter_mask [B, 4], and
+            with answers labels [B, T].
+
+        Raises:
+            DataError: see `prompt`; or a question too long for the language model.
+        """
+        tokenizer = self.tokenizer
+        prompts = tokenizer([self.prompt(item) for item in items], add_special_tokens=False).input_ids
+        ids, labels = [], []
+        for item, prompt in zip(items, prompts, strict=True):
+            target = self._target(item) if with_answer and item.answer >= 0 else []
+            self._check_length(len(prompt) + len(target), item.where)
+            ids.append([*prompt, *target])
+            labels.append([IGNORE_INDEX] * len(prompt) + target)
+        left = padding_side == "left"
+        width = max(map(len, ids))
+        positions = [
+            len(prompt) - 1 + (width - len(row) if left else 0) for prompt, row in zip(prompts, ids, strict=True)
+        ]
+        counts = torch.tensor([0 if item.in_words else len(item.choices) for item in items])
+        batch = {
+            "input_ids": padded(ids, tokenizer.pad_token_id, left=left),
+            "attention_mask": padded([[1] * len(row) for row in ids], 0, left=left),
+            "answer_positions": torch.tensor(positions),
+            "letter_labels": torch.tensor([-1 if item.in_words else item.answer for item in items]),
+            "letter_mask": torch.arange(len(LETTERS)) < counts[:, None],
+        }
+        if with_answer:
+            batch["labels"] = padded(labels, IGNORE_INDEX, left=left)
+        return batch
+
+    def _target(self, item: PromptItem) -> list[int]:
+        if not item.in_words:
+            return [self.letter_token_ids[item.answer], self.tokenizer.eos_token_id]
+        # As in "A. Red": the same tokens as in the list of choices.
+        text = item.choices[item.answer].strip() if self.chat_template else f" {item.choices[item.answer].strip()}"
+        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
+
+    def _check_length(self, length: int, where: str) -> None:
+        if length > self.max_length:
+            raise DataError(
+                "text and image tokens exceed the language model's positions",
+                where=where,
+                got=f"{length} tokens",
+                expected=f"at most {self.max_length}",
+                fix="Lower tiling.token_budget or frames.most.",
+            )
+
+    def __call__(
+        self, videos: Any = None, text: Any = None, choices: Any = None, *, support_frames: Any = (), **kwargs: Any
+    ) -> BatchFeature:
+        """Encode questions on video files for `model(**batch)`.
+
+        Args:
+            videos: path, or one a question.
+            text: question, or several.
+            choices: the choices of the question, or of each.
+            support_frames: seconds, for one question; or one list a question.
+            **kwargs: `mode`, see `read_clip`.
+        """
+        if isinstance(text, str):
+            videos, text, choices, support_frames = [videos], [text], [choices], [support_frames]
+        supports = list(support_frames) or [()] * len(text)
+        clips = [self.read_clip(video, times, **kwargs) for video, times in zip(videos, supports, strict=True)]
+        tiles = self.tiles(clips)
+        items = [PromptItem(*parts) for parts in zip(text, choices, tiles.counts, strict=True)]
+        batch = self.encode(items)
+        del batch["letter_labels"]
+        if tiles.pixel_values is not None:
+            batch |= {"pixel_values": tiles.pixel_values, "tile_index": tiles.index}
+        return BatchFeature(batch)
+
+    # ---- back to a choice -------------------------------------------------------------------------------------------
+
+    def parse_answer(self, token_ids: Any, choices: Sequence[str]) -> ParsedAnswer:
+        """Read generated tokens as one of the choices, or as a failure with its reason."""
+        return parse_answer(self.tokenizer.decode(token_ids, skip_special_tokens=True), choices)
+
+
+AutoProcessor.register(InternVLVideoQAConfig, InternVLVideoQAProcessor, exist_ok=True)

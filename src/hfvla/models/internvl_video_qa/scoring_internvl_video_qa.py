@@ -1,0 +1,203 @@
+"""Numbers of an evaluation: answers of the model, of its baselines and under other orders, and their scores.
+
+Shapes: N questions, L letters. Answers are indices into the row's own choices, -1 for none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hfvla.data.choices import LETTERS, rotate_choices
+from hfvla.data.samples_video import parse_details
+from hfvla.family import EvaluationContext
+from hfvla.metrics.functions.calibration import calibration_scores
+from hfvla.metrics.functions.qa import accuracy_scores, grouped_scores
+from hfvla.metrics.qa_baselines import QUESTION_BASELINES, Question
+from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
+from hfvla.models.internvl_video_qa.inference_internvl_video_qa import LetterScores, predict_letters
+
+__all__ = [
+    "Answers",
+    "Gold",
+    "Permuted",
+    "answer_scores",
+    "answers_from",
+    "failure_reason",
+    "permuted_answers",
+    "text_baselines",
+]
+
+_NEEDS = ("moment", "text")
+_DETAIL = re.compile(r"; (?:got|expected) .*$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Gold:
+    """What the labelled rows say.
+
+    Attributes:
+        answer: [N] index of the right choice.
+        counts: [N] choices of each question.
+        groups: the video of each question.
+        by: values of each question by property (kind, language, needs); "" where unknown.
+    """
+
+    answer: np.ndarray
+    counts: np.ndarray
+    groups: tuple[str, ...]
+    by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Gold:
+        """Read labelled rows."""
+        needs = [[n for n in _NEEDS if parse_details(row["details"]).get(f"needs_{n}") == "1"] for row in rows]
+        by = {
+            "kind": tuple(row["kind"] for row in rows),
+            "language": tuple(row["language"] for row in rows),
+            "needs": tuple("+".join(names) for names in needs),
+        }
+        return cls(
+            np.array([row["answer"] for row in rows], dtype=int),
+            np.array([len(row["choices"]) for row in rows], dtype=int),
+            tuple(row["group"] for row in rows),
+            {name: values for name, values in by.items() if any(values)},
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one system answered.
+
+    Attributes:
+        predicted: [N] index of the choice, -1 for none.
+        probabilities: [N, L] by choice, 0 where there is none; None for a system without probabilities.
+    """
+
+    predicted: np.ndarray
+    probabilities: np.ndarray | None = None
+
+    def rows(self, index: np.ndarray) -> Answers:
+        """Return the answers to some rows."""
+        return Answers(self.predicted[index], None if self.probabilities is None else self.probabilities[index])
+
+
+@dataclass(frozen=True)
+class Permuted:
+    """Answers under all cyclic orders of the choices, for the rows whose choices may all move.
+
+    Attributes:
+        index: [M] these rows.
+        letters: [M, L] letter answered under each order, as `position_bias` wants it.
+    """
+
+    index: np.ndarray
+    letters: np.ndarray
+
+
+def answers_from(scores: LetterScores) -> Answers:
+    """Turn letter scores into answers in the order of the rows' own choices."""
+    probabilities = np.nan_to_num(scores.by_choice())
+    failed = np.isin(np.arange(len(probabilities)), list(scores.failures))
+    return Answers(np.where(failed, -1, probabilities.argmax(axis=1)), probabilities)
+
+
+def failure_reason(message: str, row: Mapping[str, Any]) -> str:
+    """Return what failures are counted under: the message without its place and its values."""
+    for place in (f"{row['video']}: ", f"{row['id']}: "):
+        message = message.removeprefix(place)
+    return _DETAIL.sub("", message).split(". ")[0].rstrip(".")
+
+
+def answer_scores(gold: Gold, answers: Answers) -> dict[str, float]:
+    """Return accuracy beside chance, calibration where there are probabilities, and scores by group."""
+    scores = {"n": len(gold.answer), **accuracy_scores(gold.answer, answers.predicted, gold.counts)}
+    answered = answers.predicted >= 0
+    if answers.probabilities is not None and answered.any():
+        confidence = answers.probabilities.max(axis=1)[answered]
+        scores |= calibration_scores(confidence, (answers.predicted == gold.answer)[answered])
+    return scores | grouped_scores(gold.answer, answers.predicted, gold.counts, gold.by)
+
+
+def permuted_answers(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Mapping[str, Any]],
+    first: LetterScores,
+    context: EvaluationContext,
+    mode: FrameMode,
+) -> Permuted:
+    """Ask every question again under the other cyclic orders of its choices.
+
+    Left out are rows that failed, and rows with a choice that speaks of its place ("all of the above").
+
+    Args:
+        model: the model.
+        processor: its processor.
+        rows: N rows.
+        first: scores of these rows in the order given.
+        context: batch size and device.
+        mode: which frames, as in `first`.
+    """
+
+    def order(row: Mapping[str, Any], steps: int) -> tuple[int, ...]:
+        return rotate_choices(row["choices"], -1, steps).order
+
+    free = [
+        number
+        for number, row in enumerate(rows)
+        if number not in first.failures and all(a != b for a, b in enumerate(order(row, 1)))
+    ]
+    letters = np.full((len(rows), len(LETTERS)), -1)
+    letters[:, 0] = first.predictions
+    for steps in range(1, len(LETTERS)):
+        asked = [number for number in free if len(rows[number]["choices"]) > steps]
+        if asked:
+            chosen = [rows[number] for number in asked]
+            orders = [order(row, steps) for row in chosen]
+            found = predict_letters(model, processor, chosen, context, mode=mode, orders=orders)
+            letters[asked, steps] = found.predictions
+    return Permuted(np.array(free, dtype=int), letters[free])
+
+
+def text_baselines(
+    rows: Sequence[Mapping[str, Any]], train_rows: Any, seed: int
+) -> tuple[dict[str, Answers], list[str]]:
+    """Fit the baselines that see no clip on labelled training rows of other videos, and apply them.
+
+    Args:
+        rows: N labelled rows to answer.
+        train_rows: dataset or None.
+        seed: handed to the fits.
+
+    Returns:
+        `tuple`: answers by baseline, and notes on what they were fitted on.
+    """
+    asked, evaluated = [_question(row) for row in rows], {row["group"] for row in rows}
+    known = [row for row in train_rows or () if row["answer"] >= 0]
+    used = [row for row in known if row["group"] not in evaluated]
+    notes = []
+    if len(used) < len(known):
+        notes.append(
+            f"{len(known) - len(used)} training questions are on videos that are evaluated here: the model may have "
+            "seen these videos; the baselines were fitted without them."
+        )
+    answers = {}
+    for name, fit in QUESTION_BASELINES.items():
+        enough = len({row["group"] for row in used}) >= 2
+        if not enough and name != "longest_choice":
+            notes.append(f"Baseline {name} left out: fewer than two training videos.")
+            continue
+        questions, gold = [_question(row) for row in used], [row["answer"] for row in used]
+        answers[name] = Answers(fit(questions, gold, [row["group"] for row in used], seed)(asked))
+    if used:
+        notes.append(f"The baselines that read text were fitted on {len(used)} training questions.")
+    return answers, notes
+
+
+def _question(row: Mapping[str, Any]) -> Question:
+    return Question(row["question"], tuple(row["choices"]))
