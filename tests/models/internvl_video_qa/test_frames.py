@@ -101,3 +101,16 @@ def test_a_changed_file_is_measured_again(processor, rows, tmp_path):
     os.utime(video, (1, 1))
     with pytest.raises(DataError, match=r"clip\.mp4"):
         processor.duration_s(str(video))
+
+
+def test_forgotten_videos_are_read_from_the_file_again(processor, rows, monkeypatch):
+    video = rows[0]["video"]
+    processor.read_clip(video)
+    probed, probe = [], processor.reader.probe
+    monkeypatch.setattr(processor.reader, "probe", lambda path: probed.append(path) or probe(path))
+    processor.duration_s(video)
+    assert not probed and len(processor.reader.cache) > 0
+    processor.forget()
+    assert len(processor.reader.cache) == 0
+    processor.read_clip(video)
+    assert probed == [video]

@@ -156,7 +156,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         show_progress=False,
     )
     frames = [f"Frame{number}: \n" for number in range(1, 10)] * 64
-    choices = [f"{letter}. \nAnswer:\n" for letter in LETTERS] * 64
+    choices = [f"{letter}. \nAnswer:{letter}" for letter in LETTERS] * 64
     tokenizer.train_from_iterator([*texts, *frames, *choices], trainer=trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

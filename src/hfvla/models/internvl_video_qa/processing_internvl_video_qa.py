@@ -83,6 +83,12 @@ class InternVLVideoQAProcessor(ProcessorMixin):
             self._reader = VideoReader(cache_bytes=_FRAME_CACHE_BYTES, threads=threads)
         return self._reader
 
+    def forget(self) -> None:
+        """Close the video reader and drop frames and lengths: the next read starts from the file."""
+        self._durations.clear()
+        if self._reader is not None:
+            self._reader.close()
+
     def duration_s(self, video: str) -> float:
         """Return the length of a video file; each file is asked once, until it changes.
 
@@ -131,7 +137,7 @@ class InternVLVideoQAProcessor(ProcessorMixin):
             f"Frame{number}: {self._image_text(tiles)}" for number, tiles in enumerate(item.frame_tiles, start=1)
         ]
         if not self.chat_template:
-            return "\n".join([*frames, *question, "Answer:" if item.in_words else "Answer:\n"])
+            return "\n".join([*frames, *question, "Answer:"])
         instruction = _IN_WORDS if item.in_words else _INSTRUCTION
         messages = [{"role": "user", "content": "\n".join([*frames, *question, instruction])}]
         return self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
