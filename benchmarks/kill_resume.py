@@ -13,12 +13,12 @@ see `augment`). Two runs that nobody kills are compared first. CPU; about ten mi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import yaml
 from rich.console import Console
@@ -169,9 +170,19 @@ class Runs:
             process.wait(seconds)
             return None
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process.pid)
             process.wait()
             return where(folder)
+
+
+def kill_all(pid: int) -> None:
+    """Send SIGKILL to a process and everything it started; a launcher's processes are not in its group."""
+    launcher = psutil.Process(pid)
+    found = [launcher, *launcher.children(recursive=True)]
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(found, timeout=10)
 
 
 def where(folder: Path) -> str:

@@ -16,9 +16,10 @@ from hfvla.training.arguments import uses_cpu
 from hfvla.training.audit import audit_reload
 from hfvla.training.checkpoint_files import TEMPORARY
 from hfvla.training.data import RecipeData, build_source
+from hfvla.training.folder_lock import FolderLock
 from hfvla.training.plan import StagePlan
 from hfvla.training.record import environment, read_json, saving, write_json
-from hfvla.training.run_folder import open_run_folder, replace_folder
+from hfvla.training.run_folder import lock_run_folder, open_run_folder, replace_folder
 from hfvla.training.stage import StageRun
 from hfvla.training.summary import write_summary
 from hfvla.training.trackers import stage_logs
@@ -69,8 +70,11 @@ def run_recipe(
     # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
     state = PartialState(cpu=uses_cpu(recipe))
     run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), state)
-    run.open_folder(overwrite, allow_recipe_change)
-    return run.execute()
+    try:
+        run.open_folder(overwrite, allow_recipe_change)
+        return run.execute()
+    finally:
+        run.close_folder()
 
 
 class RecipeRun:
@@ -87,16 +91,23 @@ class RecipeRun:
         self.recipe, self.plan, self.output_dir, self.state = recipe, plan, output_dir, state
         self.spec: FamilySpec = get_family(recipe.family)
         self.record: dict[str, Any] = {}
+        self._lock: FolderLock | None = None
         self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
         self._began, self._seconds_before = time.perf_counter(), 0.0
 
     def open_folder(self, overwrite: bool, allow_recipe_change: bool = False) -> None:
         """Create the run folder, or check that the run found there is this one (`open_run_folder`)."""
         if self.state.is_main_process:
+            self._lock = lock_run_folder(self.output_dir)
             self._changes = open_run_folder(
                 self.output_dir, self.recipe, overwrite=overwrite, allow_recipe_change=allow_recipe_change
             )
         self.state.wait_for_everyone()
+
+    def close_folder(self) -> None:
+        """Let other runs into the folder."""
+        if self._lock is not None:
+            self._lock.release()
 
     def execute(self) -> dict[str, Any]:
         """Run the stages and finish."""

@@ -12,9 +12,10 @@ from typing import Any
 from hfvla.errors import RecipeError
 from hfvla.recipe import Recipe, diff_recipes, load_resolved, save_resolved
 from hfvla.training.checkpoint_files import TEMPORARY, sync_folder
+from hfvla.training.folder_lock import FolderLock
 from hfvla.training.record import read_json, remove_leftovers, saving, write_json
 
-__all__ = ["open_run_folder", "replace_folder"]
+__all__ = ["lock_run_folder", "open_run_folder", "replace_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ _NEVER_CHANGES = ("family", "seed", "model")
 def open_run_folder(
     folder: Path, recipe: Recipe, *, overwrite: bool = False, allow_recipe_change: bool = False
 ) -> list[dict[str, Any]]:
-    """Create a run folder and save the recipe in it, or check that the run found there is this one.
+    """Save the recipe in a run folder, or check that the run found there is this one.
 
     Args:
-        folder: run folder.
+        folder: run folder, locked (`lock_run_folder`).
         recipe: the recipe.
         overwrite: delete an earlier run in it first.
         allow_recipe_change: go on with a recipe that differs where a run may change on its way.
@@ -37,25 +38,37 @@ def open_run_folder(
         `list[dict]`: the changes accepted so far, each with "time" and "changes".
 
     Raises:
-        RecipeError: the folder holds other files or a run of another recipe, or the recipe differs in what cannot
-            change.
+        RecipeError: the folder holds a run of another recipe, or the recipe differs in what cannot change.
         CheckpointError: the folder cannot be written.
     """
     with saving("the run", folder):
-        if folder.exists():
-            _check_is_run(folder)
-            if overwrite:
-                _delete_run(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            _delete_run(folder)
         _remove_leftovers(folder, recipe)
         accepted = _accepted_changes(folder, recipe, allow_recipe_change)
         save_resolved(recipe, folder / "recipe.json")
     return accepted
 
 
+def lock_run_folder(folder: Path) -> FolderLock:
+    """Create a run folder, or check that it is one, and keep other runs out of it.
+
+    Raises:
+        RecipeError: the folder holds other files, or another run is writing there.
+        CheckpointError: the folder cannot be written.
+    """
+    with saving("the run", folder):
+        if folder.exists():
+            _check_is_run(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+        lock.acquire()
+    return lock
+
+
 def _check_is_run(folder: Path) -> None:
     # A cache may be built ahead, and a run may be killed while it writes its very first file.
-    others = [path for path in folder.iterdir() if path.name != "cache" and path.suffix != ".tmp"]
+    others = [path for path in folder.iterdir() if path.name not in ("cache", ".lock") and path.suffix != ".tmp"]
     if others and not (folder / "recipe.json").is_file():
         raise RecipeError(
             "this folder holds other files and is not a run of hfvla",
@@ -67,9 +80,9 @@ def _check_is_run(folder: Path) -> None:
 def _delete_run(folder: Path) -> None:
     """Delete a run; recipe.json goes last, so that a deletion that was cut short can be gone on with."""
     for path in folder.iterdir():
-        if path.name != "recipe.json":
+        if path.name not in ("recipe.json", ".lock"):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    shutil.rmtree(folder)
+    (folder / "recipe.json").unlink(missing_ok=True)
 
 
 def _remove_leftovers(folder: Path, recipe: Recipe) -> None:
