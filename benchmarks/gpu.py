@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 HERE = Path(__file__).resolve().parent
-SHAPES = HERE.parent / "src/hfvla/training/estimate/shapes"
+SHAPES = HERE.parent / "src/hfvla/training/estimate/shape_configs"
 RESULTS = HERE / "results" / "gpu.json"
 PEAK_TFLOPS = {"A40": 149.7, "A100": 312.0, "H100": 989.0, "H200": 989.0}  # dense bf16, data sheets
 MODELS = {"ember_vlm": (64, 0), "internvl3_1b": (4, 1024), "qwen2_5_vl_3b": (1, 1024)}  # name -> batch, tokens
