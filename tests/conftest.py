@@ -1,5 +1,6 @@
 """What every test runs under: offline, one thread a process, no files outside the test's own folders."""
 
+import logging
 import os
 import socket
 import tempfile
@@ -38,6 +39,20 @@ def pytest_unconfigure(config):
     import shutil
 
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_log():
+    """Commands configure hfvla's logger; each test starts and ends with a plain one that hands on to the root."""
+    _reset_log()
+    yield
+    _reset_log()
+
+
+def _reset_log():
+    logger = logging.getLogger("hfvla")
+    logger.setLevel(logging.NOTSET)
+    logger.propagate, logger.handlers = True, []
 
 
 @pytest.fixture(scope="session")

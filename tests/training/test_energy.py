@@ -1,7 +1,6 @@
 """Energy of a stage: kWh from CodeCarbon, kept over a resume, and never the end of a run."""
 
 import json
-import logging
 import sys
 import time
 from types import ModuleType, SimpleNamespace
@@ -96,7 +95,6 @@ def test_a_checkpoint_without_energy_can_be_resumed_with_it(tmp_path, fake):
 @pytest.mark.parametrize("where", ["init", "start", "flush", "stop", "zero"])
 def test_a_failed_reading_is_logged_once_and_ends_nothing(tmp_path, fake, monkeypatch, caplog, where):
     monkeypatch.setattr(fake, "fail_in", where)
-    monkeypatch.setattr(logging.getLogger("hfvla"), "propagate", True)
     energy = EnergyCallback()
     trainer = train(tmp_path, energy, args={"max_steps": 3, "save_strategy": "steps", "save_steps": 1})
     lines = [record.message for record in caplog.records if "energy is not measured" in record.message]
