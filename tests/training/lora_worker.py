@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from hfvla.recipe import Stage
 from hfvla.training.handover import hand_over, load_state
-from hfvla.training.lora_handover import earlier_adapters, place_adapters
+from hfvla.training.lora.handover import earlier_adapters, place_adapters
 from hfvla.training.saving import save_and_audit
 from hfvla.training.trainer import StagedTrainer
 

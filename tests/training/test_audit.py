@@ -7,9 +7,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hfvla.errors import CheckpointError
-from hfvla.training import checkpoints, saving
-from hfvla.training.adapters import check_adapters
+from hfvla.training import saving
 from hfvla.training.audit import _difference, audit_reload, audit_weights, forward_outputs, sample_batch, weight_shapes
+from hfvla.training.lora.adapters import check_adapters
+from hfvla.training.resume import checkpoints
 from hfvla.training.saving import save_and_audit
 
 from .test_lora import LORA, randomise

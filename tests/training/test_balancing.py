@@ -12,9 +12,9 @@ from safetensors import safe_open
 from transformers import TrainerCallback
 
 from hfvla.errors import CheckpointError, DataError, RecipeError
-from hfvla.training.balancer import BALANCER_FILE
-from hfvla.training.gradient_balancing import GradNorm
-from hfvla.training.term_gradients import TermGradients, refuse_set_up
+from hfvla.training.balance.balancer import BALANCER_FILE
+from hfvla.training.balance.gradients import GradNorm
+from hfvla.training.balance.terms import TermGradients, refuse_set_up
 
 from .two_terms import DISTRIBUTED, build_pull, build_puller, build_rows, collate, train_distributed
 

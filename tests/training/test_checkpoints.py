@@ -12,8 +12,8 @@ from transformers import EarlyStoppingCallback, Trainer
 
 from hfvla.data.epoch import EpochRows
 from hfvla.errors import CheckpointError, RecipeError
-from hfvla.training import checkpoints
-from hfvla.training.checkpoint_files import MANIFEST, clean_checkpoints, last_checkpoint, read_manifest, rotate
+from hfvla.training.resume import checkpoints
+from hfvla.training.resume.files import MANIFEST, clean_checkpoints, last_checkpoint, read_manifest, rotate
 from hfvla.training.trainer import StagedTrainer
 
 from . import toy

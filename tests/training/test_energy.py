@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from hfvla.training.energy import EnergyCallback, energy_callbacks
+from hfvla.training.logs.energy import EnergyCallback, energy_callbacks
 
 from .toy import build_model, build_rows, build_trainer
 
@@ -114,7 +114,7 @@ def test_only_the_main_process_measures(fake):
 
 def test_it_is_on_where_it_can_be(monkeypatch, fake):
     fake_spec = SimpleNamespace(name="codecarbon")
-    monkeypatch.setattr("hfvla.training.energy.find_spec", lambda name: fake_spec)
+    monkeypatch.setattr("hfvla.training.logs.energy.find_spec", lambda name: fake_spec)
     monkeypatch.setenv("HFVLA_COUNTRY", "FRA")
     monkeypatch.delenv("HFVLA_ENERGY")
     (found,) = energy_callbacks()
@@ -122,7 +122,7 @@ def test_it_is_on_where_it_can_be(monkeypatch, fake):
     monkeypatch.setenv("HFVLA_ENERGY", "0")
     assert energy_callbacks() == []
     monkeypatch.delenv("HFVLA_ENERGY")
-    monkeypatch.setattr("hfvla.training.energy.find_spec", lambda name: None)
+    monkeypatch.setattr("hfvla.training.logs.energy.find_spec", lambda name: None)
     assert energy_callbacks() == []
 
 

@@ -6,13 +6,13 @@ import sys
 import pytest
 
 from hfvla.errors import RecipeError
-from hfvla.training import run_folder
-from hfvla.training.folder_lock import FolderLock
+from hfvla.training.resume import run_folder
+from hfvla.training.resume.lock import FolderLock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from hfvla.training.folder_lock import FolderLock
+from hfvla.training.resume.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from hfvla.errors import RecipeError
 from hfvla.evaluation.run_record import read_run
-from hfvla.training.gradients import GradientMonitor, gradient_summary
+from hfvla.training.balance.report import GradientMonitor, gradient_summary
+from hfvla.training.balance.terms import TermGradients
 from hfvla.training.run import run_recipe
-from hfvla.training.term_gradients import TermGradients
 
 from .recipes import build_recipe, reasoning_stage, tasks, write_tasks
 from .two_terms import Pull, PullOutput, build_pull, build_puller, build_rows, collate

@@ -18,9 +18,9 @@ from transformers import BertConfig, BertForSequenceClassification, GPT2Config, 
 from hfvla.errors import CheckpointError, MissingExtraError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe.stage_schema import Lora
-from hfvla.training.adapters import load_adapter, merged_model, read_adapters
 from hfvla.training.freeze import assign_parameters, expand_group, trainable_table
-from hfvla.training.lora import count_lora_parameters, inject_lora, lora_targets
+from hfvla.training.lora.adapters import load_adapter, merged_model, read_adapters
+from hfvla.training.lora.injection import count_lora_parameters, inject_lora, lora_targets
 from hfvla.training.saving import save_and_audit
 
 from .toy import GROUPS, ToyModel, build_model, build_rows, build_trainer, changed, collate, snapshot
@@ -471,7 +471,7 @@ def test_no_adapters_to_load(tmp_path):
 def test_a_shared_adapter_runs_on_a_model_with_unsaved_buffers(tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from hfvla.training.adapters import write_adapters
+    from hfvla.training.lora.adapters import write_adapters
 
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)

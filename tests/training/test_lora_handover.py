@@ -12,9 +12,9 @@ from hfvla.errors import CheckpointError, RecipeError
 from hfvla.recipe import Stage
 from hfvla.recipe.checks import all_problems
 from hfvla.registry import get_family
-from hfvla.training.adapters import read_adapters
 from hfvla.training.handover import hand_over, load_state
-from hfvla.training.lora_handover import earlier_adapters, place_adapters
+from hfvla.training.lora.adapters import read_adapters
+from hfvla.training.lora.handover import earlier_adapters, place_adapters
 from hfvla.training.run import run_recipe
 from hfvla.training.saving import save_and_audit
 from hfvla.training.trainer import StagedTrainer
@@ -209,7 +209,7 @@ def test_an_adapter_of_other_layers_does_not_fit(first):
     saved = read_adapters(folder)
     config, tensors = saved.adapters["default"]
     tensors.pop("base_model.model.blocks.0.lora_A.weight")
-    from hfvla.training.adapters import put_adapter
+    from hfvla.training.lora.adapters import put_adapter
 
     with pytest.raises(CheckpointError, match="does not fit this model.*blocks.0.lora_A.weight"):
         put_adapter(build_model(), config, tensors, "default")

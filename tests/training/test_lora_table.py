@@ -4,7 +4,7 @@ import pytest
 
 from hfvla.errors import RecipeError
 from hfvla.recipe.stage_schema import Lora
-from hfvla.training.lora_table import lora_layer_rows, lora_target_row
+from hfvla.training.lora.table import lora_layer_rows, lora_target_row
 
 from . import toy
 

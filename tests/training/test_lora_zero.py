@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfvla.training.adapters import read_adapters
 from hfvla.training.handover import load_state
+from hfvla.training.lora.adapters import read_adapters
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 WORKER = Path(__file__).with_name("lora_worker.py")

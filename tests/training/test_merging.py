@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hfvla.errors import CheckpointError
-from hfvla.training.adapters import share_adapter
-from hfvla.training.merging import merge_checkpoint
+from hfvla.training.lora.adapters import share_adapter
+from hfvla.training.lora.merging import merge_checkpoint
 from hfvla.training.saving import save_and_audit
 
 from . import toy

@@ -2,7 +2,7 @@
 
 import json
 
-from hfvla.training.summary import write_summary
+from hfvla.training.logs.summary import write_summary
 
 
 def test_phases_energy_and_cache(tmp_path):

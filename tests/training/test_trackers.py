@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from hfvla.errors import MissingExtraError
-from hfvla.training import trackers
+from hfvla.training.logs import trackers
+from hfvla.training.logs.trackers import chosen_trackers, stage_logs
 from hfvla.training.run import run_recipe
-from hfvla.training.trackers import chosen_trackers, stage_logs
 
 from .recipes import build_recipe, reasoning_stage, selection_stage, tasks, write_tasks
 from .toy import build_trainer

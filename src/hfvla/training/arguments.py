@@ -8,7 +8,7 @@ from typing import Any
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
-from hfvla.training.trackers import chosen_trackers
+from hfvla.training.logs.trackers import chosen_trackers
 from hfvla.training.zero import check_zero
 
 __all__ = ["stage_arguments", "uses_cpu"]

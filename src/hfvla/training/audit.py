@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
 from hfvla.losses.contrastive import one_process
-from hfvla.training.qlora import is_quantized
+from hfvla.training.lora.quantized import is_quantized
 
 if TYPE_CHECKING:
     from hfvla.training.trainer import StagedTrainer

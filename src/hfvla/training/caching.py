@@ -13,8 +13,8 @@ from hfvla.recipe import Recipe, Stage
 from hfvla.training.arguments import stage_arguments, uses_cpu
 from hfvla.training.data import RecipeData, StageRows
 from hfvla.training.freeze import expand_group
-from hfvla.training.lora import lora_targets
-from hfvla.training.names import LORA_GROUP, TRAINED_ADAPTER, adapter_of, adapter_parameters, plain_parameters
+from hfvla.training.lora.injection import lora_targets
+from hfvla.training.lora.names import LORA_GROUP, TRAINED_ADAPTER, adapter_of, adapter_parameters, plain_parameters
 from hfvla.training.phases import loss_terms, phase_entries
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import nn
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import ParameterGroup, parse_group
-from hfvla.training.names import LORA_GROUP, adapter_parameters, lora_parameters, plain_parameters
+from hfvla.training.lora.names import LORA_GROUP, adapter_parameters, lora_parameters, plain_parameters
 
 __all__ = [
     "GroupRow",

@@ -11,18 +11,18 @@ from hfvla.evaluation.run import evaluate_model, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
 from hfvla.recipe import Recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
-from hfvla.training.adapters import share_adapter
 from hfvla.training.arguments import uses_cpu
 from hfvla.training.audit import audit_reload
-from hfvla.training.checkpoint_files import TEMPORARY
 from hfvla.training.data import RecipeData, build_source
-from hfvla.training.folder_lock import FolderLock
+from hfvla.training.logs.summary import write_summary
+from hfvla.training.logs.trackers import stage_logs
+from hfvla.training.lora.adapters import share_adapter
 from hfvla.training.plan import StagePlan
 from hfvla.training.record import environment, read_json, saving, write_json
-from hfvla.training.run_folder import lock_run_folder, open_run_folder, replace_folder
+from hfvla.training.resume.files import TEMPORARY
+from hfvla.training.resume.lock import FolderLock
+from hfvla.training.resume.run_folder import lock_run_folder, open_run_folder, replace_folder
 from hfvla.training.stage import StageRun
-from hfvla.training.summary import write_summary
-from hfvla.training.trackers import stage_logs
 from hfvla.training.zero import deepspeed_scope
 
 __all__ = ["run_recipe"]

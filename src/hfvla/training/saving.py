@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from hfvla.training.adapters import ADAPTER_FOLDER, check_adapters, merged_model, write_adapters
 from hfvla.training.audit import audit_outputs, audit_reload, forward_outputs, sample_batch
-from hfvla.training.lora import adapters_in
-from hfvla.training.names import adapter_of
-from hfvla.training.qlora import dequantized
+from hfvla.training.lora.adapters import ADAPTER_FOLDER, check_adapters, merged_model, write_adapters
+from hfvla.training.lora.injection import adapters_in
+from hfvla.training.lora.names import adapter_of
+from hfvla.training.lora.quantized import dequantized
 from hfvla.training.record import saving
 
 if TYPE_CHECKING:

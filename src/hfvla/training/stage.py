@@ -15,17 +15,17 @@ from hfvla.data.epoch import EpochRows
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
 from hfvla.registry import load_checkpoint
-from hfvla.training.adapters import SavedAdapters
 from hfvla.training.arguments import stage_arguments
 from hfvla.training.caching import cached_rows
-from hfvla.training.checkpoint_files import sync_folder
 from hfvla.training.data import RecipeData, StageRows
-from hfvla.training.energy import EnergyCallback, energy_callbacks
 from hfvla.training.freeze import table_dicts
 from hfvla.training.handover import HandoverReport, hand_over, load_state
-from hfvla.training.lora_handover import earlier_adapters, place_adapters
+from hfvla.training.logs.energy import EnergyCallback, energy_callbacks
+from hfvla.training.lora.adapters import SavedAdapters
+from hfvla.training.lora.handover import earlier_adapters, place_adapters
 from hfvla.training.phases import final_weights, loss_terms
 from hfvla.training.record import read_json, saving, write_json
+from hfvla.training.resume.files import sync_folder
 from hfvla.training.saving import save_and_audit
 from hfvla.training.tables import handover_text, trainable_text
 from hfvla.training.trainer import StagedTrainer

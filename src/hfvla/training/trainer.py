@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.balancing import build_balancer
-from hfvla.training.checkpoints import ExactResume
+from hfvla.training.balance.building import build_balancer
+from hfvla.training.balance.report import build_monitor
 from hfvla.training.freeze import GroupRow, assign_phases, freeze, fully_frozen_modules, trainable_table
-from hfvla.training.gradients import build_monitor
-from hfvla.training.lora import inject_lora, needs_lora
-from hfvla.training.loss_log import LossLog
+from hfvla.training.logs.loss_log import LossLog
+from hfvla.training.lora.injection import inject_lora, needs_lora
 from hfvla.training.phases import (
     PhaseCallback,
     Timeline,
@@ -32,6 +31,7 @@ from hfvla.training.phases import (
     peak_weights,
     phase_entries,
 )
+from hfvla.training.resume.checkpoints import ExactResume
 from hfvla.training.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
 
 __all__ = ["StagedTrainer"]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from hfvla.errors import RecipeError
 from hfvla.losses.balancing import uncertainty_gradient, uncertainty_loss
-from hfvla.training.balancer import Balancer
-from hfvla.training.gradient_balancing import GradNorm, PCGrad
-from hfvla.training.term_gradients import refuse_set_up
+from hfvla.training.balance.balancer import Balancer
+from hfvla.training.balance.gradients import GradNorm, PCGrad
+from hfvla.training.balance.terms import refuse_set_up
 
 __all__ = ["Uncertainty", "build_balancer"]
 

@@ -22,7 +22,7 @@ from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe.stage_schema import Lora
 from hfvla.training.freeze import expand_group
-from hfvla.training.names import (
+from hfvla.training.lora.names import (
     TRAINED_ADAPTER,
     adapter_of,
     adapter_parameters,
@@ -204,7 +204,7 @@ def inject_lora(model: nn.Module, groups: Mapping[str, ParameterGroup], lora: Lo
             fix="Switch one of them off.",
         )
     if lora.qlora:
-        from hfvla.training.qlora import quantize
+        from hfvla.training.lora.quantized import quantize
 
         quantize(model, targets)
     inject(model, lora_config(lora, targets, base))

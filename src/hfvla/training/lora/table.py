@@ -12,8 +12,8 @@ from torch import nn
 
 from hfvla.family import FamilySpec, ParameterGroup
 from hfvla.recipe.stage_schema import Lora
-from hfvla.training.lora import count_lora_parameters, lora_targets
-from hfvla.training.names import plain_name
+from hfvla.training.lora.injection import count_lora_parameters, lora_targets
+from hfvla.training.lora.names import plain_name
 
 __all__ = ["describe_lora_targets", "lora_layer_rows", "lora_target_row"]
 
@@ -124,7 +124,7 @@ def lora_target_row(model: nn.Module, groups: Mapping[str, ParameterGroup], lora
         `dict`: target, rank, layers, by_group ("language 96, vision 8") and adapter_parameters.
 
     Raises:
-        RecipeError: see `hfvla.training.lora.lora_targets`.
+        RecipeError: see `hfvla.training.lora.injection.lora_targets`.
     """
     names = lora_targets(model, groups, lora)
     owners = list(_groups_of(names, model, groups).values())

@@ -21,7 +21,8 @@ from transformers.trainer_callback import ExportableState
 
 from hfvla.errors import CheckpointError
 from hfvla.training.audit import audit_checkpoint
-from hfvla.training.checkpoint_files import (
+from hfvla.training.record import saving
+from hfvla.training.resume.files import (
     MANIFEST,
     TEMPORARY,
     checkpoint_step,
@@ -32,7 +33,7 @@ from hfvla.training.checkpoint_files import (
     rotate,
     write_manifest,
 )
-from hfvla.training.checkpoint_settings import (
+from hfvla.training.resume.settings import (
     changed_settings,
     check_arguments,
     check_same_run,
@@ -40,7 +41,6 @@ from hfvla.training.checkpoint_settings import (
     put_settings,
     run_settings,
 )
-from hfvla.training.record import saving
 
 __all__ = ["ExactResume"]
 

@@ -25,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
-from hfvla.training.lora import adapters_in, inject
-from hfvla.training.names import TRAINED_ADAPTER, adapter_of, plain_name
+from hfvla.training.lora.injection import adapters_in, inject
+from hfvla.training.lora.names import TRAINED_ADAPTER, adapter_of, plain_name
 
 __all__ = [
     "ADAPTER_FOLDER",

@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 
 from hfvla.errors import RecipeError
 from hfvla.losses.balancing import cosine_matrix
+from hfvla.training.balance.terms import TermGradients, refuse_set_up
 from hfvla.training.freeze import expand_group
-from hfvla.training.term_gradients import TermGradients, refuse_set_up
 
 __all__ = ["GradientMonitor", "build_monitor", "gradient_summary"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from hfvla.errors import CheckpointError, did_you_mean
-from hfvla.training.adapters import load_adapter, read_adapters
-from hfvla.training.checkpoint_files import TEMPORARY
+from hfvla.training.lora.adapters import load_adapter, read_adapters
+from hfvla.training.resume.files import TEMPORARY
 
 __all__ = ["DTYPES", "merge_checkpoint"]
 

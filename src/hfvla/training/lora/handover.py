@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.adapters import SavedAdapters, put_adapter, read_adapters
 from hfvla.training.handover import HandoverReport, TensorHandover
-from hfvla.training.lora import inject_lora, lora_config, lora_targets
-from hfvla.training.names import TRAINED_ADAPTER, adapter_of, below_name
+from hfvla.training.lora.adapters import SavedAdapters, put_adapter, read_adapters
+from hfvla.training.lora.injection import inject_lora, lora_config, lora_targets
+from hfvla.training.lora.names import TRAINED_ADAPTER, adapter_of, below_name
 
 __all__ = ["earlier_adapters", "place_adapters"]
 
@@ -126,7 +126,7 @@ def _continue(
             fix="Write the same `lora:` (dropout may differ), or use merge or stack.",
         )
     if stage.lora.qlora:
-        from hfvla.training.qlora import quantize
+        from hfvla.training.lora.quantized import quantize
 
         quantize(model, targets)
     for adapter in saved.adapters:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hfvla.losses.balancing import gradnorm_update, pcgrad_coefficients, pcgrad_orders
-from hfvla.training.balancer import Balancer
-from hfvla.training.term_gradients import TermGradients
+from hfvla.training.balance.balancer import Balancer
+from hfvla.training.balance.terms import TermGradients
 
 __all__ = ["GradNorm", "PCGrad"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from hfvla.errors import RecipeError
 from hfvla.recipe import Recipe, diff_recipes, load_resolved, save_resolved
-from hfvla.training.checkpoint_files import TEMPORARY, sync_folder
-from hfvla.training.folder_lock import FolderLock
 from hfvla.training.record import read_json, remove_leftovers, saving, write_json
+from hfvla.training.resume.files import TEMPORARY, sync_folder
+from hfvla.training.resume.lock import FolderLock
 
 __all__ = ["lock_run_folder", "open_run_folder", "replace_folder"]
 

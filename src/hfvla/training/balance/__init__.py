@@ -1,0 +1,1 @@
+"""Loss terms balanced while a stage trains, and how their gradients agree."""

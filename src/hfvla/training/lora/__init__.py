@@ -1,0 +1,1 @@
+"""LoRA: adapters put in, quantised below, saved, handed over, merged."""
