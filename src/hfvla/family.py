@@ -111,6 +111,8 @@ class FeatureCut:
         prompt: `prompt(context, row) -> str`, the text as it is encoded, where the output depends on one. Optional.
         uses_losses: the output depends on which loss terms the stage has.
         augments: `augments(context) -> bool`, whether training would see random versions of the input. Optional.
+        plan: `plan(model, batch) -> batch`: a batch of `plan_batch` with features in place of what they replace, for
+            plans; the model may be on the meta device. Optional; without it, plans count the prefix in every step.
         version: raised by the family when `prepare` or `encode` computes something else than before.
         description: what is kept, with its shape.
     """
@@ -128,6 +130,7 @@ class FeatureCut:
     prompt: str | None = None
     uses_losses: bool = False
     augments: str | None = None
+    plan: str | None = None
     version: int = 1
     description: str = ""
 

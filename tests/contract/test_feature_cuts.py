@@ -7,9 +7,12 @@ import torch
 from accelerate import PartialState
 
 from hfvla.cache import CachedCollator, FeatureCache, Split, prefix_names, sample_keys
-from hfvla.family import CutContext, FeatureCut
+from hfvla.family import CutContext, FeatureCut, resolve
 from hfvla.recipe import CacheRecipe
 from hfvla.registry import available_families
+from hfvla.training.estimate.prefix import profile_prefix
+from hfvla.training.estimate.profile import profile_step
+from hfvla.training.estimate.recipe import meta_model
 
 CUTS = sorted((family, cut) for family, spec in available_families().items() for cut in spec.feature_cuts)
 
@@ -110,8 +113,33 @@ def test_a_cut_names_what_exists(built, cut):
     assert all(hasattr(built.model.config, key) for key in definition.config)
     assert all(hasattr(built.processor, name) for name in definition.processor)
     assert definition.replaces and definition.provides
-    for field in ("prepare", "encode", "prompt", "augments"):
+    for field in ("prepare", "encode", "prompt", "augments", "plan"):
         assert getattr(definition, field) is None or callable(definition.load(field))
     context = CutContext(built.processor, built.model.config, tuple(built.spec.losses))
     keys = sample_keys(built.rows, definition, context)
     assert len(keys) == len(built.rows) and any(keys)
+
+
+def test_a_planned_batch_is_cut_as_a_real_one(built, cut, tmp_path):
+    """Plans on the meta device and training agree on what the cache replaces and how large a sample is."""
+    definition = built.spec.feature_cuts[cut]
+    if definition.plan is None or built.spec.plan_batch is None:
+        pytest.skip("this cut is not planned")
+    losses = tuple(built.spec.losses)
+    batch = resolve(built.spec.plan_batch)(built.model.config, len(built.rows), losses)
+    model = meta_model(built.spec, built.model.config)
+    planned, cost = profile_prefix(model, definition, batch, len(built.rows), kept=torch.float32)
+    rows, collator = cached(built, cut, tmp_path)
+    real = collator(rows)
+    for name in definition.provides:
+        assert planned[name].dim() == real[name].dim() and planned[name].shape[1:] == real[name].shape[1:], name
+    assert cost.flops_per_sample > 0 and cost.peak_bytes > 0
+    step = profile_step(model, planned, trainable=_behind(model, definition, built.spec))
+    whole = profile_step(model, batch, trainable=_behind(model, definition, built.spec))
+    assert step.forward_flops < whole.forward_flops
+
+
+def _behind(model, definition, spec):
+    names = [name for name, _ in model.named_parameters()]
+    prefix = set(prefix_names(names, definition, spec.groups))
+    return [name for name in names if name not in prefix]

@@ -99,6 +99,13 @@ def test_plain_settings():
     assert combine(StepProfile(0, 0, 0, 1, 1, 1, 1), slow, BY_NAME["plain"]).peak == (2 + 4 + 1 + 2) * GB
 
 
+def test_what_is_held_and_what_comes_once():
+    plain = BY_NAME["plain"]
+    assert combine(STEP, SIZE, plain, held=GB).peak == peak("plain").peak + GB
+    assert combine(STEP, SIZE, plain, once=GB).peak == peak("plain").peak  # before the first step: not on top of it
+    assert combine(STEP, SIZE, plain, once=20 * GB).peak == (2 + 20) * GB
+
+
 def test_zero_settings():
     bucket = 2 * 2 * 50_000_000  # two buckets of 50 M elements, two bytes each
     master = 4 * (GB // 2) + 4 * GB  # float32 copies and both moments

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from hfvla.errors import HfvlaError, RecipeError
 from hfvla.recipe import Lora
@@ -26,6 +27,7 @@ from hfvla.training.estimate import (
     shape_names,
 )
 from hfvla.training.estimate.costs import memory_row
+from hfvla.training.estimate.recipe import base_config, meta_model
 from hfvla.training.estimate.tools import add_adapters
 from hfvla.training.handover import load_state
 from hfvla.training.run import run_recipe
@@ -151,6 +153,38 @@ def test_phases_of_a_recipe(source, tmp_path):
     assert {option["steps"] for option in second["costs"]["cheapest"]} == {7}
     for stage in plan["stages"]:
         assert not stage["notes"] and stage["costs"]["flops_per_sample"] > 0
+
+
+def test_a_cached_stage_runs_its_prefix_once(source, tmp_path):
+    def planned(throughput=None, **changes):
+        stages = [selection_stage(train=["fusion", "selection_head"], args={"num_train_epochs": 10}, **changes)]
+        return plan_recipe(build_recipe(source, tmp_path, stages), throughput)["stages"][0]
+
+    plain, cached = planned(), planned(cache={"dtype": "bfloat16", "views": 2})
+    model = meta_model(get_family("ember_vlm"), base_config(build_recipe(source, tmp_path), get_family("ember_vlm")))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        maps = model.eval().encode_pixels(torch.empty(1, 3, 64, 64, device="meta"))
+    saved = plain["costs"]["flops_per_sample"] - cached["costs"]["flops_per_sample"]
+    assert saved == counter.get_total_flops() > 0  # a frozen prefix has no backward pass
+    assert f"{maps.numel() * 2 / 1e3:.3g} kB a sample" in cached["notes"][0] and not plain["notes"]
+    activations = [stage["costs"]["activation_bytes"]["plain"] for stage in (plain, cached)]
+    assert activations[1] < activations[0]
+    slow, speed = Throughput({}, mfu=1e-6), 1e-6 * find_gpu("a100-80").peak_tflops_float32 * 1e12
+    hours = [
+        next(option["hours"] for option in stage["costs"]["cheapest"] if option["gpu"] == "a100-80")
+        for stage in (planned(slow, cache={"views": views}) for views in (1, 2))
+    ]
+    assert hours[1] - hours[0] == pytest.approx(36 * saved / speed / 3600, rel=1e-6)  # 36 samples
+
+
+def test_balancing_by_gradients_is_counted(source, tmp_path):
+    losses = {"selection": 1.0, "reasoning": 1.0}
+    plans = [
+        plan_recipe(build_recipe(source, tmp_path, [selection_stage(losses=losses, loss_weighting=way)]))["stages"][0]
+        for way in ("fixed", "pcgrad")
+    ]
+    held = [stage["costs"]["settings"][0]["gradients"] for stage in plans]
+    assert held[1] - held[0] == 2 * 4 * plans[0]["trainable_parameters"]  # a float32 gradient a term
 
 
 def test_a_checkpoint_has_the_planned_bytes(source, tmp_path):

@@ -68,6 +68,7 @@ FAMILY = FamilySpec(
             provides=("image_features",),
             config=("vision_config", "image_size"),
             processor=("image_processor",),
+            plan=f"{_HERE}.planning_ember_vlm:plan_cached_batch",
             description="the vision tower's feature map, [C, h, w] a picture",
         )
     },

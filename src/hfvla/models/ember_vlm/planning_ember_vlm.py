@@ -10,7 +10,7 @@ import torch
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
 
-__all__ = ["plan_batch"]
+__all__ = ["plan_batch", "plan_cached_batch"]
 
 # Tokens beside the image's, and labelled ones among them, of the longest sequence in a batch of 32 generated tasks.
 _LENGTHS = {"caption": (25, 10), "instruct": (94, 16), "selection": (33, 0), "reasoning": (212, 150)}
@@ -55,6 +55,12 @@ def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str,
         captions = torch.full((kinds.count("caption"), _CAPTION_TOKENS), _FIRST_TEXT_TOKEN)
         batch |= {"caption_input_ids": captions, "caption_attention_mask": torch.ones_like(captions)}
     return batch
+
+
+def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` as the feature cache leaves it: the tower's maps in place of the pixels."""
+    pixels = batch.pop("pixel_values")
+    return {**batch, "image_features": model.encode_pixels(pixels)}
 
 
 def _sequences(batch_size: int, losses: Sequence[str]) -> list[str]:

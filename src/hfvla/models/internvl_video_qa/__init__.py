@@ -70,6 +70,7 @@ FAMILY = FamilySpec(
             config=("backbone_config", "frames", "tiling", "support_dropout"),
             processor=("image_processor", "frames", "tiling", "tokens_per_tile"),
             augments=f"{_HERE}.building_internvl_video_qa:augments_frames",
+            plan=f"{_HERE}.planning_internvl_video_qa:plan_cached_batch",
             description="projected tiles of the frames, [tiles, tokens, D] a question",
         )
     },

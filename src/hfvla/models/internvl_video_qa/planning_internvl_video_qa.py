@@ -12,7 +12,7 @@ from hfvla.data.video import plan_tiles
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 
-__all__ = ["plan_batch"]
+__all__ = ["plan_batch", "plan_cached_batch"]
 
 _DASHCAM = (1280, 720)  # width, height of the frames that are assumed
 _TEXT_TOKENS = 120  # frame marks, question, four choices, instruction; the longest of a batch
@@ -61,3 +61,10 @@ def plan_batch(config: InternVLVideoQAConfig, batch_size: int, losses: Sequence[
         batch["labels"] = torch.full_like(ids, IGNORE_INDEX)
         batch["labels"][:, -answer:] = _TEXT_TOKEN
     return batch
+
+
+def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` as the feature cache leaves it: projected tiles in place of the pixels."""
+    pixels, tiles = batch.pop("pixel_values"), batch.pop("tile_index")
+    features = model.get_image_features(pixels)
+    return {**batch, "image_features": features.new_empty(len(tiles), *features.shape[1:])}

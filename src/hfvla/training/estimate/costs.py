@@ -34,6 +34,9 @@ class Workload:
         max_steps: optimizer steps, where they are set; else they follow from the samples.
         four_bit: names of the weights held in four bits.
         loss: picks the scalar to minimise from the output.
+        once_flops: floating-point operations done once before the steps: filling a feature cache.
+        once_peak: the most that is alive meanwhile, weights apart, in bytes.
+        extra_gradients: copies of the gradients that balancing the loss terms keeps.
     """
 
     model: nn.Module
@@ -46,12 +49,22 @@ class Workload:
     max_steps: int | None = None
     four_bit: Collection[str] = ()
     loss: Any = default_loss
+    once_flops: float = 0.0
+    once_peak: int = 0
+    extra_gradients: int = 0
     gpus: Sequence[Gpu] = field(default=GPUS)
 
     @property
     def trained(self) -> Collection[str]:
         """Names of all parameters that ever train."""
         return self.phases[-1][0]
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the gradients that balancing keeps besides the ordinary ones, in float32."""
+        wanted = set(self.trained)
+        trained = sum(value.numel() for name, value in self.model.named_parameters() if name in wanted)
+        return self.extra_gradients * trained * torch.float32.itemsize
 
 
 def _profile(work: Workload, zero: bool, checkpointing: bool, trained: Collection[str] | None = None) -> StepProfile:
@@ -104,7 +117,7 @@ def training_costs(work: Workload, throughput: Throughput | None = None) -> dict
             for switch in switches:
                 zero = setting.zero > 0
                 profile, size = profiles[zero, switch], sizes[zero]
-                memory = combine(profile, size, setting, gpus, work.accumulation)
+                memory = combine(profile, size, setting, gpus, work.accumulation, work.held_bytes, work.once_peak)
                 settings.append(memory_row(memory, work.gpus))
                 # Earlier phases train less: their backward passes are shorter.
                 options += _options(work, memory, setting, size, profile, flops / last.flops, throughput)
@@ -157,7 +170,8 @@ def _options(
         seconds = step_seconds(batch_seconds, size, setting, gpu, memory.gpus, work.accumulation)
         per_step = work.batch_size * memory.gpus * work.accumulation
         steps = work.max_steps or math.ceil(samples / per_step)
-        hours = steps * seconds / 3600
+        once = throughput.arithmetic_seconds(work.once_flops, gpu, half) / memory.gpus
+        hours = (steps * seconds + once) / 3600
         rows.append(
             {
                 "gpu": gpu.name,

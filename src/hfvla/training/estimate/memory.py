@@ -95,7 +95,13 @@ class MemoryEstimate:
 
 
 def combine(
-    profile: StepProfile, size: ModelBytes, setting: Setting, gpus: int = 1, accumulation: int = 1
+    profile: StepProfile,
+    size: ModelBytes,
+    setting: Setting,
+    gpus: int = 1,
+    accumulation: int = 1,
+    held: int = 0,
+    once: int = 0,
 ) -> MemoryEstimate:
     """Return the memory of one GPU from what a step and a model need.
 
@@ -105,6 +111,8 @@ def combine(
         setting: how it is spread.
         gpus: GPUs.
         accumulation: batches an optimizer step; with more than one, gradients stay while the next batch runs.
+        held: bytes of gradients kept besides the ordinary ones, where loss terms are balanced by them.
+        once: bytes alive besides the weights while a feature cache is filled, before the first step.
     """
     parts = _plain(size, gpus) if setting.zero == 0 else _zero(size, setting, gpus)
     weights, gradients, optimizer, buffers, step, host = parts
@@ -113,7 +121,8 @@ def combine(
         grown += size.gradients  # the buckets exist from the start
     if accumulation > 1 or setting.zero:
         grown = gradients + profile.activation_bytes
-    peak = weights + optimizer + buffers + max(grown, gradients + step)
+    gradients, grown = gradients + held, grown + held
+    peak = weights + max(optimizer + buffers + max(grown, gradients + step), once)
     overhead = _CONTEXT_BYTES + (_NCCL_BYTES if gpus > 1 else 0) + int(_FRAGMENTATION * peak)
     return MemoryEstimate(
         setting=setting.name,

@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 
+from hfvla.cache import choose_cut
 from hfvla.errors import CheckpointError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
 from hfvla.registry import get_family
+from hfvla.training.caching import ever_trained
 from hfvla.training.data import build_source
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
 from hfvla.training.estimate.devices import GPUS, Gpu
+from hfvla.training.estimate.prefix import PrefixCost, cache_note, profile_prefix
 from hfvla.training.estimate.profile import default_loss
 from hfvla.training.estimate.sizes import PRECISIONS
 from hfvla.training.estimate.timing import Throughput
@@ -30,6 +33,7 @@ __all__ = ["base_config", "meta_model", "plan_recipe"]
 
 _DEFAULT_EPOCHS, _DEFAULT_BATCH, _DEFAULT_RATE = 3.0, 8, 5e-5  # TrainingArguments' own defaults
 _DEFAULT_OPTIM = "adamw_torch_fused"
+_GRADIENT_COPIES = ("pcgrad", "gradnorm")  # one float32 gradient a loss term
 
 
 def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequence[Gpu] = GPUS) -> dict[str, Any]:
@@ -135,7 +139,9 @@ class _StagePlanner:
         self.trained = assign_phases(model, spec.groups, phase_entries(stage), where)
         self.batch = int(self.arguments.get("per_device_train_batch_size", _DEFAULT_BATCH))
         self.accumulation = int(self.arguments.get("gradient_accumulation_steps", 1))
+        self.cached: PrefixCost | None = None
         self.optim = str(self.arguments.get("optim", _DEFAULT_OPTIM))
+        self.chunk = min(self.batch, getattr(self.stage, "grad_cache", None) or self.batch)  # rows whose activations are held at a time
 
     def plan(self, samples: int, throughput: Throughput | None, gpus: Sequence[Gpu]) -> dict[str, Any]:
         """Return the stage's part of the plan."""
@@ -145,15 +151,20 @@ class _StagePlanner:
         steps = fixed if fixed > 0 else math.ceil(per_epoch * epochs)
         timeline = Timeline.of(self.stage, per_epoch, steps)
         phases = self._phases(timeline)
-        work = self._workload(timeline, fixed if fixed > 0 else None, gpus)
         costs, notes = None, [f"no memory and time: family '{self.spec.name}' gives no `plan_batch`"]
-        if work is not None:
-            try:
+        try:
+            work = self._workload(samples, timeline, fixed if fixed > 0 else None, gpus)
+            if work is not None:
                 costs, notes = training_costs(work, throughput), []
-            except EstimateError as error:
-                notes = [f"no memory and time: {error}"]
+        except EstimateError as error:
+            notes = [f"no memory and time: {error}"]
+        if getattr(self.stage, "grad_cache", None) is not None:
+            notes.append(
+                f"grad_cache: memory and time of chunks of {self.chunk} rows; their features and the second pass "
+                "forward are not counted"
+            )
         if self.stage.cache is not None:
-            notes.append("the feature cache is not counted: from the second epoch on its frozen parts do not run")
+            notes.append(cache_note(self.cached, samples, self.stage.cache.views))
         last = phases[-1]
         return {
             "name": self.stage.name,
@@ -193,7 +204,9 @@ class _StagePlanner:
             rows.append(phase_row(self.model, self.spec.groups, trained, rates, facts))
         return rows
 
-    def _workload(self, timeline: Timeline, max_steps: int | None, gpus: Sequence[Gpu]) -> Workload | None:
+    def _workload(
+        self, samples: int, timeline: Timeline, max_steps: int | None, gpus: Sequence[Gpu]
+    ) -> Workload | None:
         """Return what the stage computes; None where the family does not say what a batch looks like."""
         if self.spec.plan_batch is None:
             return None
@@ -211,14 +224,26 @@ class _StagePlanner:
             used = [weight * terms[name] for name, weight in weights.items() if terms and name in terms]
             return torch.stack(used).sum() if used else default_loss(output)
 
+        batch = resolve(self.spec.plan_batch)(self.model.config, self.chunk, loss_terms(self.stage))
+        cache, once = self.stage.cache, None
+        if cache is not None:
+            where = f"stage '{self.stage.name}'"
+            _, cut = choose_cut(self.spec, ever_trained(self.model, self.spec.groups, self.stage), where, cache.cut)
+            if cut.plan is not None:
+                kept, autocast = getattr(torch, cache.dtype), PRECISIONS[self._precision()].autocast
+                batch, once = profile_prefix(self.model, cut, batch, self.chunk, kept=kept, autocast=autocast)
+                self.cached = once
         return Workload(
             model=self.model,
-            batch=resolve(self.spec.plan_batch)(self.model.config, self.batch, loss_terms(self.stage)),
-            batch_size=self.batch,
+            batch=batch,
+            once_flops=once.flops_per_sample * samples * cache.views if once and cache else 0.0,
+            once_peak=once.peak_bytes if once else 0,
+            extra_gradients=len(weights) if self.stage.loss_weighting in _GRADIENT_COPIES else 0,
+            batch_size=self.chunk,
             phases=phases,
             precision=PRECISIONS[self._precision()],
             optim=self.optim,
-            accumulation=self.accumulation,
+            accumulation=self.accumulation * math.ceil(self.batch / self.chunk),
             max_steps=max_steps,
             four_bit=self.four_bit,
             loss=loss,

@@ -33,6 +33,12 @@ class Throughput:
     measured_tflops: dict[str, float]
     mfu: float = MFU
 
+    def arithmetic_seconds(self, flops: float, gpu: Gpu, half: bool) -> float:
+        """Return seconds of floating-point operations at the measured speed, or else at a share of the peak."""
+        if half and gpu.name in self.measured_tflops:
+            return flops / (self.measured_tflops[gpu.name] * _TERA)
+        return flops / (self.mfu * (gpu.peak_tflops if half else gpu.peak_tflops_float32) * _TERA)
+
     def batch_seconds(self, profile: StepProfile, gpu: Gpu, half: bool) -> float:
         """Return seconds of one forward and backward pass: the longest of arithmetic, memory traffic and launches.
 
@@ -41,10 +47,9 @@ class Throughput:
             gpu: where it runs.
             half: in bf16 or fp16.
         """
+        arithmetic = self.arithmetic_seconds(profile.flops, gpu, half)
         if half and gpu.name in self.measured_tflops:  # holds all three
-            return profile.flops / (self.measured_tflops[gpu.name] * _TERA)
-        peak = gpu.peak_tflops if half else gpu.peak_tflops_float32
-        arithmetic = profile.flops / (self.mfu * peak * _TERA)
+            return arithmetic
         traffic = profile.traffic_bytes / (gpu.memory_gb_s * _GIGA)
         return max(arithmetic, traffic, profile.kernels * _LAUNCH_SECONDS)
 
