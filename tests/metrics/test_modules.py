@@ -21,6 +21,18 @@ CASES = {
         "consistency",
         1.0,
     ),
+    "retrieval": (
+        {
+            "predictions": [[1.0, 0.0], [0.0, 2.0]],
+            "references": ["a", "b"],
+            "images": [[3.0, 0.0], [1.0, 0.1]],
+            "image_groups": ["a", "b"],
+        },
+        "t2i_r1",
+        1.0,
+    ),
+    "boxes": ({"predictions": [[0.3, 0.5, 0.4, 0.4]], "references": [[0.5, 0.5, 0.4, 0.4]]}, "iou", 1 / 3),
+    "spatial": ({"predictions": [[0, 1], [2, 2]], "references": [[0, 1], [1, 2]]}, "accuracy", 0.75),
 }
 
 

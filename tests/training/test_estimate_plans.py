@@ -177,6 +177,21 @@ def test_a_cached_stage_runs_its_prefix_once(source, tmp_path):
     assert hours[1] - hours[0] == pytest.approx(36 * saved / speed / 3600, rel=1e-6)  # 36 samples
 
 
+def test_grad_cache_holds_the_activations_of_a_chunk(source, tmp_path):
+    plans = [
+        plan_recipe(build_recipe(source, tmp_path, [selection_stage(args=sizes, **changes)]))["stages"][0]
+        for sizes, changes in (
+            ({"per_device_train_batch_size": 8}, {"grad_cache": 2}),
+            ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}, {}),
+            ({"per_device_train_batch_size": 8}, {}),
+        )
+    ]
+    cached, small, whole = (stage["costs"]["activation_bytes"]["plain"] for stage in plans)
+    assert cached == small < whole
+    assert [stage["batch_size"] for stage in plans] == [8, 8, 8] and plans[0]["steps"] == plans[2]["steps"]
+    assert "chunks of 2 rows" in plans[0]["notes"][0] and not plans[2]["notes"]
+
+
 def test_balancing_by_gradients_is_counted(source, tmp_path):
     losses = {"selection": 1.0, "reasoning": 1.0}
     plans = [

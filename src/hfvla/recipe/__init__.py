@@ -19,11 +19,12 @@ from hfvla.recipe.loading import (
 )
 from hfvla.recipe.overrides import parse_data_argument
 from hfvla.recipe.schema import EvaluationRecipe, ModelRecipe, Recipe
-from hfvla.recipe.stage_schema import CacheRecipe, GradientReport, Handover, Lora, LossSchedule, Phase, Stage
+from hfvla.recipe.stage_schema import Batches, CacheRecipe, GradientReport, Handover, Lora, LossSchedule, Phase, Stage
 
 __all__ = [
     "ENGINE_ARGUMENTS",
     "RESERVED_STAGE_NAMES",
+    "Batches",
     "CacheRecipe",
     "DataRecipe",
     "EvalSourceRecipe",

@@ -15,6 +15,7 @@ from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group, resolve
 from hfvla.recipe.arguments import argument_problems, strategy_problems
 from hfvla.recipe.balance_checks import balance_problems
+from hfvla.recipe.batch_checks import batch_problems
 from hfvla.recipe.cache_checks import cache_problems
 from hfvla.recipe.document import Problem, Steps, format_steps
 from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
@@ -78,6 +79,7 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
     problems += _family_problems(tree, families)
     problems += lora_problems(tree, families)
     problems += balance_problems(tree, families)
+    problems += batch_problems(tree)
     problems += phase_problems(tree, families, _group_problems)
     problems += zero_problems(tree)
     return problems

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from hfvla.recipe.base import LearningRate, Section, StageName, Weight
 from hfvla.recipe.data_schema import StageData
 
-__all__ = ["CacheRecipe", "GradientReport", "Handover", "Lora", "LossSchedule", "Phase", "Stage"]
+__all__ = ["Batches", "CacheRecipe", "GradientReport", "Handover", "Lora", "LossSchedule", "Phase", "Stage"]
 
 
 def _peak(weight: float | LossSchedule) -> float:
@@ -104,6 +104,12 @@ class GradientReport(Section):
     groups: list[str] = Field(min_length=1, description="Parameter groups it is measured on, e.g. [language.last(1)].")
 
 
+class Batches(Section):
+    """How batches are put together, for losses that tell their rows apart."""
+
+    rows_per_group: int = Field(1, ge=1, description="Rows of a group in a batch of all processes, at most.")
+
+
 class CacheRecipe(Section):
     """How the output of a frozen prefix is kept, so that it is computed once a sample."""
 
@@ -136,6 +142,10 @@ class Stage(Section):
     gradient_report: GradientReport | None = Field(None, description="Log how the loss terms' gradients agree.")
     cache: CacheRecipe | None = Field(
         None, description="Compute the frozen prefix once a sample; `cache: true` works."
+    )
+    batches: Batches | None = Field(None, description="Batches of rows of different groups; default: any rows.")
+    grad_cache: int | None = Field(
+        None, ge=1, description="Rows encoded at a time; the loss still sees the whole batch (GradCache)."
     )
     model: dict[str, Any] = Field(default_factory=dict, description="Config values that change from this stage on.")
     keep_best: str | None = Field(

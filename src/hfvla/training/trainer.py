@@ -17,6 +17,8 @@ from hfvla.recipe import Stage
 from hfvla.training.balance.building import build_balancer
 from hfvla.training.balance.report import build_monitor
 from hfvla.training.freeze import GroupRow, assign_phases, freeze, fully_frozen_modules, trainable_table
+from hfvla.training.gradcache import build_grad_cache
+from hfvla.training.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.logs.loss_log import LossLog
 from hfvla.training.lora.injection import inject_lora, needs_lora
 from hfvla.training.phases import (
@@ -95,6 +97,7 @@ class StagedTrainer(ExactResume):
         self.add_callback(PhaseCallback(self._enter_step))
         self.balancer = build_balancer(self, stage, loss_terms(stage))
         self.monitor = build_monitor(self, stage, loss_terms(stage), self.trained)
+        self.grad_cache = build_grad_cache(self, stage)
         if self.monitor is not None:
             self.add_callback(self.monitor)
         if self.is_deepspeed_enabled:
@@ -144,6 +147,20 @@ class StagedTrainer(ExactResume):
         values = super().set_initial_training_values(*args, **kwargs)
         self.timeline = Timeline.of(self.stage, steps_per_epoch=values[1], max_steps=values[-1])
         return values
+
+    _group_order: GroupSampler | None = None
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        if self.stage.batches is None:
+            return super()._get_train_sampler(*args, **kwargs)
+        self._group_order = build_group_sampler(self)
+        return self._group_order
+
+    def set_data_epoch(self, epoch: int) -> None:
+        """Tell dataset, collator and sampler which epoch is read next."""
+        super().set_data_epoch(epoch)
+        if self._group_order is not None:
+            self._group_order.set_epoch(epoch)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Build the optimizer with one parameter group for each entry that ever trains, with or without decay."""
@@ -200,7 +217,8 @@ class StagedTrainer(ExactResume):
                 self._first_epoch = self.state.epoch or 0.0
             for module in self._frozen:
                 module.eval()
-        outputs = model(**inputs)
+        cache = self.grad_cache if model.training else None
+        outputs = model(**inputs) if cache is None else cache.forward(model, inputs)
         terms = outputs.get("loss_terms") or ({"loss": outputs["loss"]} if outputs.get("loss") is not None else {})
         weights = self.loss_weights(model.training)
         silent = model.training and not any(weights.values())  # a ramp from 0: no gradient yet, but a graph for it
@@ -229,8 +247,10 @@ class StagedTrainer(ExactResume):
         return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Train as `Trainer.training_step`, or as the stage's `loss_weighting` asks."""
+        """Train as `Trainer.training_step`, or as the stage's `grad_cache` and `loss_weighting` ask."""
         plain = partial(super().training_step, model, inputs, num_items_in_batch)
+        if self.grad_cache is not None:
+            plain = partial(self.grad_cache.training_step, self, model, plain)
         return plain() if self.balancer is None else self.balancer.training_step(self, model, inputs, plain)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

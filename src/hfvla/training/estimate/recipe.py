@@ -141,7 +141,7 @@ class _StagePlanner:
         self.accumulation = int(self.arguments.get("gradient_accumulation_steps", 1))
         self.cached: PrefixCost | None = None
         self.optim = str(self.arguments.get("optim", _DEFAULT_OPTIM))
-        self.chunk = min(self.batch, getattr(self.stage, "grad_cache", None) or self.batch)  # rows whose activations are held at a time
+        self.chunk = min(self.batch, self.stage.grad_cache or self.batch)  # rows whose activations are held at a time
 
     def plan(self, samples: int, throughput: Throughput | None, gpus: Sequence[Gpu]) -> dict[str, Any]:
         """Return the stage's part of the plan."""
@@ -158,7 +158,7 @@ class _StagePlanner:
                 costs, notes = training_costs(work, throughput), []
         except EstimateError as error:
             notes = [f"no memory and time: {error}"]
-        if getattr(self.stage, "grad_cache", None) is not None:
+        if self.stage.grad_cache is not None:
             notes.append(
                 f"grad_cache: memory and time of chunks of {self.chunk} rows; their features and the second pass "
                 "forward are not counted"

@@ -30,6 +30,7 @@ _FIXED = {
     "lora": "lora",
     "model": "model changes of the stage",
     "loss_weighting": "loss weighting",
+    "batches": "batches of groups",
 }
 """Settings that the saved state or the place in the data depends on."""
 
@@ -73,7 +74,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         "seed": args.seed,
         "optim": str(getattr(args.optim, "value", args.optim)),
         "dtype": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        **{name: stage.get(name) for name in ("train", "lora", "model", "loss_weighting")},
+        **{name: stage.get(name) for name in ("train", "lora", "model", "loss_weighting", "batches")},
         "phases": [{key: phase[key] for key in ("epoch", "step", "add")} for phase in stage.get("phases", [])],
     }
     optimizer = {name: getattr(args, name) for name in _OPTIMIZER}

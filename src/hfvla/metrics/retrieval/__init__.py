@@ -1,0 +1,1 @@
+"""The `retrieval` metric: `evaluate.load` reads this folder."""

@@ -1,0 +1,1 @@
+"""The `spatial` metric: `evaluate.load` reads this folder."""
