@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from hfvla.data.samples_video import parse_details, video_question_features
 from hfvla.data.synthetic.road import KINDS, ClipFrames, RoadOptions, build_road, count_road, draw_clip
+from hfvla.data.synthetic.road.builder import generate_questions
 from hfvla.data.synthetic.road.challenge import write_challenge
 from hfvla.data.synthetic.road.font import text_mask
 from hfvla.data.synthetic.road.holdout import SPLITS, VEHICLES
@@ -208,6 +210,35 @@ def test_the_test_split_has_looks_places_and_names_of_its_own():
             assert len({station.vehicle for station in clip.stations} & set(VEHICLES)) == 4
 
 
+def test_extra_support_frames_stand_beside_the_right_one():
+    """The same questions and answers; only what is shown differs."""
+    asked = {
+        extra: generate_questions(RoadOptions(size=80, extra_support=extra), 0, Path("clips"))[1] for extra in (0, 2)
+    }
+    for plain, more in zip(asked[0], asked[2], strict=True):
+        assert (plain.question, plain.choices, plain.answer) == (more.question, more.choices, more.answer)
+        count = len(plain.support_frames)
+        assert set(plain.support_frames) <= set(more.support_frames)
+        assert len(more.support_frames) == min(count + 2, 4)
+        assert list(more.support_frames) == sorted(more.support_frames)
+    moments = [question for question in asked[2] if question.details["needs_moment"] == "1"]
+    places = Counter(
+        question.support_frames.index(plain.support_frames[0])
+        for plain, question in zip(asked[0], asked[2], strict=True)
+        if question in moments
+    )
+    assert set(places) == {0, 1, 2}  # which of them it is, the place does not tell
+
+
+def test_the_order_of_crossing_is_asked_of_the_whole_clip():
+    questions = generate_questions(RoadOptions(size=60, kinds=("order",), languages=("en",)), 0, Path("clips"))[1]
+    for question in questions:
+        clip = clip_of({"group": question.group})
+        crossing = next(place for place, each in enumerate(clip.stations) if each.vehicle in question.question)
+        assert question.choices[question.answer] == ("First", "Second", "Third", "Fourth")[crossing]
+        assert len(question.support_frames) == 4 and question.details["needs_moment"] == "0"
+
+
 def test_challenge_files_are_drawn_anew_for_other_options(tmp_path):
     write_challenge(tmp_path, RoadOptions(size=1, image_size=64), test_size=1)
     files = write_challenge(tmp_path, RoadOptions(size=1, image_size=80), test_size=1)
@@ -220,7 +251,7 @@ def test_challenge_files_are_drawn_anew_for_other_options(tmp_path):
 @pytest.mark.parametrize(
     "bad",
     [{"sizes": 3}, {"size": 0}, {"split": "dev"}, {"languages": []}, {"languages": ["fr"]}, {"kinds": ["speed"]},
-     {"image_size": 65}, {"image_size": 32}, {"seconds": 3.0}, {"fps": 4}],
+     {"image_size": 65}, {"image_size": 32}, {"seconds": 3.0}, {"fps": 4}, {"extra_support": 4}],
 )  # fmt: skip
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValidationError, match=next(iter(bad))):

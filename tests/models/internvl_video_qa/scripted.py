@@ -3,7 +3,7 @@
 import numpy as np
 
 from hfvla.data.samples_video import VideoQuestion, build_video_dataset
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import LetterScores
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import LetterScores
 
 COLOURS = ("red", "green", "yellow", "blue")
 
@@ -11,6 +11,7 @@ COLOURS = ("red", "green", "yellow", "blue")
 class Config:
     def __init__(self):
         self.calibration = {"temperature": 1.0}
+        self.answer_by = "letters"
 
 
 class Model:
@@ -42,11 +43,10 @@ class Script:
     def __call__(self, model, processor, rows, context, *, mode="support", orders=None):
         orders = [tuple(range(len(row["choices"]))) for row in rows] if orders is None else [tuple(o) for o in orders]
         self.calls.append((mode, [row["id"] for row in rows], orders))
-        count = len(rows)
-        scores = LetterScores(
-            np.full((count, 4), np.nan), np.full((count, 4), np.nan), np.full(count, -1), orders, np.zeros(count)
-        )
+        scores = LetterScores.empty(orders)
         for number, (row, order) in enumerate(zip(rows, orders, strict=True)):
+            if not order:
+                continue
             found = self.rule(row, mode, [row["choices"][index] for index in order])
             if found is None:
                 scores.failures[number] = f"{row['video']}: the video is truncated; got 7 bytes; expected 90 bytes"
@@ -57,6 +57,12 @@ class Script:
             scores.log_likelihoods[number], scores.probabilities[number] = logits, powers / powers.sum()
             scores.answers[number] = order.index(row["answer"]) if row["answer"] >= 0 else -1
         return scores
+
+    def all_orders(self, model, processor, rows, context, *, mode, orders):
+        """Stand for `predict_orders`."""
+        most = max(map(len, orders), default=1)
+        by_pass = [[each[place] if place < len(each) else () for each in orders] for place in range(most)]
+        return [self(model, processor, rows, context, mode=mode, orders=shown) for shown in by_pass]
 
 
 def truth(row):

@@ -97,6 +97,28 @@ def test_one_question(hfvla, files, checkpoint):
     assert code == 2 and "no such video" in printed.err
 
 
+def test_a_submission_of_a_model_that_answers_by_words(hfvla, files, model, processor, tmp_path):
+    model.config.answer_by = "words"
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "words")
+    target, data = tmp_path / "sub.csv", f"road_videos={files.test}"
+    words = ["predict", "--checkpoint", tmp_path / "words", "--data", data, "--csv", target, "--json"]
+    code, _ = hfvla(*words, "--device", "cpu")
+    with target.open(newline="") as file:
+        lines = {line["id"]: line["answer"] for line in csv.DictReader(file)}
+    asked = json.loads(files.test.read_text())["data"]
+    expected = {}
+    for record in asked:
+        choices = [choice.split(". ", 1)[1] for choice in record["choices"]]
+        clip = str(files.test.parent / record["video_path"])
+        expected[record["id"]] = model.answer(processor, clip, record["question"], choices).letter
+    assert code == 0 and lines == expected
+    model.config.answer_by = "letters"
+    model.config.save_pretrained(tmp_path / "words")
+    code, printed = hfvla(*words, "--device", "cpu")
+    assert code == 2 and "begun with other settings" in printed.err and "answer_by" in printed.err
+
+
 def test_evaluation_of_real_clips(shared_model, processor, files):
     test = build_road_videos(RoadVideosOptions(path=str(files.test_labelled))).dataset
     train = build_road_videos(RoadVideosOptions(path=str(files.train))).dataset

@@ -38,6 +38,7 @@ def test_settings_are_filled_and_kept(tmp_path):
         ({"tiling": {"token_budget": 11}}, r"token budget is below one tile a frame; got 11; expected >= 12"),
         ({"letter_token_ids": [5, 6, 6, 7]}, r"each letter needs a token of its own; got \[5, 6, 6, 7\]"),
         ({"support_dropout": 1.5}, r"support_dropout is no share; got 1.5"),
+        ({"answer_by": "word"}, r"no such way to answer; got 'word'. Did you mean 'words'"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -94,7 +94,9 @@ def test_in_words_the_choices_are_not_shown(processor, collate, rows):
     batch = collate(known, "letters", "words")
     assert batch["words_mask"].tolist() == [False] * 8 + [True] * 7
     assert (batch["labels"][:8] == -100).all() and (batch["letter_labels"][8:] == -1).all()
-    assert len(batch["tile_index"]) == 2 * 15 and not batch["letter_mask"][8:].any()
+    lettered, told = (collate(asked, term) for asked, term in ((known, "letters"), (known[:3] + known[4:], "words")))
+    assert len(batch["tile_index"]) == len(lettered["tile_index"]) + len(told["tile_index"])
+    assert len(batch["pixel_values"]) == len(lettered["pixel_values"]) and not batch["letter_mask"][8:].any()
     row, tokenizer = rows[0], processor.tokenizer
     text = tokenizer.decode(batch["input_ids"][8][batch["attention_mask"][8].bool()])
     answer = row["choices"][row["answer"]]

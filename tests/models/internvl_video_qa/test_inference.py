@@ -7,7 +7,10 @@ import torch
 from hfvla.data.choices import LETTERS
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import predict_letters
+from hfvla.models.internvl_video_qa.evaluation_internvl_video_qa import evaluate
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import predict_letters, predict_orders
+from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
+from hfvla.models.internvl_video_qa.scoring_internvl_video_qa import cyclic_orders
 
 
 @pytest.fixture
@@ -61,6 +64,39 @@ def test_shown_in_another_order(shared_model, processor, rows, context):
     for row, back, shown in zip(rows, scores.by_choice(), scores.probabilities, strict=True):
         count = len(row["choices"])
         np.testing.assert_allclose(back[:count], shown[:count][::-1])
+
+
+def test_a_clip_is_encoded_once_for_all_orders(model, processor, rows, context):
+    tiles = []
+    model.backbone.model.vision_tower.register_forward_hook(
+        lambda *found: tiles.append(len(found[2].last_hidden_state))
+    )
+    orders = [cyclic_orders(row) for row in rows]
+    passes = predict_orders(model, processor, rows, context, mode="segments", orders=orders)
+    together = sum(tiles)
+    assert len(passes) == max(len(row["choices"]) for row in rows)
+    for place, scores in enumerate(passes):
+        asked = [number for number, each in enumerate(orders) if place < len(each)]
+        alone = predict_letters(model, processor, [rows[number] for number in asked], context, mode="segments",
+                                orders=[orders[number][place] for number in asked])  # fmt: skip
+        np.testing.assert_allclose(scores.probabilities[asked], alone.probabilities, atol=1e-6)
+        others = [number for number in range(len(rows)) if number not in asked]
+        assert (scores.predictions[others] == -1).all() and not scores.failures
+    assert sum(tiles) > 3 * together  # one pass an order, and the last for few questions
+
+
+def test_an_evaluation_encodes_the_same_frames_once(model, processor, rows):
+    """Own order and three others on spread frames, one more pass each for support, middle frame and latency."""
+    tiles = []
+    model.backbone.model.vision_tower.register_forward_hook(
+        lambda *found: tiles.append(len(found[2].last_hidden_state))
+    )
+    context = EvaluationContext(batch_size=len(rows), bootstrap_samples=0, max_generate=1)
+    evaluate(model, processor, rows, context)
+    clips = len({row["video"] for row in rows})
+    spread, supported = clips * 3, len({(row["video"], time) for row in rows for time in row["support_frames"]}) * 3
+    timed = 2 * 3  # a question to warm up, and the one that is timed
+    assert sum(tiles) <= spread + supported + clips + timed
 
 
 def test_ways_to_choose_frames(shared_model, processor, rows, context):
@@ -141,3 +177,80 @@ def test_a_question_without_frames(shared_model, processor, rows, context):
     answer = shared_model.answer_features(processor, features, [(row["question"], row["choices"])])[0]
     expected = predict_letters(shared_model, processor, [row], context, mode="none").probabilities[0]
     np.testing.assert_allclose(answer.probabilities, expected[: len(row["choices"])], atol=1e-6)
+
+
+@pytest.fixture
+def by_words(model):
+    model.config.answer_by = "words"
+    return model
+
+
+def test_choices_are_scored_by_their_own_text(by_words, processor, rows):
+    """Each choice alone: mean log-likelihood of its tokens and the end, by the whole vocabulary."""
+    row = rows[0]
+    features = by_words.encode_video(processor, row["video"], row["support_frames"])
+    start = processor.prompt(PromptItem(row["question"], row["choices"], features.frame_tiles, in_words=True))
+    assert not any(f"{letter}. " in start for letter in LETTERS)
+    expected = []
+    for choice in row["choices"]:
+        tokenizer = processor.tokenizer
+        told = [*tokenizer(f" {choice}").input_ids, tokenizer.eos_token_id]
+        ids = torch.tensor([[*tokenizer(start).input_ids, *told]])
+        with torch.inference_mode():
+            embedded = by_words.embed(ids, features.features)
+            scores = by_words.backbone(inputs_embeds=embedded).logits[0].log_softmax(-1)
+        places = range(ids.shape[1] - len(told) - 1, ids.shape[1] - 1)
+        expected.append(
+            float(np.mean([float(scores[place, token]) for place, token in zip(places, told, strict=True)]))
+        )
+    by_words.config.calibration = {"temperature": 0.5}
+    answer = by_words.answer(processor, row["video"], row["question"], row["choices"], row["support_frames"])
+    weights = np.exp(np.array(expected) / 0.5)
+    np.testing.assert_allclose(answer.probabilities, weights / weights.sum(), atol=1e-5)
+    assert answer.index == int(np.argmax(expected)) and answer.letter == LETTERS[answer.index]
+
+
+def test_answers_by_words_do_not_depend_on_the_order(by_words, processor, rows, context):
+    seen = []
+    by_words.backbone.model.language_model.register_forward_hook(lambda *_: seen.append(1))
+    orders = [cyclic_orders(row) for row in rows]
+    passes = predict_orders(by_words, processor, rows, context, mode="segments", orders=orders)
+    assert len(seen) == 3  # a batch each, whatever the number of orders
+    turned = [[*row["choices"][1:], row["choices"][0]] for row in rows]
+    asked = [{**row, "choices": new, "answer": new.index(row["choices"][row["answer"]])}
+             for row, new in zip(rows, turned, strict=True)]  # fmt: skip
+    other = predict_letters(by_words, processor, asked, context, mode="segments")
+    for number, row in enumerate(rows):
+        count = len(row["choices"])
+        found = dict(zip(row["choices"], passes[0].probabilities[number], strict=False))
+        again = dict(zip(turned[number], other.probabilities[number], strict=False))
+        assert again == pytest.approx(found, abs=1e-5)
+        for scores in passes[:count]:
+            shown = [row["choices"][choice] for choice in scores.orders[number]]
+            assert scores.probabilities[number, :count] == pytest.approx([found[text] for text in shown])
+            assert shown[scores.answers[number]] == row["choices"][row["answer"]]
+        assert all(np.isnan(scores.probabilities[number]).all() for scores in passes[count:])
+
+
+def test_an_evaluation_by_words_has_no_position_bias(by_words, processor, rows):
+    context = EvaluationContext(batch_size=len(rows), bootstrap_samples=0, max_generate=1)
+    found = evaluate(by_words, processor, rows, context)
+    assert found.metrics["position_bias"] == 0 and found.metrics["same_choice"] == 1
+    assert any("0 by construction" in note for note in found.notes)
+    probabilities = [list(row["probabilities"].values()) for row in found.rows]
+    assert all(sum(each) == pytest.approx(1) for each in probabilities)
+
+
+def test_a_word_answer_is_written_without_seeing_the_choices(by_words, processor, rows, monkeypatch):
+    row = next(row for row in rows if len(row["choices"]) == 3)
+    shown = []
+
+    def write(**kwargs):
+        shown.append(kwargs["inputs_embeds"].shape[1])
+        return torch.tensor([processor.tokenizer(f" {row['choices'][2]}").input_ids])
+
+    monkeypatch.setattr(by_words.backbone, "generate", write)
+    answer = by_words.generate_answer(processor, row["video"], row["question"], row["choices"])
+    by_words.config.answer_by = "letters"
+    by_words.generate_answer(processor, row["video"], row["question"], row["choices"])
+    assert (answer.letter, answer.failed) == ("C", False) and shown[0] < shown[1]

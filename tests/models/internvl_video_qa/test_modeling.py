@@ -100,7 +100,10 @@ def test_left_padding_gives_the_same_scores(model, processor, collate, rows):
     visual = {name: right[name] for name in ("pixel_values", "tile_index")}
     from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
 
-    items = [PromptItem(row["question"], row["choices"], (1, 1)) for row in rows]
+    frames = (right["input_ids"] == model.config.backbone_config.image_token_id).sum(1) // 4
+    items = [
+        PromptItem(row["question"], row["choices"], (1,) * int(count)) for row, count in zip(rows, frames, strict=True)
+    ]
     left = processor.encode(items, padding_side="left")
     assert not torch.equal(left["input_ids"], right["input_ids"])
     assert (left["answer_positions"] == left["input_ids"].shape[1] - 1).all()
@@ -116,7 +119,11 @@ def test_the_answers_place_may_be_left_out(model, batch, collate, rows):
 
 
 def test_placeholders_and_features_must_match(model, batch):
-    with pytest.raises(ValueError, match=r"64 image placeholders in input_ids but 60 image features \(15 tiles of 4"):
+    tiles = len(batch["tile_index"])
+    message = (
+        rf"{4 * tiles} image placeholders in input_ids but {4 * tiles - 4} image features \({tiles - 1} tiles of 4"
+    )
+    with pytest.raises(ValueError, match=message):
         model(**{**batch, "tile_index": batch["tile_index"][:-1]})
     with pytest.raises(ValueError, match="both given"):
         model(**batch, image_features=torch.zeros(16, 4, 32))

@@ -1,14 +1,17 @@
 """Under the StagedTrainer: micro-batches, LoRA beside a frozen tower, resumed epochs, words without choices."""
 
 import copy
+import json
 
 import pytest
 import torch
 from transformers import TrainingArguments
 
+from hfvla.cli import main
 from hfvla.data.epoch import EpochRows
 from hfvla.models.internvl_video_qa import FAMILY
 from hfvla.recipe import Stage
+from hfvla.training.saving import save_and_audit
 from hfvla.training.trainer import StagedTrainer
 
 LORA = {"target": r"re:.*language_model.*\.(q|k|v|o)_proj", "r": 4, "alpha": 8}
@@ -67,6 +70,49 @@ def test_lora_sits_on_the_language_models_attention_only(build_trainer):
     trainer.train()
     after = trainer.model.state_dict()
     assert {name for name in after if not torch.equal(after[name], before[name])} == set(trainer.trained)
+
+
+def test_a_merged_stage_computes_what_the_adapted_model_did(build_trainer, processor, rows, tmp_path, capsys):
+    """`hfvla merge` on the LoRA stage of the recipes: a plain checkpoint, loaded as any other."""
+    trainer = build_trainer(Stage(name="lora", train=["lora"], losses={"letters": 1.0}, lora=LORA))
+    trainer.train()
+    trained = trainer.model.eval()
+    assert any("lora_B" in name and value.abs().sum() > 0 for name, value in trained.state_dict().items())
+    save_and_audit(trainer, tmp_path / "stage")
+    processor.save_pretrained(tmp_path / "stage")
+    with pytest.raises(SystemExit) as ended:
+        main(["merge", str(tmp_path / "stage"), "--output", str(tmp_path / "plain"), "--json"])
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    summary = json.loads(printed[printed.index("{\n") :])
+    assert summary["family"] == "internvl_video_qa" and summary["adapters"] == ["default"]
+    assert summary["adapter_parameters"] == sum(
+        value.numel() for name, value in trained.named_parameters() if "lora_" in name
+    )
+    assert not (tmp_path / "plain/adapter").exists()
+    merged = FAMILY.load("model").from_pretrained(tmp_path / "plain").eval()
+    assert not any("lora" in name for name in merged.state_dict())
+    read = FAMILY.load("processor").from_pretrained(tmp_path / "plain")
+    batch = FAMILY.load("collator")(read, merged.config)([dict(row) for row in rows])
+    with torch.inference_mode():
+        expected, found = (model(**batch).letter_logits for model in (trained, merged))
+        plain = shared_before(trainer, batch)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert (found - plain)[torch.isfinite(plain)].abs().max() > 1e-3  # the adapters do something
+
+
+def shared_before(trainer, batch):
+    """Letter logits of the same model with its adapters turned off."""
+    scale = {}
+    for name, value in trainer.model.named_parameters():
+        if "lora_B" in name:
+            scale[name] = value.clone()
+            value.zero_()
+    found = trainer.model(**batch).letter_logits
+    for name, value in trainer.model.named_parameters():
+        if name in scale:
+            value.copy_(scale[name])
+    return found
 
 
 def test_a_stage_of_words_alone_is_evaluated(build_trainer):

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 
+_POSITION_STD = 0.5  # beside patch embeddings of about as much, at the initializer_range of the tiny recipes
 _LEARNED_IMAGE_TOKEN = 4  # of a tokenizer that is not there yet; `initialise` puts the real id in its place
 
 
@@ -130,9 +131,18 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
         "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
     }  # fmt: skip
     backbone["image_token_id"] = ids.pop("image_token_id")
-    return InternVLForVideoQA(
-        InternVLVideoQAConfig(**{**config.to_dict(), **ids, "backbone_config": backbone})
-    ), processor
+    model = InternVLForVideoQA(InternVLVideoQAConfig(**{**config.to_dict(), **ids, "backbone_config": backbone}))
+    _draw_positions(model)
+    return model, processor
+
+
+def _draw_positions(model: Any) -> None:
+    """Draw the tower's position embeddings: transformers starts them at zero, so that every patch is at one place."""
+    import torch
+
+    for name, parameter in model.backbone.model.vision_tower.named_parameters():
+        if name.endswith("position_embeddings"):
+            torch.nn.init.normal_(parameter, std=_POSITION_STD)
 
 
 def _from_backbone(options: InternVLVideoQAOptions, settings: dict[str, Any]) -> tuple[Any, Any]:

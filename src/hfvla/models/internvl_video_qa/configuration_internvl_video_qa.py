@@ -11,43 +11,18 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 from hfvla.data.choices import LETTERS
 from hfvla.errors import CheckpointError, did_you_mean
+from hfvla.nn.internvl_shapes import BACKBONES, known_backbone, tiny_backbone
 
-__all__ = ["BACKBONES", "FRAMES", "TILING", "InternVLVideoQAConfig", "known_backbone"]
+__all__ = ["ANSWER_BY", "BACKBONES", "FRAMES", "TILING", "InternVLVideoQAConfig", "known_backbone"]
 
 FRAMES: dict[str, float] = {"fewest": 4, "most": 6, "seconds_per_frame": 2.0, "margin_s": 0.5}
 """How many frames a clip is read at, and how far the window reaches beyond its support frames."""
 
+ANSWER_BY = ("letters", "words")
+"""How an answer is found: by the letters of the choices shown, or by each choice's own text, none of them shown."""
+
 TILING: dict[str, int] = {"most_tiles": 6, "token_budget": 3072}
 """Most tiles a frame is cut into (without the thumbnail), and the visual tokens that all frames may cost."""
-
-_VISION = {
-    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-    "attention_bias": True, "image_size": [448, 448], "patch_size": [14, 14], "layer_scale_init_value": 0.1,
-}  # fmt: skip
-_TEXT = {"model_type": "qwen2", "vocab_size": 151_674, "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6,
-         "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0}, "eos_token_id": 151_645}  # fmt: skip
-
-
-def _backbone(hidden: int, layers: int, heads: int, key_heads: int, inner: int) -> dict[str, Any]:
-    text = {
-        **_TEXT, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads,
-        "num_key_value_heads": key_heads, "intermediate_size": inner, "tie_word_embeddings": False,
-    }  # fmt: skip
-    return {"vision_config": dict(_VISION), "text_config": text, "image_token_id": 151_667,
-            "tie_word_embeddings": False}  # fmt: skip
-
-
-BACKBONES: dict[str, dict[str, Any]] = {
-    "OpenGVLab/InternVL3-1B-hf": _backbone(896, 24, 14, 2, 4864),
-    "OpenGVLab/InternVL3-2B-hf": _backbone(1536, 28, 12, 2, 8960),
-    "OpenGVLab/InternVL3-8B-hf": _backbone(3584, 28, 28, 4, 18_944),
-}
-"""Shapes of the hub's checkpoints, so that a plan needs no download; a run reads them from the checkpoint."""
-
-
-def known_backbone(name: str) -> dict[str, Any] | None:
-    """Return the shapes of a hub checkpoint by its id, or None where they are not kept here."""
-    return BACKBONES.get(name)
 
 
 class InternVLVideoQAConfig(PreTrainedConfig):
@@ -59,9 +34,12 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         tiling (`dict`): {"most_tiles", "token_budget"}, see `TILING`.
         support_dropout (`float`): share of training rows whose support frames are not used: tests have none.
         shuffle_choices (`bool`): put choices into a random order while training.
+        answer_by (`str`): "letters": the likelihood of each choice's letter after the prompt that lists them; "words":
+            the mean log-likelihood per token of each choice's text after a prompt that lists none, for models that
+            were trained with the `words` term alone. See `ANSWER_BY`.
         letter_token_ids (`list[int]`): token of each letter where an answer begins.
         loss_weights (`dict[str, float]`): weight of each loss term in `output.loss`; a term not named is left out.
-        calibration (`dict`): {"temperature"} of the letters' probabilities, fitted on validation data.
+        calibration (`dict`): {"temperature"} of the choices' probabilities, fitted on validation data.
     """
 
     model_type = "internvl_video_qa"
@@ -75,6 +53,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     tiling: dict[str, int] | None = None
     support_dropout: float = 0.3
     shuffle_choices: bool = True
+    answer_by: str = "letters"
     letter_token_ids: list[int] | tuple[int, ...] = (32, 33, 34, 35)
     loss_weights: dict[str, float] | None = None
     calibration: dict[str, float] | None = None
@@ -118,6 +97,10 @@ class InternVLVideoQAConfig(PreTrainedConfig):
             raise CheckpointError(
                 "each letter needs a token of its own", where=where, got=self.letter_token_ids, expected=LETTERS
             )
+        if self.answer_by not in ANSWER_BY:
+            raise CheckpointError(
+                "no such way to answer", where=where, got=self.answer_by, fix=did_you_mean(self.answer_by, ANSWER_BY)
+            )
         if not 0.0 <= self.support_dropout <= 1.0:
             raise CheckpointError("support_dropout is no share", where=where, got=self.support_dropout)
 
@@ -147,22 +130,6 @@ class InternVLVideoQAConfig(PreTrainedConfig):
             "support_dropout": 0.0,
         }
         return cls(**{**settings, **overrides})
-
-
-def tiny_backbone(**text: Any) -> dict[str, Any]:
-    """Return the settings of a backbone for tests: 32-pixel tiles of 4 tokens, hidden 32, two layers each."""
-    return {
-        "vision_config": {
-            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-            "image_size": [32, 32], "patch_size": [8, 8],
-        },
-        "text_config": {
-            "model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "intermediate_size": 64, "vocab_size": 512, "max_position_embeddings": 512,
-            "bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": True, **text,
-        },
-        "image_token_id": 1, "image_seq_length": 4, "tie_word_embeddings": True,
-    }  # fmt: skip
 
 
 def _filled(name: str, defaults: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hfvla.data.choices import LETTERS, reorder_choices, shuffle_choices
 from hfvla.data.epoch import AUGMENTATION_SEED
+from hfvla.data.tokenizers import learn_tokenizer
 from hfvla.errors import CheckpointError, DataError
 from hfvla.family import CACHED_FEATURES
 from hfvla.losses.text import IGNORE_INDEX
@@ -20,15 +21,7 @@ from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
 from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
 
-__all__ = ["SPECIAL_TOKENS", "InternVLVideoQACollator", "build_tokenizer", "draw_mode", "training_texts"]
-
-SPECIAL_TOKENS: dict[str, str] = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",
-}
-"""Names and texts of InternVL's special tokens, for a tokenizer of our own."""
+__all__ = ["InternVLVideoQACollator", "build_tokenizer", "draw_mode", "training_texts"]
 
 
 def draw_mode(row: Mapping[str, Any], support_dropout: float) -> tuple[FrameMode, np.random.Generator | None]:
@@ -132,7 +125,7 @@ def training_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """Learn a byte-level BPE tokenizer (Qwen's kind), with InternVL's special tokens and a pad token of its own.
+    """Learn a tokenizer on training texts and on the words that prompts put around them.
 
     Args:
         texts: training texts.
@@ -141,27 +134,6 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     Returns:
         `PreTrainedTokenizerFast`
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<|endoftext|>", "<pad>", *SPECIAL_TOKENS.values()]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
     frames = [f"Frame{number}: \n" for number in range(1, 10)] * 64
     choices = [f"{letter}. \nAnswer:{letter}" for letter in LETTERS] * 64
-    tokenizer.train_from_iterator([*texts, *frames, *choices], trainer=trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=special[0],
-        eos_token=special[0],
-        pad_token=special[1],
-        extra_special_tokens=SPECIAL_TOKENS,
-    )
+    return learn_tokenizer([*texts, *frames, *choices], vocab_size)

@@ -20,15 +20,20 @@ from hfvla.metrics.functions.qa import (
 )
 from hfvla.models.internvl_video_qa.figures_internvl_video_qa import answer_figures
 from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import LetterScores, predict_letters
 from hfvla.models.internvl_video_qa.intervals_internvl_video_qa import all_intervals
 from hfvla.models.internvl_video_qa.latency_internvl_video_qa import measure_latency
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import (
+    LetterScores,
+    predict_letters,
+    predict_orders,
+)
 from hfvla.models.internvl_video_qa.scoring_internvl_video_qa import (
     Answers,
     Gold,
     Permuted,
     answer_scores,
     answers_from,
+    cyclic_orders,
     failure_reason,
     permuted_answers,
     text_baselines,
@@ -60,12 +65,17 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     rows = [dict(row) for row in rows]
     if not rows:
         raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
-    scores = predict_letters(model, processor, rows, context, mode=_MODE)
-    answers = answers_from(scores)
     labelled = np.array([row["answer"] >= 0 for row in rows])
+    permute = context.ablations
+    orders = [
+        cyclic_orders(row) if permute and row["answer"] >= 0 else [tuple(range(len(row["choices"])))] for row in rows
+    ]
+    passes = predict_orders(model, processor, rows, context, mode=_MODE, orders=orders)
+    scores = passes[0]
+    answers = answers_from(scores)
     result = EvaluationResult(metrics={"n": int(labelled.sum()) or len(rows)})
     if labelled.any():
-        _score(result, model, processor, rows, scores, answers, labelled, context)
+        _score(result, model, processor, rows, passes, answers, labelled, context)
     if not labelled.all():
         result.notes.append(
             f"{(~labelled).sum()} of {len(rows)} questions have no right answer: predicted, not scored."
@@ -84,7 +94,7 @@ def _score(
     model: Any,
     processor: Any,
     rows: Sequence[Mapping[str, Any]],
-    scores: LetterScores,
+    passes: Sequence[LetterScores],
     answers: Answers,
     labelled: np.ndarray,
     context: EvaluationContext,
@@ -110,13 +120,14 @@ def _score(
     permuted: Permuted | None = None
     if context.ablations:
         result.ablations["no_frames"] = answer_scores(gold, _asked(model, processor, known, context, "none"))
-        first = _select(scores, index)
-        permuted = permuted_answers(model, processor, known, first, context, _MODE)
+        permuted = permuted_answers(passes, index)
         if len(permuted.index):
             chosen = permuted.index
             result.metrics |= position_bias(gold.answer[chosen], permuted.letters, gold.counts[chosen])
             result.notes.append(
-                f"Position bias: {len(chosen)} questions, each under all cyclic orders of its choices."
+                "Position bias: 0 by construction, each choice is scored by its own text alone."
+                if model.config.answer_by == "words"
+                else f"Position bias: {len(chosen)} questions, each under all cyclic orders of its choices."
             )
     for name, values in (("answers", ours.predicted), ("right", gold.answer)):
         shares = answer_shares(values, gold.counts)
@@ -131,19 +142,6 @@ def _asked(
     model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], context: EvaluationContext, mode: FrameMode
 ) -> Answers:
     return answers_from(predict_letters(model, processor, rows, context, mode=mode))
-
-
-def _select(scores: LetterScores, index: np.ndarray) -> LetterScores:
-    """Return the scores of some rows."""
-    places = {int(row): place for place, row in enumerate(index)}
-    return LetterScores(
-        scores.log_likelihoods[index],
-        scores.probabilities[index],
-        scores.answers[index],
-        [scores.orders[row] for row in index],
-        scores.seconds[index],
-        {places[row]: reason for row, reason in scores.failures.items() if row in places},
-    )
 
 
 def _failures(

@@ -1,10 +1,9 @@
-"""What a trained model is asked for: letters scored for one question or many, a video's features, words parsed."""
+"""What a trained model is asked for: one question or many on a video's features, scored letters, words parsed."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +11,13 @@ import torch
 from torch import Tensor
 
 from hfvla.data.choices import LETTERS
-from hfvla.errors import DataError
-from hfvla.models.internvl_video_qa.frames_internvl_video_qa import Clip, FrameMode
+from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
 from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
 
 if TYPE_CHECKING:
-    from hfvla.family import EvaluationContext
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 
-__all__ = ["LetterScores", "VideoAnswer", "VideoAnswerMixin", "VideoFeatures", "predict_letters"]
+__all__ = ["VideoAnswer", "VideoAnswerMixin", "VideoFeatures"]
 
 
 @dataclass(frozen=True)
@@ -57,50 +54,51 @@ class VideoFeatures:
     frame_tiles: tuple[int, ...]
 
 
-@dataclass
-class LetterScores:
-    """Scores of every row; a row that could not be read is NaN and named in `failures`.
-
-    Shapes: N rows, L letters (A to D), as the choices were shown.
-
-    Attributes:
-        log_likelihoods: [N, L] log-likelihood of each letter after the prompt; -inf where there is no choice.
-        probabilities: [N, L] calibrated; 0 where there is no choice.
-        answers: [N] index of the right letter as shown, or -1.
-        orders: for each row, which of the row's choices stands at each letter.
-        seconds: [N] a row's share of its batch: decoding, encoding and scoring.
-        failures: reason by row number.
-    """
-
-    log_likelihoods: np.ndarray
-    probabilities: np.ndarray
-    answers: np.ndarray
-    orders: list[tuple[int, ...]]
-    seconds: np.ndarray
-    failures: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """[N] index of the most likely letter as shown; -1 for a row that failed."""
-        known = ~np.isnan(self.probabilities).any(1)
-        return np.where(known, np.argmax(np.nan_to_num(self.probabilities), 1), -1)
-
-    def by_choice(self) -> np.ndarray:
-        """Return the probabilities [N, L] in the order of the row's own choices."""
-        found = np.full_like(self.probabilities, np.nan)
-        for row, order in enumerate(self.orders):
-            if row not in self.failures:
-                found[row] = 0.0
-                found[row, list(order)] = self.probabilities[row, : len(order)]
-        return found
-
-
 class VideoAnswerMixin:
     """Inference methods of `InternVLForVideoQA`."""
 
     def probabilities(self, letter_logits: Tensor) -> Tensor:
         """Return calibrated probabilities [B, L] of the letters from their log-likelihoods [B, L]."""
         return torch.softmax(letter_logits.float() / self.config.calibration["temperature"], dim=-1)
+
+    @torch.inference_mode()
+    def choice_logits(
+        self, processor: InternVLVideoQAProcessor, items: Sequence[PromptItem], features: Tensor | None
+    ) -> Tensor:
+        """Return a log-likelihood [B, L] of each choice; -inf where there is none.
+
+        By `config.answer_by` it is that of the choice's letter, or the mean one per token of the choice's text: one
+        pass of the language model either way.
+
+        Args:
+            processor: the checkpoint's processor.
+            items: B questions.
+            features: [M, tokens, D] tiles of all of them, in order; None without any frame.
+
+        Raises:
+            DataError: a question cannot be asked.
+        """
+        if self.config.answer_by == "words":
+            return self._word_logits(processor, items, features)
+        batch = {name: tensor.to(self.device) for name, tensor in processor.encode(items).items()}
+        del batch["letter_labels"]
+        return self(**batch, image_features=features).letter_logits
+
+    def _word_logits(
+        self, processor: InternVLVideoQAProcessor, items: Sequence[PromptItem], features: Tensor | None
+    ) -> Tensor:
+        told = [
+            replace(item, answer=place, in_words=True) for item in items for place in range(len(item.choices))
+        ]  # a sequence a choice
+        owners = [number for number, item in enumerate(items) for _ in item.choices]
+        batch = {name: tensor.to(self.device) for name, tensor in processor.encode(told, with_answer=True).items()}
+        if features is not None:
+            parts = features.split([sum(item.frame_tiles) for item in items])
+            features = torch.cat([parts[number] for number in owners])
+        found = self.answer_log_likelihoods(batch["input_ids"], batch["attention_mask"], batch["labels"], features)
+        logits = torch.full((len(items), len(LETTERS)), float("-inf"), device=found.device)
+        logits[torch.tensor(owners), torch.tensor([item.answer for item in told])] = found
+        return logits
 
     @torch.inference_mode()
     def encode_video(
@@ -142,11 +140,9 @@ class VideoAnswerMixin:
             DataError: a question is empty or has another number of choices than 2 to 4.
         """
         self.eval()
-        batch = processor.encode([PromptItem(text, choices, features.frame_tiles) for text, choices in questions])
-        del batch["letter_labels"]
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        output = self(**batch, image_features=features.features.repeat(len(questions), 1, 1))
-        found = self.probabilities(output.letter_logits).tolist()
+        items = [PromptItem(text, choices, features.frame_tiles) for text, choices in questions]
+        logits = self.choice_logits(processor, items, features.features.repeat(len(questions), 1, 1))
+        found = self.probabilities(logits).tolist()
         return [_answer(row[: len(choices)]) for row, (_, choices) in zip(found, questions, strict=True)]
 
     def answer(
@@ -157,7 +153,7 @@ class VideoAnswerMixin:
         choices: Sequence[str],
         support_frames: Sequence[float] = (),
     ) -> VideoAnswer:
-        """Answer one question by scoring the letters of its choices.
+        """Answer one question by scoring its choices; see `config.answer_by`.
 
         Args:
             processor: the checkpoint's processor.
@@ -189,7 +185,9 @@ class VideoAnswerMixin:
             DataError: the video cannot be read, or the question is not one.
         """
         features = self.encode_video(processor, video, support_frames)
-        batch = processor.encode([PromptItem(question, choices, features.frame_tiles)], padding_side="left")
+        in_words = self.config.answer_by == "words"
+        item = PromptItem(question, choices, features.frame_tiles, in_words=in_words)
+        batch = processor.encode([item], padding_side="left")
         scored = self.answer_features(processor, features, [(question, choices)])[0]
         embeddings = self.embed(batch["input_ids"].to(self.device), features.features)
         tokenizer = processor.tokenizer
@@ -213,92 +211,3 @@ class VideoAnswerMixin:
 def _answer(probabilities: Sequence[float]) -> VideoAnswer:
     index = int(np.argmax(probabilities))
     return VideoAnswer(index, LETTERS[index], tuple(probabilities))
-
-
-def predict_letters(
-    model: Any,
-    processor: InternVLVideoQAProcessor,
-    rows: Sequence[Mapping[str, Any]],
-    context: EvaluationContext,
-    *,
-    mode: FrameMode = "support",
-    orders: Sequence[Sequence[int]] | None = None,
-) -> LetterScores:
-    """Score the letters of every row; questions on one clip that share a batch share its tiles.
-
-    A row whose video or question cannot be used is not answered: it is NaN, and its reason is in `failures`.
-
-    Args:
-        model: `InternVLForVideoQA`.
-        processor: its processor.
-        rows: video-question rows (`VideoQuestion.to_row()`).
-        context: batch size and device.
-        mode: "support" uses the rows' support frames where they have some; "segments" never does; "middle" shows the
-            middle frame alone; "none" shows no frame.
-        orders: for each row, the order its choices are shown in (`orders[n][place] = choice`); default: their own.
-
-    Returns:
-        `LetterScores`: in the order of the rows.
-    """
-    count = len(rows)
-    scores = LetterScores(
-        np.full((count, len(LETTERS)), np.nan),
-        np.full((count, len(LETTERS)), np.nan),
-        np.full(count, -1),
-        [tuple(range(len(row["choices"]))) for row in rows] if orders is None else [tuple(order) for order in orders],
-        np.zeros(count),
-    )
-    model.eval().to(context.device)
-    # Neighbours share clips, so that a clip is decoded and encoded once.
-    ranked = sorted(range(count), key=lambda number: (rows[number]["video"], tuple(rows[number]["support_frames"])))
-    for start in range(0, count, context.batch_size):
-        numbers = ranked[start : start + context.batch_size]
-        started = time.perf_counter()
-        read = list(_read(processor, rows, numbers, mode, scores.failures))
-        if read:
-            _score(model, processor, rows, read, scores)
-        scores.seconds[numbers] = (time.perf_counter() - started) / len(numbers)
-    return scores
-
-
-def _read(
-    processor: InternVLVideoQAProcessor,
-    rows: Sequence[Mapping[str, Any]],
-    numbers: Sequence[int],
-    mode: FrameMode,
-    failures: dict[int, str],
-) -> Iterator[tuple[int, Clip]]:
-    for number in numbers:
-        row = rows[number]
-        try:
-            processor.prompt(PromptItem(row["question"], row["choices"], (), where=str(row["id"])))
-            clip = processor.read_clip(row["video"], row["support_frames"], mode=mode, where=str(row["id"]))
-        except DataError as error:
-            failures[number] = str(error)
-        else:
-            yield number, clip
-
-
-@torch.inference_mode()
-def _score(
-    model: Any,
-    processor: InternVLVideoQAProcessor,
-    rows: Sequence[Mapping[str, Any]],
-    read: Sequence[tuple[int, Clip]],
-    scores: LetterScores,
-) -> None:
-    tiles = processor.tiles([clip for _, clip in read])
-    items = []
-    for (number, _), counts in zip(read, tiles.counts, strict=True):
-        row, order = rows[number], scores.orders[number]
-        answer = order.index(row["answer"]) if row["answer"] >= 0 else -1
-        items.append(PromptItem(row["question"], [row["choices"][i] for i in order], counts, answer, str(row["id"])))
-    batch = processor.encode(items)
-    if tiles.pixel_values is not None:
-        batch |= {"pixel_values": tiles.pixel_values, "tile_index": tiles.index}
-    labels = batch.pop("letter_labels")
-    logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).letter_logits
-    numbers = [number for number, _ in read]
-    scores.log_likelihoods[numbers] = logits.double().cpu().numpy()
-    scores.probabilities[numbers] = model.probabilities(logits).double().cpu().numpy()
-    scores.answers[numbers] = labels.numpy()

@@ -13,7 +13,7 @@ import torch
 from hfvla.family import EvaluationContext
 from hfvla.metrics.functions.qa import latency_scores
 from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import predict_letters
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import predict_letters
 
 __all__ = ["measure_latency"]
 

@@ -148,10 +148,7 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)
             image_features = image_features if tile_index is None else image_features[tile_index]
-        embeddings = self.embed(input_ids, image_features)
-        hidden = self.backbone.model.language_model(
-            inputs_embeds=embeddings, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        hidden = self._hidden(input_ids, attention_mask, image_features)
         letter_logits = self._letter_logits(hidden, attention_mask, answer_positions, letter_mask)
         terms: dict[str, Tensor] = {}
         if letter_labels is not None and (letter_labels >= 0).any():
@@ -160,6 +157,29 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         if labels is not None:
             terms.update(self._text_losses(hidden, labels, words_mask))
         return InternVLVideoQAOutput(loss=self._weighted(terms), loss_terms=terms or None, letter_logits=letter_logits)
+
+    def answer_log_likelihoods(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, image_features: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean log-likelihood [B] per token of the answer that each sequence ends with.
+
+        Args:
+            input_ids (`Tensor`): [B, T] long, prompts with their answers.
+            attention_mask (`Tensor`): [B, T]; 1 = valid.
+            labels (`Tensor`): [B, T] long, the token itself where it belongs to the answer or its end, else -100.
+            image_features (`Tensor`, *optional*): [M, tokens, D], see `forward`.
+        """
+        hidden = self._hidden(input_ids, attention_mask, image_features)
+        rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
+        logits = self.backbone.lm_head(hidden[rows, columns]).float()
+        found = -F.cross_entropy(logits, labels[rows, columns + 1], reduction="none")
+        total = found.new_zeros(len(labels)).index_add(0, rows, found)
+        return total / torch.bincount(rows, minlength=len(labels)).clamp(min=1)
+
+    def _hidden(self, input_ids: Tensor, attention_mask: Tensor, image_features: Tensor | None) -> Tensor:
+        return self.backbone.model.language_model(
+            inputs_embeds=self.embed(input_ids, image_features), attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
 
     def _letter_logits(
         self, hidden: Tensor, attention_mask: Tensor, positions: Tensor | None, letter_mask: Tensor | None

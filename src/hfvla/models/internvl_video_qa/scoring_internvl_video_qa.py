@@ -14,12 +14,10 @@ import numpy as np
 
 from hfvla.data.choices import LETTERS, rotate_choices
 from hfvla.data.samples_video import parse_details
-from hfvla.family import EvaluationContext
 from hfvla.metrics.functions.calibration import calibration_scores
 from hfvla.metrics.functions.qa import accuracy_scores, grouped_scores
 from hfvla.metrics.qa_baselines import QUESTION_BASELINES, Question
-from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import LetterScores, predict_letters
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import LetterScores
 
 __all__ = [
     "Answers",
@@ -27,6 +25,7 @@ __all__ = [
     "Permuted",
     "answer_scores",
     "answers_from",
+    "cyclic_orders",
     "failure_reason",
     "permuted_answers",
     "text_baselines",
@@ -123,44 +122,30 @@ def answer_scores(gold: Gold, answers: Answers) -> dict[str, float]:
     return scores | grouped_scores(gold.answer, answers.predicted, gold.counts, gold.by)
 
 
-def permuted_answers(
-    model: Any,
-    processor: Any,
-    rows: Sequence[Mapping[str, Any]],
-    first: LetterScores,
-    context: EvaluationContext,
-    mode: FrameMode,
-) -> Permuted:
-    """Ask every question again under the other cyclic orders of its choices.
+def cyclic_orders(row: Mapping[str, Any]) -> list[tuple[int, ...]]:
+    """Return all cyclic orders of a row's choices, its own first; that alone where a choice speaks of its place."""
+    count = len(row["choices"])
+    own = tuple(range(count))
+    turned = [rotate_choices(row["choices"], -1, steps).order for steps in range(1, min(count, len(LETTERS)))]
+    return [own, *turned] if turned and all(a != b for a, b in zip(turned[0], own, strict=True)) else [own]
 
-    Left out are rows that failed, and rows with a choice that speaks of its place ("all of the above").
+
+def permuted_answers(passes: Sequence[LetterScores], index: np.ndarray) -> Permuted:
+    """Collect what was answered under the cyclic orders of the choices.
+
+    Left out are rows that failed, and rows whose choices cannot all move.
 
     Args:
-        model: the model.
-        processor: its processor.
-        rows: N rows.
-        first: scores of these rows in the order given.
-        context: batch size and device.
-        mode: which frames, as in `first`.
+        passes: scores of all rows under their first order, their second ...
+        index: rows that may be used.
     """
-
-    def order(row: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-        return rotate_choices(row["choices"], -1, steps).order
-
+    letters = np.full((len(index), len(LETTERS)), -1)
+    for steps, scores in enumerate(passes):
+        letters[:, steps] = scores.predictions[index]
+    failed = passes[0].failures
     free = [
-        number
-        for number, row in enumerate(rows)
-        if number not in first.failures and all(a != b for a, b in enumerate(order(row, 1)))
+        place for place, row in enumerate(index) if len(passes) > 1 and passes[1].orders[row] and row not in failed
     ]
-    letters = np.full((len(rows), len(LETTERS)), -1)
-    letters[:, 0] = first.predictions
-    for steps in range(1, len(LETTERS)):
-        asked = [number for number in free if len(rows[number]["choices"]) > steps]
-        if asked:
-            chosen = [rows[number] for number in asked]
-            orders = [order(row, steps) for row in chosen]
-            found = predict_letters(model, processor, chosen, context, mode=mode, orders=orders)
-            letters[asked, steps] = found.predictions
     return Permuted(np.array(free, dtype=int), letters[free])
 
 

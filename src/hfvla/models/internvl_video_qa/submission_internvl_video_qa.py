@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hfvla.data.choices import LETTERS
@@ -14,7 +15,7 @@ from hfvla.family import AnswerFile, EvaluationContext, SourceData
 from hfvla.metrics.functions.qa import latency_scores
 from hfvla.models.internvl_video_qa.answerfile_internvl_video_qa import AnswerLine, AnswerWriter
 from hfvla.models.internvl_video_qa.deadline_internvl_video_qa import DeadlineError, deadline
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import predict_letters
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import predict_letters
 from hfvla.models.internvl_video_qa.scoring_internvl_video_qa import failure_reason
 
 __all__ = ["write_answers"]
@@ -50,7 +51,8 @@ def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerF
     rejected = {row_id: reason for row_id, reason in data.rejected.items() if row_id not in known}
     asked = rows if request.limit is None else rows[: request.limit]
     context = EvaluationContext(batch_size=1, device=request.device)
-    with AnswerWriter(request, [*known, *rejected]) as writer:
+    settings = {**request.settings, "answer_by": model.config.answer_by}
+    with AnswerWriter(replace(request, settings=settings), [*known, *rejected]) as writer:
         waiting = [row for row in asked if row["id"] not in writer.lines]
         logger.info("%d questions: %d are in the file, %d to go", len(asked), len(asked) - len(waiting), len(waiting))
         for count, row in enumerate(waiting, start=1):

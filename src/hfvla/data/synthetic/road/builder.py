@@ -36,6 +36,8 @@ class RoadOptions(BaseModel):
         size: number of questions; each clip has four, where the kinds allow so many different ones.
         split: "train", or "test" with palettes, places of signs, body colours and town names that train never uses.
         seed: overrides the run's seed.
+        extra_support: support frames of other moments beside those a question needs: between being shown the moment
+            and having to find it in the whole clip.
         folder: where clips are kept; by default beside the hub's cache. Each set of options has its own subfolder.
         languages: to ask in.
         kinds: what may be asked; see `hfvla.data.synthetic.road.questions`.
@@ -52,6 +54,7 @@ class RoadOptions(BaseModel):
     folder: str | None = None
     languages: tuple[Literal["vi", "en"], ...] = Field(default=("vi", "en"), min_length=1)
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    extra_support: int = Field(default=0, ge=0, le=3)
     image_size: int = Field(default=96, ge=64, le=1024, multiple_of=2)
     seconds: float = Field(default=6.0, ge=6.0, le=60.0)
     fps: int = Field(default=8, ge=8, le=60)
@@ -111,7 +114,16 @@ def generate_questions(options: RoadOptions, seed: int, folder: Path) -> tuple[l
     for clip in clips:
         video = str(folder / f"{clip.name}.mp4")
         group = f"road/{clip.name}"
-        questions += ask(clip, options.split, options.kinds, options.languages, options.seconds, video, group)
+        questions += ask(
+            clip,
+            options.split,
+            options.kinds,
+            options.languages,
+            options.seconds,
+            video,
+            group,
+            options.extra_support,
+        )
     return clips, questions[: options.size]
 
 

@@ -12,19 +12,19 @@ from typing import Literal, get_args
 
 from hfvla.data.samples_video import VideoQuestion
 from hfvla.data.synthetic.road.clip import Clip, Station
-from hfvla.data.synthetic.road.holdout import LANES, LIGHTS, LIMITS, ROADSIDES, SIDES, SPLITS, WEATHERS, Split
+from hfvla.data.synthetic.road.holdout import LANES, LIGHTS, LIMITS, PLACES, ROADSIDES, SIDES, SPLITS, WEATHERS, Split
 from hfvla.data.synthetic.road.wording import QUESTIONS, WHEN, word
 
 __all__ = ["KINDS", "MOMENT_KINDS", "QUESTIONS_PER_CLIP", "Kind", "ask"]
 
-Kind = Literal["light", "limit", "side", "town", "weather", "roadside", "lanes", "oncoming", "first", "last"]
+Kind = Literal["light", "limit", "side", "town", "weather", "roadside", "lanes", "oncoming", "first", "last", "order"]
 MOMENT_KINDS = ("light", "limit", "side", "town")
 """Kinds that only the right moment of the clip answers."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _WEIGHTS: dict[str, float] = {
     "light": 5, "limit": 3, "side": 3, "town": 2, "weather": 1.5, "roadside": 1.5, "lanes": 1, "oncoming": 1.5,
-    "first": 1, "last": 0.5,
+    "first": 1, "last": 0.5, "order": 1.5,
 }  # fmt: skip
 QUESTIONS_PER_CLIP = 4
 _CHOICES = 4
@@ -48,6 +48,7 @@ def ask(
     seconds: float,
     video: str,
     group: str,
+    extra_support: int = 0,
 ) -> list[VideoQuestion]:
     """Ask `QUESTIONS_PER_CLIP` different questions about a clip.
 
@@ -59,6 +60,7 @@ def ask(
         seconds: length of the clip.
         video: path of its file.
         group: what must not cross a split.
+        extra_support: support frames of other stations beside the one that a question needs.
     """
     generator = random.Random(f"questions/{clip.texture}/{clip.name}")
     slots = [(kind, number) for kind in kinds for number in range(len(clip.stations) if kind in MOMENT_KINDS else 1)]
@@ -80,7 +82,9 @@ def ask(
                 choices=tuple(word(choice, language) for choice in choices),
                 answer=choices.index(asked.answer),
                 video=video,
-                support_frames=tuple(round(share * seconds, 6) for share in asked.support),
+                support_frames=tuple(
+                    round(share * seconds, 6) for share in _shown(clip, asked, extra_support, number)
+                ),
                 duration=seconds,
                 kind=kind,
                 language=language,
@@ -92,6 +96,13 @@ def ask(
     return questions
 
 
+def _shown(clip: Clip, asked: _Asked, extra: int, number: int) -> tuple[float, ...]:
+    """Return the moments to show; drawn apart, so that the question is the same whatever is shown with it."""
+    others = [station.support for station in clip.stations if station.support not in asked.support]
+    drawn = random.Random(f"support/{clip.name}/{number}").sample(others, min(extra, len(others)))
+    return tuple(sorted((*asked.support, *drawn)))
+
+
 def _facts(clip: Clip, split: Split, kind: str, number: int, generator: random.Random) -> _Asked:
     station = clip.stations[number]
     moment = (station.support,)
@@ -100,6 +111,7 @@ def _facts(clip: Clip, split: Split, kind: str, number: int, generator: random.R
     anywhere = (generator.choice(clip.stations).support,)
     vehicles = tuple(sorted(each.vehicle for each in clip.stations))
     counts = tuple(str(count + 1) for count in range(len(clip.stations)))
+    place = generator.randrange(len(clip.stations))
     return {
         "light": _Asked(station.light, LIGHTS, moment, station),
         "limit": _Asked(station.limit, LIMITS, moment, station),
@@ -111,6 +123,7 @@ def _facts(clip: Clip, split: Split, kind: str, number: int, generator: random.R
         "oncoming": _Asked(str(sum(each.oncoming for each in clip.stations)), counts, ends),
         "first": _Asked(clip.stations[0].vehicle, vehicles, ends[:1]),
         "last": _Asked(clip.stations[-1].vehicle, vehicles, ends[1:]),
+        "order": _Asked(PLACES[place], PLACES, tuple(each.support for each in clip.stations), clip.stations[place]),
     }[kind]
 
 

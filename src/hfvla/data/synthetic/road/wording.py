@@ -77,6 +77,10 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "en": ("Who crosses last?",),
         "vi": ("Ai hoặc xe nào băng qua sau cùng?",),
     },
+    "order": {
+        "en": ("As which one does {who} cross?",),
+        "vi": ("{who} băng qua thứ mấy?",),
+    },
 }
 
 _WORDS: dict[str, dict[str, str]] = {
@@ -85,13 +89,14 @@ _WORDS: dict[str, dict[str, str]] = {
         "day": "Clear day", "night": "Night", "rain": "Rain", "fog": "Fog",
         "houses": "Houses", "forest": "Forest", "fields": "Fields", "sea": "Sea",
         "bus": "The bus", "truck": "The truck", "car": "The car", "motorbike": "The motorbike",
-        "pedestrian": "The pedestrian",
+        "pedestrian": "The pedestrian", "1st": "First", "2nd": "Second", "3rd": "Third", "4th": "Fourth",
     },
     "vi": {
         "red": "Đỏ", "yellow": "Vàng", "green": "Xanh", "left": "Bên trái", "right": "Bên phải",
         "day": "Ban ngày, trời quang", "night": "Ban đêm", "rain": "Trời mưa", "fog": "Sương mù",
         "houses": "Nhà cửa", "forest": "Rừng cây", "fields": "Cánh đồng", "sea": "Biển",
         "bus": "Xe buýt", "truck": "Xe tải", "car": "Ô tô con", "motorbike": "Xe máy", "pedestrian": "Người đi bộ",
+        "1st": "Đầu tiên", "2nd": "Thứ hai", "3rd": "Thứ ba", "4th": "Thứ tư",
     },
 }  # fmt: skip
 
