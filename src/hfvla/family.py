@@ -205,6 +205,7 @@ class EvaluationContext:
         ablations: also score the model with parts of its input taken away.
         max_bad_fraction: share of rows above which rows that cannot be read (a broken video) end the evaluation; up to
             it they are counted and named.
+        options: values of the family's `evaluation_options`.
     """
 
     train_rows: Any | None = None
@@ -215,6 +216,7 @@ class EvaluationContext:
     device: str = "cpu"
     ablations: bool = True
     max_bad_fraction: float = 0.01
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -226,7 +228,8 @@ class EvaluationResult:
         intervals: 95 % bootstrap interval by metric name.
         baselines: the same metrics by baseline name.
         ablations: the same metrics by ablation name (blank image ...).
-        rows: one dict a sample: id, prediction, gold, scores.
+        rows: one dict a sample: id, group, prediction, gold. For `hfvla compare` also scores: by metric a number, or a
+            list of numbers, whose mean over all rows is the metric.
         figures: plots as data.
         census: found, usable and rejected records.
         notes: sentences a reader of the numbers must know.
@@ -255,6 +258,7 @@ class AnswerFile:
         device: torch device string.
         overwrite: start the file anew.
         retry_failed: ask again the questions that an earlier run could not answer.
+        gallery: folder of pictures that the questions are asked of; for families that search.
     """
 
     path: str
@@ -265,6 +269,7 @@ class AnswerFile:
     device: str = "cpu"
     overwrite: bool = False
     retry_failed: bool = False
+    gallery: str | None = None
 
 
 @dataclass(frozen=True)
@@ -302,6 +307,13 @@ class FamilySpec:
         answer_file: `answer_file(model, processor, data: SourceData, request: AnswerFile) -> dict`, writes a file with
             one answer a question of a source and returns a summary. A question without an answer is named as failed,
             never given one. Optional.
+        embed_images: `embed_images(model, processor, paths, batch_size) -> (array, failures)`: unit vectors [I, D] of
+            pictures, float32, and the reason by picture number where one cannot be read. With `embed_texts`, what
+            `hfvla index` and `hfvla search` need. Optional.
+        embed_texts: `embed_texts(model, processor, texts, batch_size) -> array`: unit vectors [T, D] in the same
+            space; the dot product of a text and a picture says how well they fit. Optional.
+        evaluation_options: description by name of what `hfvla eval --option NAME=VALUE` may set
+            (`EvaluationContext.options`).
         examples: `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
     """
 
@@ -328,6 +340,9 @@ class FamilySpec:
     parameter_table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     plan_batch: str | None = None
     answer_file: str | None = None
+    embed_images: str | None = None
+    embed_texts: str | None = None
+    evaluation_options: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, attribute: str) -> Any:
         """Resolve one of the "module:attribute" fields, e.g. `spec.load("model")`."""

@@ -92,8 +92,8 @@ def test_a_question_with_choices(predict, family, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "a --task or a --question"),
-        (["--task", "t", "--question", "q"], "a --task or a --question"),
+        ([], "a --task, a --question or a --text"),
+        (["--task", "t", "--question", "q"], "a --task, a --question or a --text"),
         (["--csv", "s.csv"], "--csv and --data go together"),
         (["--data", "made=t.json"], "--csv and --data go together"),
         (["--data", "made=t.json", "--csv", "s.csv", "--task", "t"], "--csv answers a whole file"),

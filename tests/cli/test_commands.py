@@ -167,14 +167,15 @@ def test_eval_passes_sets_and_options(hfvla_cli, monkeypatch):
 
     monkeypatch.setattr("hfvla.evaluation.run.evaluate_checkpoint", evaluate_checkpoint)
     words = ["eval", "--checkpoint", "c", "--output", "o", "--data", "made:size=5", "--data", "made=x.json"]
-    done = hfvla_cli(*words, "--batch-size", "2", "--max-generate", "0", "--seed", "3", "--device", "cpu", "--json")
+    done = hfvla_cli(*words, "--batch-size", "2", "--max-generate", "0", "--seed", "3", "--device", "cpu",
+                     "--option", "k_test=8", "--option", "exact=true", "--json")  # fmt: skip
     assert done.code == 0
     assert calls == [
         (
             "c",
             {"made": {"source": "made", "size": 5}, "made_2": {"source": "made", "path": "x.json"}},
             "o",
-            {"seed": 3, "device": "cpu", "batch_size": 2, "max_generate": 0},
+            {"seed": 3, "device": "cpu", "batch_size": 2, "max_generate": 0, "options": {"k_test": 8, "exact": True}},
         )
     ]
     found = json.loads(done.out)

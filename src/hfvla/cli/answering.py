@@ -1,4 +1,4 @@
-"""`hfvla predict`: one answer to one request, or a file of answers to a whole data source."""
+"""`hfvla predict`: one answer to one request, pictures for a text, or a file of answers to a whole data source."""
 
 from __future__ import annotations
 
@@ -11,13 +11,22 @@ import typer
 from hfvla.cli.output import run_command
 from hfvla.errors import DataError, HfvlaError
 
-__all__ = ["predict"]
+__all__ = ["chosen_device", "predict"]
 
 _FILE = "A file of answers"
 
 
 def _file_option(text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=_FILE, **more)
+
+
+Generate = Annotated[bool, typer.Option("--generate", help="Let the model write its answer to a question.")]
+Text = Annotated[str | None, typer.Option(help="A description; finds the pictures of --gallery that fit it.")]
+Gallery = Annotated[str | None, typer.Option(metavar="DIR", help="Folder of pictures that are searched.")]
+Csv = Annotated[
+    str | None, _file_option("Answer all of --data into this file; goes on where it stopped.", metavar="FILE")
+]
+Deadline = Annotated[float, _file_option("Seconds a question may take, else it has no answer; 0 = no limit.", min=0)]
 
 
 def predict(
@@ -27,19 +36,16 @@ def predict(
     video: Annotated[str | None, typer.Option(metavar="FILE", help="Video that a question is about.")] = None,
     question: Annotated[str | None, typer.Option(help="A question, in place of a task.")] = None,
     choices: Annotated[str | None, typer.Option(metavar="A|B|...", help="Its choices, separated by |.")] = None,
-    generate: Annotated[
-        bool, typer.Option("--generate", help="Let the model write its answer to a question.")
-    ] = False,
-    top_k: Annotated[int, typer.Option(min=1, help="Choices to list.")] = 3,
+    generate: Generate = False,
+    text: Text = None,
+    gallery: Gallery = None,
+    sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw what --text found on a sheet.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Choices or pictures to list.")] = 3,
     no_reasoning: Annotated[bool, typer.Option("--no-reasoning", help="Do not write the reasoning (faster).")] = False,
     data: Annotated[str | None, _file_option("SOURCE=FILE or SOURCE:key=value,...", metavar="SOURCE")] = None,
-    csv: Annotated[
-        str | None, _file_option("Answer all of --data into this file; goes on where it stopped.", metavar="FILE")
-    ] = None,
+    csv: Csv = None,
     limit: Annotated[int | None, _file_option("Only the first questions, for a quick test.", min=1)] = None,
-    deadline: Annotated[
-        float, _file_option("Seconds a question may take, else it has no answer; 0 = no limit.", min=0)
-    ] = 30.0,
+    deadline: Deadline = 30.0,
     id_column: Annotated[str, _file_option("Heading of the column of ids, e.g. question_id.")] = "id",
     overwrite: Annotated[bool, _file_option("Start the file anew.", "--overwrite")] = False,
     retry_failed: Annotated[bool, _file_option("Ask failed questions again.", "--retry-failed")] = False,
@@ -50,38 +56,49 @@ def predict(
     """Print a checkpoint's answer to one request, or write its answers to a whole test file."""
 
     def work() -> Any:
-        if (csv is None) != (data is None):
-            raise HfvlaError("--csv and --data go together", got=f"--csv {csv}, --data {data}")
+        _check_asked({"--task": task, "--question": question, "--text": text}, csv, data)
         if csv is not None and data is not None:
-            if task is not None or question is not None:
-                raise HfvlaError("--csv answers a whole file", got="--task or --question", fix="Leave that away.")
             file = {"path": csv, "id_column": id_column, "limit": limit, "deadline_s": deadline or None}
-            file |= {"overwrite": overwrite, "retry_failed": retry_failed}
+            file |= {"overwrite": overwrite, "retry_failed": retry_failed, "gallery": gallery}
             return _answer_file(checkpoint, data, file, seed, device)
-        request = _request(task, question, choices, {"image": image, "video": video})
+        if text is not None:
+            from hfvla.cli.searching import search_pictures
+
+            return search_pictures(checkpoint, text, gallery=gallery, top_k=top_k, sheet=sheet, device=device)
+        request = _request(task, choices, question, {"image": image, "video": video})
         if task is not None:
             request |= {"top_k": top_k, "reasoning": not no_reasoning}
         elif generate:
             request["generate"] = True
         return _answer(checkpoint, request, device)
 
-    def show(answer: Any) -> None:
-        from hfvla.cli.tables import show_values
+    run_command(work, _show, as_json)
 
-        show_values("", answer)
 
-    run_command(work, show, as_json)
+def _show(answer: Any) -> None:
+    from hfvla.cli.tables import show_values
+
+    show_values("", answer)
+
+
+def _check_asked(requests: Mapping[str, str | None], csv: str | None, data: str | None) -> None:
+    """Refuse anything but one request or one file."""
+    asked = [name for name, value in requests.items() if value is not None]
+    if (csv is None) != (data is None):
+        raise HfvlaError("--csv and --data go together", got=f"--csv {csv}, --data {data}")
+    if csv is not None and asked:
+        raise HfvlaError("--csv answers a whole file", got=", ".join(asked), fix="Leave that away.")
+    if csv is None and len(asked) != 1:
+        raise HfvlaError(
+            "one request is a --task, a --question or a --text", got=", ".join(asked) or "none of them",
+            fix="A whole file is answered with --data and --csv.",
+        )  # fmt: skip
 
 
 def _request(
-    task: str | None, question: str | None, choices: str | None, files: Mapping[str, str | None]
+    task: str | None, choices: str | None, question: str | None, files: Mapping[str, str | None]
 ) -> dict[str, Any]:
     """Return what the family's `predict` is asked; files are checked here, before a model is loaded."""
-    if (task is None) == (question is None):
-        raise HfvlaError(
-            "one request is a --task or a --question", got=f"--task {task}, --question {question}",
-            fix="A whole file is answered with --data and --csv.",
-        )  # fmt: skip
     for option, path in files.items():
         if path is not None and not Path(path).is_file():
             kind = "picture" if option == "image" else option
@@ -96,7 +113,8 @@ def _request(
     return {"question": question, "choices": texts, **given}
 
 
-def _device(name: str | None) -> str:
+def chosen_device(name: str | None) -> str:
+    """Return the torch device that was asked for, else a GPU if there is one."""
     if name is not None:
         return name
     import torch
@@ -108,8 +126,8 @@ def _answer(checkpoint: str, request: dict[str, Any], device: str | None) -> Any
     from hfvla.registry import load_checkpoint
 
     spec, model, processor = load_checkpoint(checkpoint)
-    if _device(device) != "cpu":
-        model = model.to(_device(device))
+    if chosen_device(device) != "cpu":
+        model = model.to(chosen_device(device))
     return spec.load("predict")(model, processor, request)
 
 
@@ -129,7 +147,7 @@ def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int,
     source = resolve(spec.source(name).build)(built, seed=seed)
     settings = {**_identity(checkpoint), "data": data, "seed": seed}
     spec, model, processor = load_checkpoint(checkpoint)
-    request = AnswerFile(settings=settings, device=_device(device), **file)
+    request = AnswerFile(settings=settings, device=chosen_device(device), **file)
     return spec.load("answer_file")(model.to(request.device), processor, source, request)
 
 

@@ -12,8 +12,10 @@ import typer
 from hfvla import __version__
 from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
+from hfvla.cli.comparing import compare
 from hfvla.cli.output import INTERRUPTED, run_command, to_json
 from hfvla.cli.planning import plan
+from hfvla.cli.searching import index, search
 from hfvla.errors import HfvlaError
 
 __all__ = ["app", "main"]
@@ -146,6 +148,19 @@ def _evaluation_sets(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
     return sets
 
 
+def _values(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return values by name from NAME=VALUE, read as in a recipe."""
+    from hfvla.recipe.document import parse_value
+
+    found = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not name or not equals:
+            raise HfvlaError("not an option", where="--option", got=argument, expected="NAME=VALUE")
+        found[name] = parse_value(value, f"--option {name}")
+    return found
+
+
 @app.command("eval")
 def evaluate(
     checkpoint: Checkpoint,
@@ -158,6 +173,9 @@ def evaluate(
     output: Annotated[str, typer.Option(metavar="DIR", help="Folder for metrics.json and report.html.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
     max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the family's evaluation; repeat.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstraps and generated data.")] = 0,
     device: Device = None,
     as_json: AsJson = False,
@@ -169,8 +187,9 @@ def evaluate(
         from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
 
         results = evaluate_checkpoint(
-            checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate
-        )
+            checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate,
+            options=_values(option or ()),
+        )  # fmt: skip
         if not as_json:
             return results
         return {"output_dir": output, "results": {name: metrics_json(result) for name, result in results.items()}}
@@ -186,6 +205,9 @@ def evaluate(
 
 
 app.command()(predict)
+app.command()(index)
+app.command()(search)
+app.command()(compare)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)
 

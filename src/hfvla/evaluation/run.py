@@ -15,12 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfvla.errors import DataError
+from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.evaluation import tables
 from hfvla.evaluation.output import metrics_json, write_evaluation
 from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
-from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, resolve
+from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,6 +68,7 @@ def evaluate_checkpoint(
     batch_size: int = 32,
     max_generate: int = 64,
     bootstrap_samples: int = 1000,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, EvaluationResult]:
     """Evaluate a saved checkpoint and write the results.
 
@@ -80,6 +81,7 @@ def evaluate_checkpoint(
         batch_size: rows a forward pass.
         max_generate: rows of each set for which text is generated.
         bootstrap_samples: resamples behind each interval.
+        options: values of the family's `evaluation_options`.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -88,23 +90,19 @@ def evaluate_checkpoint(
     """
     import torch
 
-    from hfvla.recipe import build_options
-    from hfvla.registry import load_checkpoint
+    from hfvla.registry import family_of_checkpoint, load_checkpoint
 
     if not data:
         raise DataError("no evaluation set is named", fix="Pass at least one source.")
+    _check_options(family_of_checkpoint(checkpoint) if options else None, options or {})
     started = time.perf_counter()
     spec, model, processor = load_checkpoint(checkpoint)
-    built, bad = {}, {}
-    for name, entry in data.items():
-        source = entry.get("source", name)
-        given = {key: value for key, value in entry.items() if key != "source"}
-        options = build_options(spec, source, given, where=name)
-        built[name] = resolve(spec.source(source).build)(options, seed=seed)
-        bad[name] = getattr(options, "max_bad_fraction", EvaluationContext.max_bad_fraction)
+    built, bad = _build_sets(spec, data, seed)
     train_rows, notes = load_training_rows(checkpoint, spec)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    context = EvaluationContext(train_rows, seed, batch_size, bootstrap_samples, max_generate, device)
+    context = EvaluationContext(
+        train_rows, seed, batch_size, bootstrap_samples, max_generate, device, options=options or {}
+    )
     results = {}
     for name, source_data in built.items():
         own = replace(context, max_bad_fraction=bad[name])
@@ -124,6 +122,34 @@ def evaluate_checkpoint(
     }
     write_evaluation(results, output_dir, info)
     return results
+
+
+def _build_sets(
+    spec: FamilySpec, data: Mapping[str, Mapping[str, Any]], seed: int
+) -> tuple[dict[str, SourceData], dict[str, float]]:
+    """Return the sets, and of each the share of rows that may be unusable."""
+    from hfvla.recipe import build_options
+
+    built, bad = {}, {}
+    for name, entry in data.items():
+        source = entry.get("source", name)
+        given = {key: value for key, value in entry.items() if key != "source"}
+        options = build_options(spec, source, given, where=name)
+        built[name] = resolve(spec.source(source).build)(options, seed=seed)
+        bad[name] = getattr(options, "max_bad_fraction", EvaluationContext.max_bad_fraction)
+    return built, bad
+
+
+def _check_options(spec: FamilySpec | None, options: Mapping[str, Any]) -> None:
+    """Refuse options that the family's evaluation does not have.
+
+    Raises:
+        RecipeError: unknown option; the message suggests the nearest.
+    """
+    for name in options:
+        if spec is not None and name not in spec.evaluation_options:
+            known = spec.evaluation_options
+            raise RecipeError(f"the evaluation of '{spec.name}' has no option '{name}'. {did_you_mean(name, known)}")
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 PARAMETERS = "parameters"
 """Name of the figure that `parameter_figure` returns; it describes the model and not a set."""
 
-_PROGRESSION = ("top1_in_set", "exact_match", "jaccard", "macro_f1", "accuracy")
+_PROGRESSION = (
+    *("top1_in_set", "exact_match", "jaccard", "macro_f1", "accuracy"),
+    *("retrieval_mean_recall", "box_iou", "spatial_accuracy"),
+)
 _MAX_CURVE_POINTS = 400
 _MAX_LISTED = 6
 

@@ -50,6 +50,8 @@ _LABELS = {
     "accuracy_with_support": "Accuracy, support frames",
     "accuracy_without_support": "Accuracy, no support frames",
     "position_bias": "Position bias, points",
+    **{f"{way}_r{k}": f"{way.upper()} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)},
+    "box_iou": "Box IoU",
     "latency_p50_s": "p50, s",
     "latency_p95_s": "p95, s",
 }

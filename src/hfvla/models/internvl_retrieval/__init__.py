@@ -1,0 +1,111 @@
+"""InternVL for drone navigation by image-text retrieval. Read `README.md` beside this file."""
+
+from __future__ import annotations
+
+from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+
+_HERE = "hfvla.models.internvl_retrieval"
+
+FAMILY = FamilySpec(
+    name="internvl_retrieval",
+    summary="InternVL that finds the drone image of a described place, and points at what a sentence names",
+    config=f"{_HERE}.configuration_internvl_retrieval:InternVLRetrievalConfig",
+    model=f"{_HERE}.modeling_internvl_retrieval:InternVLForRetrieval",
+    processor=f"{_HERE}.processing_internvl_retrieval:InternVLRetrievalProcessor",
+    groups={
+        "vision": ParameterGroup(
+            ("backbone.vision_tower.*",), layers="backbone.vision_tower.encoder.layer", description="InternViT tower"
+        ),
+        "projector": ParameterGroup(
+            ("backbone.multi_modal_projector.*",), description="pixel-shuffled patches to language tokens"
+        ),
+        "language": ParameterGroup(
+            ("backbone.language_model.*",),
+            layers="backbone.language_model.layers",
+            description="Qwen2 language model without output layer",
+        ),
+        "adapters": ParameterGroup(
+            ("image_adapter.*", "text_adapter.*"), description="both towers into the shared space"
+        ),
+        "grid": ParameterGroup(
+            ("grid_projection.*", "grid_attention.*"), description="text over image tokens (`heads: grid`)"
+        ),
+        "itm_head": ParameterGroup(("itm_head.*",), description="does this text belong to this image"),
+        "bbox_head": ParameterGroup(("bbox_head.*",), description="box of what a sentence names"),
+        "spatial_head": ParameterGroup(("spatial_head.*",), description="where one object lies from another"),
+        "heads": ParameterGroup(("bbox_head.*", "spatial_head.*"), description="bbox_head and spatial_head"),
+        "temperature": ParameterGroup(("log_temperature",), description="of the contrastive loss"),
+    },
+    losses={
+        "itc": "InfoNCE both ways over the batch of all processes; one building's pairs are never negatives",
+        "itm": "matched or not: each pair against a hard wrong text and a hard wrong image",
+        "bbox": "L1 + (1 - GIoU) of the box that a sentence names",
+        "spatial": "two three-way cross-entropies: where one object lies from another",
+    },
+    sources={
+        "drone": Source(
+            options="hfvla.data.synthetic.drone:DroneOptions",
+            build="hfvla.data.synthetic.drone:build_drone",
+            count="hfvla.data.synthetic.drone:count_drone",
+            description="generated scenes of buildings with captions, sentence boxes and relations",
+        ),
+        "geotext": Source(
+            options="hfvla.data.sources.geotext:GeoTextOptions",
+            build="hfvla.data.sources.geotext:build_geotext",
+            count="hfvla.data.sources.geotext:count_geotext",
+            description="train or test JSON of GeoText-1652 with its images",
+        ),
+        "robosense": Source(
+            options="hfvla.data.sources.robosense:RoboSenseOptions",
+            build="hfvla.data.sources.robosense:build_robosense",
+            count="hfvla.data.sources.robosense:count_robosense",
+            description="text queries of the RoboSense challenge, track 4",
+        ),
+    },
+    initialise=f"{_HERE}.building_internvl_retrieval:initialise",
+    build_config=f"{_HERE}.building_internvl_retrieval:build_config",
+    collator=f"{_HERE}.data_internvl_retrieval:InternVLRetrievalCollator",
+    compute_metrics=f"{_HERE}.building_internvl_retrieval:compute_metrics",
+    metric_names=("retrieval_mean_recall", "box_iou", "spatial_accuracy", "combined"),
+    label_names=("group_ids", "image_ids", "boxes", "box_mask"),
+    evaluate=f"{_HERE}.evaluation_internvl_retrieval:evaluate",
+    predict=f"{_HERE}.building_internvl_retrieval:predict",
+    answer_file=f"{_HERE}.submission_internvl_retrieval:write_submission",
+    embed_images=f"{_HERE}.embedding_internvl_retrieval:embed_images",
+    embed_texts=f"{_HERE}.embedding_internvl_retrieval:embed_texts",
+    evaluation_options={
+        "k_test": "items of each list that the matching head puts in order (256)",
+        "legacy_building_ids": "true: headline scores with GeoText-1652's own off-by-one building ids",
+    },
+    examples=f"{_HERE}.building_internvl_retrieval:fake_rows",
+    feature_cuts={
+        "image_states": FeatureCut(
+            groups=("vision", "projector"),
+            prepare=f"{_HERE}.building_internvl_retrieval:prepare_images",
+            encode=f"{_HERE}.building_internvl_retrieval:encode_images",
+            fields=("image",),
+            files=("image",),
+            required=("image",),
+            replaces=("pixel_values",),
+            provides=("image_pooled", "image_tokens"),
+            config=("backbone_config", "image_from", "heads"),
+            processor=("image_processor",),
+            description="mean patch [C], and the projected tokens [G, width] where the config uses them",
+        )
+    },
+    plan_batch=f"{_HERE}.planning_internvl_retrieval:plan_batch",
+    parameter_table={
+        "vision tower": ("backbone.vision_tower.*",),
+        "projector": ("backbone.multi_modal_projector.*",),
+        "language model": ("backbone.language_model.*",),
+        "image adapter": ("image_adapter.*",),
+        "text adapter": ("text_adapter.*",),
+        "grid attention": ("grid_projection.*", "grid_attention.*"),
+        "itm head": ("itm_head.*",),
+        "bbox head": ("bbox_head.*",),
+        "spatial head": ("spatial_head.*",),
+        "temperature": ("log_temperature",),
+    },
+)
+
+__all__ = ["FAMILY"]

@@ -1,0 +1,237 @@
+"""What `FAMILY` names: build from a recipe, features to cache, quick metrics, one prediction, example rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from transformers.configuration_utils import PreTrainedConfig
+
+from hfvla.errors import DataError, RecipeError
+from hfvla.family import CutContext
+from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
+from hfvla.nn.internvl_shapes import known_backbone
+
+__all__ = [
+    "InternVLRetrievalOptions",
+    "build_config",
+    "compute_metrics",
+    "encode_images",
+    "fake_rows",
+    "initialise",
+    "predict",
+    "prepare_images",
+]
+
+_LEARNED_IMAGE_TOKEN = 4  # of a tokenizer that is not there yet; `initialise` puts the real id in its place
+_PLANNED_PROMPT = {"before": list(range(10, 22)), "after": [5, 0]}  # as long as the real one, about
+_FAKE_CAPTIONS = 1
+
+
+class InternVLRetrievalOptions(BaseModel):
+    """What `model.options` of a recipe may say.
+
+    Args:
+        backbone: hub id or folder of an InternVL checkpoint in transformers' format (`...-hf`), with its processor.
+        revision: branch, tag or commit of `backbone`.
+        dtype: of the weights that are loaded; bfloat16 halves the memory of a frozen backbone.
+        tokenizer_vocab_size: size of the tokenizer learned on the training text (without `backbone`).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    backbone: str | None = None
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    tokenizer_vocab_size: int = 1024
+
+
+def _options(model_recipe: Mapping[str, Any]) -> InternVLRetrievalOptions:
+    try:
+        return InternVLRetrievalOptions.model_validate(model_recipe.get("options") or {})
+    except ValidationError as error:
+        problems = [f"model.options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise RecipeError(problems) from None
+
+
+def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
+    """Return the config a recipe's `model` section asks for, without weights (for plans).
+
+    The shapes of the hub's InternVL3 checkpoints are known; those of another backbone are read from its config.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+    """
+    options, settings = _options(model_recipe), dict(model_recipe.get("config") or {})
+    if not any((settings.get("image_prompt") or {}).values()):
+        settings["image_prompt"] = _PLANNED_PROMPT
+    if options.backbone is not None:
+        if "backbone_config" in settings:
+            raise RecipeError("model.config.backbone_config and model.options.backbone are both given; name one")
+        settings["backbone_config"] = {
+            **(known_backbone(options.backbone) or _loaded_config(options)), "dtype": options.dtype,
+        }  # fmt: skip
+    elif not isinstance(settings.get("backbone_config"), PreTrainedConfig):
+        backbone = settings.get("backbone_config") or known_backbone("OpenGVLab/InternVL3-1B-hf") or {}
+        text = {**(backbone.get("text_config") or {}), "vocab_size": options.tokenizer_vocab_size}
+        settings["backbone_config"] = {**backbone, "text_config": text, "image_token_id": _LEARNED_IMAGE_TOKEN}
+    return InternVLRetrievalConfig(**settings)
+
+
+def _loaded_config(options: InternVLRetrievalOptions) -> dict[str, Any]:
+    """Return the backbone's own config.
+
+    Raises:
+        RecipeError: it cannot be read, or is not InternVL's.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(options.backbone, revision=options.revision)
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            "model.options.backbone cannot be read",
+            got=options.backbone,
+            expected="an InternVL checkpoint in transformers' format, on the hub or in a folder",
+            fix=str(error).splitlines()[0],
+        ) from None
+    if config.model_type != "internvl":
+        raise RecipeError(
+            "model.options.backbone is another kind of model",
+            got=f"{options.backbone} ({config.model_type})",
+            expected="model type 'internvl', e.g. OpenGVLab/InternVL3-1B-hf",
+        )
+    return config.to_dict()
+
+
+def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
+    """Build model and processor for a run that starts from a backbone, or from nothing.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+        train_rows: training rows; without a backbone, the tokenizer is learned on their text.
+        seed: of the random weights.
+
+    Returns:
+        `tuple`: (`InternVLForRetrieval`, `InternVLRetrievalProcessor`).
+    """
+    from transformers import set_seed
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+
+    options = _options(model_recipe)
+    set_seed(seed)
+    if options.backbone is not None:
+        return _from_backbone(options, dict(model_recipe.get("config") or {}))
+    config = build_config(model_recipe)
+    processor = _new_processor(options, config, train_rows)
+    tokenizer, ids = processor.tokenizer, processor.special_ids()
+    backbone = config.backbone_config.to_dict()
+    backbone["text_config"] |= {
+        "vocab_size": len(tokenizer), "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    backbone["image_token_id"] = ids.pop("image_token_id")
+    settings = {**config.to_dict(), **ids, "backbone_config": backbone}
+    return InternVLForRetrieval(InternVLRetrievalConfig(**settings)), processor
+
+
+def _from_backbone(options: InternVLRetrievalOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Load a backbone's weights and processor; adapters and heads are new."""
+    import torch
+    from transformers import AutoModel, AutoProcessor
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+    from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
+
+    own = _loaded_config(options)
+    source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
+    config = InternVLRetrievalConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
+    processor = InternVLRetrievalProcessor(
+        image_processor=source.image_processor,
+        tokenizer=source.tokenizer,
+        max_text_tokens=config.max_text_tokens,
+        chat_template=source.chat_template or source.tokenizer.chat_template,
+    )
+    ids = processor.special_ids()
+    config.image_prompt = ids["image_prompt"]
+    model = InternVLForRetrieval(config)
+    model.backbone = AutoModel.from_pretrained(
+        options.backbone, revision=options.revision, dtype=getattr(torch, options.dtype)
+    )
+    return model, processor
+
+
+def _new_processor(
+    options: InternVLRetrievalOptions, config: InternVLRetrievalConfig, train_rows: Iterable[Mapping[str, Any]]
+) -> Any:
+    from transformers import GotOcr2ImageProcessor
+
+    from hfvla.data.tokenizers import learn_tokenizer
+    from hfvla.models.internvl_retrieval.data_internvl_retrieval import training_texts
+    from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
+
+    side = config.image_size
+    return InternVLRetrievalProcessor(
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": side, "width": side},
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        ),
+        tokenizer=learn_tokenizer(training_texts(train_rows), options.tokenizer_vocab_size),
+        max_text_tokens=config.max_text_tokens,
+    )
+
+
+def prepare_images(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the pixels of the rows' pictures, for the feature cache."""
+    names = [str(row["id"]) for row in rows]
+    return {"pixel_values": context.processor.images([row["image"] for row in rows], names)}
+
+
+def encode_images(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return `image_pooled` [C] and `image_tokens` [G, width] of each row, as far as the config uses them."""
+    states = model.encode_pixels(batch["pixel_values"])
+    named = {"image_pooled": states.pooled, "image_tokens": states.tokens}
+    rows = len(batch["pixel_values"])
+    return [{name: value[row] for name, value in named.items() if value is not None} for row in range(rows)]
+
+
+def compute_metrics(prediction: Any, config: InternVLRetrievalConfig) -> dict[str, float]:
+    """Return the promised metrics of an evaluation's gathered outputs, as far as its loss terms give them.
+
+    Every caption is a query, every different image is in the gallery, and any image of the same building is a hit.
+    `combined` is the mean of the other three.
+    """
+    from hfvla.models.internvl_retrieval.quick_internvl_retrieval import quick_metrics
+
+    return quick_metrics(prediction.predictions, prediction.label_ids)
+
+
+def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Score {"query": text, "images": [paths]}; the reply lists the images best first and is JSON-serialisable.
+
+    Raises:
+        DataError: query or images are missing or cannot be used.
+    """
+    import torch
+
+    missing = [name for name in ("query", "images") if not request.get(name)]
+    if missing:
+        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="query and images")
+    images, query = [str(path) for path in request["images"]], str(request["query"])
+    batch = processor(images=images, text=query).to(model.device)
+    with torch.inference_mode():
+        model.eval()
+        output = model(**batch)
+        scores = (output.image_embeds @ output.text_embeds[0]).tolist()
+    ranked = sorted(range(len(images)), key=lambda place: -scores[place])
+    return {"query": query, "results": [{"image": images[place], "score": scores[place]} for place in ranked]}
+
+
+def fake_rows(n: int, seed: int = 0) -> Any:
+    """Return `n` captions of small generated scenes, two a building."""
+    from hfvla.data.synthetic.drone import DroneOptions, build_drone
+
+    options = DroneOptions(buildings=-(-n // 2), views=2, captions=_FAKE_CAPTIONS, image_size=32)
+    return build_drone(options, seed=seed).dataset.select(range(n))

@@ -1,0 +1,196 @@
+"""Pictures and texts of a whole set as vectors; each different picture and each different text is encoded once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from hfvla.errors import DataError
+
+__all__ = ["Change", "EncodedImages", "embed_images", "embed_texts", "encode_images", "encode_texts", "unit"]
+
+logger = logging.getLogger(__name__)
+
+Change = Callable[[Image.Image, str], Image.Image]
+"""Maps a picture and its name to the picture that is shown in its place."""
+
+_FULL_GRID_BYTES = 2**30  # above, the grid is kept in half precision
+_LOG_EVERY_S = 30.0
+
+
+@dataclass
+class EncodedImages:
+    """Pictures behind the model, on the CPU.
+
+    Shapes: I pictures, D width of the shared space, G image tokens.
+
+    Attributes:
+        embed: [I, D], not normalised; zeros for a picture that could not be read.
+        grid: [I, G, D] for heads over the grid, else None.
+        failures: reason by picture number.
+    """
+
+    embed: Tensor
+    grid: Tensor | None = None
+    failures: dict[int, str] = field(default_factory=dict)
+
+    def features(self, index: Tensor, device: Any) -> dict[str, Tensor]:
+        """Return `image_embed` [B, D] and, where there is one, `grid` [B, G, D] of some pictures, in float32."""
+        found = {"image_embed": self.embed[index].to(device)}
+        if self.grid is not None:
+            found["grid"] = self.grid[index].to(device, torch.float32)
+        return found
+
+    def take(self, index: Sequence[int]) -> EncodedImages:
+        """Return some of the pictures, none of which failed."""
+        chosen = torch.as_tensor(list(index), dtype=torch.long)
+        return EncodedImages(self.embed[chosen], None if self.grid is None else self.grid[chosen])
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors [N, D] at length 1, in float32."""
+    return F.normalize(vectors.float(), dim=-1)
+
+
+@torch.inference_mode()
+def encode_images(
+    model: Any,
+    processor: Any,
+    paths: Sequence[str],
+    *,
+    batch_size: int = 32,
+    change: Change | None = None,
+) -> EncodedImages:
+    """Encode pictures; the next batch is read while one is encoded.
+
+    Args:
+        model: `InternVLForRetrieval`, on the device it is to run on.
+        processor: its processor.
+        paths: I files.
+        batch_size: pictures a forward pass.
+        change: shows something else in place of each picture.
+
+    Raises:
+        DataError: none of the pictures can be read.
+    """
+    model.eval()
+    found, device = EncodedImages(torch.zeros(0)), model.device
+    starts = range(0, len(paths), batch_size)
+    told = time.perf_counter()
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(_read, processor, paths, 0, batch_size, change)
+        for start in starts:
+            numbers, pixels, failures = waiting.result()
+            if start + batch_size < len(paths):
+                waiting = reader.submit(_read, processor, paths, start + batch_size, batch_size, change)
+            found.failures |= failures
+            if pixels is None:
+                continue
+            features = model(pixel_values=pixels.to(device), encode_only=True).features
+            _fill(found, torch.tensor(numbers), features, len(paths))
+            if time.perf_counter() - told > _LOG_EVERY_S:
+                told = time.perf_counter()
+                logger.info("encoded %d of %d pictures", start + len(numbers), len(paths))
+    if len(found.failures) == len(paths):
+        first = next(iter(found.failures.values()), "no picture")
+        raise DataError("none of the pictures can be read", got=first, expected=f"{len(paths)} pictures")
+    return found
+
+
+def _fill(found: EncodedImages, index: Tensor, features: dict[str, Tensor], count: int) -> None:
+    """Write the features of some pictures in their places; the first call makes room for all."""
+    embed, grid = features["image_embed"].float().cpu(), features.get("grid")
+    if not len(found.embed):
+        found.embed = torch.zeros(count, embed.shape[1])
+        if grid is not None:
+            whole = count * grid[0].numel() * 4 <= _FULL_GRID_BYTES
+            found.grid = torch.zeros(count, *grid.shape[1:], dtype=torch.float32 if whole else torch.float16)
+    found.embed[index] = embed
+    if grid is not None and found.grid is not None:
+        found.grid[index] = grid.to("cpu", found.grid.dtype)
+
+
+def _read(
+    processor: Any, paths: Sequence[str], start: int, batch_size: int, change: Change | None
+) -> tuple[list[int], Tensor | None, dict[int, str]]:
+    """Return the numbers and pixels of the pictures of a batch that can be read, and why the others cannot."""
+    numbers = list(range(start, min(start + batch_size, len(paths))))
+    try:
+        return numbers, _pixels(processor, [paths[number] for number in numbers], change), {}
+    except DataError:
+        pass  # one of them; which one is seen when each is read by itself
+    good, pixels, failures = [], [], {}
+    for number in numbers:
+        try:
+            pixels.append(_pixels(processor, [paths[number]], change))
+            good.append(number)
+        except DataError as error:
+            failures[number] = str(error)
+    return good, torch.cat(pixels) if pixels else None, failures
+
+
+def _pixels(processor: Any, paths: Sequence[str], change: Change | None) -> Tensor:
+    if change is None:
+        return processor.images(list(paths))
+    shown = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                shown.append(change(picture.convert("RGB"), path))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                "the picture cannot be read", where=path, got=path, fix=f"{type(error).__name__}: {error}"
+            ) from None
+    return processor.images(shown, list(paths))
+
+
+@torch.inference_mode()
+def encode_texts(model: Any, processor: Any, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+    """Return [T, D] vectors of texts, not normalised, on the CPU; texts of like length share a batch.
+
+    Args:
+        model: `InternVLForRetrieval`, on the device it is to run on.
+        processor: its processor.
+        texts: T texts; a text that is there twice is encoded once.
+        batch_size: texts a forward pass.
+
+    Raises:
+        DataError: an empty text, or no text.
+    """
+    if not len(texts):
+        raise DataError("there is no text to encode", expected="at least one")
+    model.eval()
+    different = list(dict.fromkeys(texts))
+    ranked = sorted(range(len(different)), key=lambda number: len(different[number]))
+    parts = []
+    for numbers in _batches(ranked, batch_size):
+        batch = processor.texts([different[number] for number in numbers])
+        batch = {name: value.to(model.device) for name, value in batch.items()}
+        parts.append(model(**batch, encode_only=True).features["text_embed"].float().cpu())
+    vectors = torch.cat(parts)
+    place = {different[number]: row for row, number in enumerate(ranked)}
+    return vectors[torch.tensor([place[text] for text in texts])]
+
+
+def _batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def embed_images(model: Any, processor: Any, paths: Sequence[str], batch_size: int) -> tuple[Any, dict[int, str]]:
+    """Return unit vectors [I, D] of pictures as a float32 array, and the reason by number where one has none."""
+    found = encode_images(model, processor, paths, batch_size=batch_size)
+    return unit(found.embed).numpy(), found.failures
+
+
+def embed_texts(model: Any, processor: Any, texts: Sequence[str], batch_size: int) -> Any:
+    """Return unit vectors [T, D] of texts as a float32 array."""
+    return unit(encode_texts(model, processor, texts, batch_size=batch_size)).numpy()

@@ -1,0 +1,231 @@
+"""InternVL for image-text retrieval: two towers into one space, and heads for matching, boxes and relations."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from hfvla.losses.contrastive import FeatureQueue
+from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
+from hfvla.models.internvl_retrieval.objectives_internvl_retrieval import RetrievalObjectives
+from hfvla.models.internvl_retrieval.towers_internvl_retrieval import RetrievalTowers
+from hfvla.nn.adapter import Adapter, GatedLayerNorm, SkipProjection
+from hfvla.nn.grid_attention import GridAttention
+from hfvla.nn.loading import AlignedPreTrainedModel
+
+__all__ = ["InternVLForRetrieval", "InternVLRetrievalOutput", "InternVLRetrievalPreTrainedModel"]
+
+_LEAST_TEMPERATURE = 0.01  # as CLIP's logit scale of at most 100
+
+
+@dataclass
+class InternVLRetrievalOutput(ModelOutput):
+    """Output of `InternVLForRetrieval`.
+
+    Shapes: B rows, D width of the shared space, S sentence slots, G image tokens.
+
+    Args:
+        loss (`Tensor`, *optional*): [] weighted sum of `loss_terms` by `config.loss_weights`.
+        loss_terms (`dict[str, Tensor]`, *optional*): unweighted scalars by name.
+        logits_per_image (`Tensor`, *optional*): [B, B] cosine similarity of images (rows) and texts, over temperature.
+        text_embeds (`Tensor`, *optional*): [B, D] of unit length.
+        image_embeds (`Tensor`, *optional*): [B, D] of unit length.
+        box_predictions (`Tensor`, *optional*): [B, S, 4] (centre x, centre y, width, height), a share of the image.
+        spatial_logits (`Tensor`, *optional*): [B, S, S, 6] for ordered pairs (A, B): three for where B lies
+            horizontally from A, three vertically.
+        features (`dict[str, Tensor]`, *optional*): what the losses need of the towers, by row: image_embed [B, D],
+            text_embed [B, D], grid [B, G, D], sentence_embed [B, S, D]. Not normalised.
+    """
+
+    loss: Tensor | None = None
+    loss_terms: dict[str, Tensor] | None = None
+    logits_per_image: Tensor | None = None
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+    box_predictions: Tensor | None = None
+    spatial_logits: Tensor | None = None
+    features: dict[str, Tensor] | None = None
+
+
+class InternVLRetrievalPreTrainedModel(AlignedPreTrainedModel):
+    """Base class: what transformers asks a model class to state."""
+
+    config_class = InternVLRetrievalConfig
+    base_model_prefix = "internvl_retrieval"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _no_split_modules = ("InternVLVisionLayer", "Qwen2DecoderLayer")
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Save as `PreTrainedModel.save_pretrained`, each weight by the name it has in memory.
+
+        transformers would write the backbone's by the names of its first release; hand-over and audit compare names.
+        """
+        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SkipProjection | GatedLayerNorm):
+            module.reset()
+        elif isinstance(module, GridAttention):
+            module.reset_positions()
+        elif isinstance(module, InternVLForRetrieval):
+            init.constant_(module.log_temperature, math.log(self.config.temperature_init))
+
+
+class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetrievalPreTrainedModel):
+    """Finds the image of a described place, and the description of an image; points at what a sentence names.
+
+    transformers' InternVL is wrapped as it is: vision tower, projector and language model. Methods that encode are in
+    `towers_internvl_retrieval.py`, heads and loss terms in `objectives_internvl_retrieval.py`.
+    """
+
+    def __init__(self, config: InternVLRetrievalConfig) -> None:
+        super().__init__(config)
+        width, text_width = config.embed_dim, config.get_text_config().hidden_size
+        pooled_width = (
+            text_width if config.image_from == "language" else config.backbone_config.vision_config.hidden_size
+        )
+        self.backbone = AutoModel.from_config(config.backbone_config)
+        self.image_adapter = Adapter(pooled_width, width, **config.adapter)
+        self.text_adapter = Adapter(text_width, width, **config.adapter)
+        self.grid_projection: nn.Module | None = None
+        self.grid_attention: nn.Module | None = None
+        if config.heads == "grid":
+            self.grid_projection = nn.Linear(text_width, width)
+            self.grid_attention = GridAttention(width, config.grid_size)
+        self.itm_head = _head(2 * width, width, 2)
+        self.bbox_head = _head(2 * width, width, 4)
+        self.spatial_head = _head(2 * width, width, 6)
+        self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.queue = FeatureQueue(config.negatives["queue"], width) if config.negatives["queue"] else None
+        self.post_init()
+
+    @property
+    def temperature(self) -> Tensor:
+        """[] temperature of the contrastive loss, between 0.01 and 1."""
+        return self.log_temperature.exp().clamp(_LEAST_TEMPERATURE, 1.0)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding of the language model."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding of the language model."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+        """Encode images [B, 3, H, W] as transformers' CLIP does.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `pooler_output` [B, D] in the shared space, not normalised;
+            `last_hidden_state` of the vision tower, [B, 1 + patches, C].
+        """
+        states = self.encode_pixels(pixel_values)
+        features = self.image_features(states.pooled, states.tokens)
+        return BaseModelOutputWithPooling(last_hidden_state=states.vision, pooler_output=features["image_embed"])
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutputWithPooling:
+        """Encode texts [B, T] as transformers' CLIP does.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `pooler_output` [B, D] in the shared space, not normalised;
+            `last_hidden_state` of the language model, [B, T, width].
+        """
+        hidden, pooled = self.encode_text(input_ids, attention_mask)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=self.text_adapter(pooled))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_pooled: Tensor | None = None,
+        image_tokens: Tensor | None = None,
+        sentence_input_ids: Tensor | None = None,
+        sentence_attention_mask: Tensor | None = None,
+        boxes: Tensor | None = None,
+        box_mask: Tensor | None = None,
+        group_ids: Tensor | None = None,
+        image_ids: Tensor | None = None,
+        negative_seeds: Tensor | None = None,
+        encode_only: bool = False,
+        features: dict[str, Tensor] | None = None,
+    ) -> InternVLRetrievalOutput:
+        """Encode both sides and compute every loss term that the batch has something for.
+
+        Shapes: B rows, T text tokens, S sentence slots, G image tokens, D width of the shared space.
+
+        Args:
+            input_ids (`Tensor`, *optional*): [B, T] texts; padding on either side.
+            attention_mask (`Tensor`, *optional*): [B, T], 1 = valid. Default: all.
+            pixel_values (`Tensor`, *optional*): [B, 3, H, W] normalised.
+            image_pooled (`Tensor`, *optional*): [B, C] mean of the patch tokens, with or in place of pixel_values.
+            image_tokens (`Tensor`, *optional*): [B, G, width] projected image tokens, in place of pixel_values.
+            sentence_input_ids (`Tensor`, *optional*): [B, S, T'] sentences that name one object each.
+            sentence_attention_mask (`Tensor`, *optional*): [B, S, T'].
+            boxes (`Tensor`, *optional*): [B, S, 4] (centre x, centre y, width, height), a share of the image.
+            box_mask (`Tensor`, *optional*): [B, S] bool; True = the slot has a sentence with a box.
+            group_ids (`Tensor`, *optional*): [B] long, the building; texts and images of one building are no negatives
+                of each other. Below 0: a group of its own.
+            image_ids (`Tensor`, *optional*): [B] long, for the metrics; the losses do not look at it.
+            negative_seeds (`Tensor`, *optional*): [B] long, what the hard negatives are drawn from. With them the
+                batch has the term `itm`.
+            encode_only (`bool`): return `features` alone; every row is encoded by itself.
+            features (`dict[str, Tensor]`, *optional*): of an earlier `encode_only`, in place of pixels and tokens.
+
+        Returns:
+            `InternVLRetrievalOutput`
+
+        Raises:
+            ValueError: pixels and features of the same images are both given, or neither side is.
+        """
+        if features is None:
+            features = self.encode(
+                input_ids, attention_mask, pixel_values, image_pooled, image_tokens, sentence_input_ids,
+                sentence_attention_mask, box_mask,
+            )  # fmt: skip
+        if encode_only:
+            return InternVLRetrievalOutput(features=features)
+        image, text = features.get("image_embed"), features.get("text_embed")
+        output = InternVLRetrievalOutput(features=features)
+        terms: dict[str, Tensor] = {}
+        if image is not None:
+            output.image_embeds = F.normalize(image.float(), dim=-1)
+        if text is not None:
+            output.text_embeds = F.normalize(text.float(), dim=-1)
+        if output.image_embeds is not None and output.text_embeds is not None:
+            output.logits_per_image = output.image_embeds @ output.text_embeds.T / self.temperature
+            if group_ids is not None:
+                terms |= self.pair_terms(features, group_ids, negative_seeds)
+        if image is not None and "sentence_embed" in features:
+            output.box_predictions, output.spatial_logits = self.locate(features)
+            if boxes is not None and box_mask is not None:
+                terms |= self.place_terms(output.box_predictions, output.spatial_logits, boxes, box_mask)
+        output.loss_terms, output.loss = terms or None, self._weighted(terms)
+        return output
+
+    def _weighted(self, terms: dict[str, Tensor]) -> Tensor | None:
+        weights = self.config.loss_weights
+        used = [weights[name] * term for name, term in terms.items() if weights.get(name)]
+        return torch.stack(used).sum() if used else None
+
+
+def _head(inner: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+AutoModel.register(InternVLRetrievalConfig, InternVLForRetrieval, exist_ok=True)

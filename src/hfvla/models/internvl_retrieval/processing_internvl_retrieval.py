@@ -1,0 +1,158 @@
+"""What InternVL for retrieval needs around its tensors: pictures, texts, and back to boxes and words."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, BatchFeature, ProcessorMixin
+
+from hfvla.data.boxes import HORIZONTAL, VERTICAL
+from hfvla.errors import DataError
+from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
+
+__all__ = ["IMAGE_PROMPT_TEXT", "InternVLRetrievalProcessor"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE_PROMPT_TEXT = "The place in this picture, in one word:"
+"""What stands before the image for `image_from: language`."""
+
+
+class InternVLRetrievalProcessor(ProcessorMixin):
+    """Image processor and tokenizer, saved together.
+
+    Texts end with the tokenizer's end token, whose state is the text's in `text_pooling: last`, and are padded on the
+    left. A picture becomes one square; boxes are shares of it and stay what they are.
+
+    Args:
+        image_processor: InternVL's; resizes and normalises, and cuts no tiles.
+        tokenizer: fast tokenizer with `start_image_token`, `context_image_token` and `end_image_token`.
+        max_text_tokens (`int`): longer texts are cut there, before the end token.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        max_text_tokens: int = 256,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.max_text_tokens = max_text_tokens
+        self._cut_before = False
+
+    def special_ids(self) -> dict[str, Any]:
+        """Return what the config must know of the tokenizer: `image_token_id` and `image_prompt`."""
+        tokenizer = self.tokenizer
+        before = f"{IMAGE_PROMPT_TEXT} {tokenizer.start_image_token}"
+        after = [*self._ids(tokenizer.end_image_token), tokenizer.eos_token_id]
+        return {
+            "image_token_id": tokenizer.convert_tokens_to_ids(tokenizer.context_image_token),
+            "image_prompt": {"before": self._ids(before), "after": after},
+        }
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    # ---- pictures ---------------------------------------------------------------------------------------------------
+
+    def images(self, images: Sequence[Any], where: Sequence[str] | None = None) -> Tensor:
+        """Return `pixel_values` [N, 3, S, S] of pictures.
+
+        Args:
+            images: paths or PIL images.
+            where: name of each, for errors.
+
+        Raises:
+            DataError: a picture is missing or cannot be read.
+        """
+        names = where or [str(image) for image in images]
+        pictures = [_opened(image, name) for image, name in zip(images, names, strict=True)]
+        # Named in the call: among the processor's own settings some releases ignore it.
+        return self.image_processor(pictures, return_tensors="pt", crop_to_patches=False)["pixel_values"]
+
+    # ---- texts ------------------------------------------------------------------------------------------------------
+
+    def texts(self, texts: Sequence[str], where: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return `input_ids` and `attention_mask` [N, T] of texts, padded on the left.
+
+        Args:
+            texts: at least one.
+            where: name of each, for errors.
+
+        Raises:
+            DataError: an empty text.
+        """
+        names = where or [repr(text) for text in texts]
+        for text, name in zip(texts, names, strict=True):
+            if not isinstance(text, str) or not text.strip():
+                raise DataError("a text is empty or no text", where=name, got=text, expected="a string with words")
+        rows = self.tokenizer(list(texts), add_special_tokens=False).input_ids
+        most = self.max_text_tokens - 1
+        longest = max(range(len(rows)), key=lambda row: len(rows[row]))
+        if len(rows[longest]) > most and not self._cut_before:
+            self._cut_before = True
+            logger.warning(
+                "%s has %d tokens: texts are cut at %d; raise max_text_tokens to read all",
+                names[longest], len(rows[longest]), most,
+            )  # fmt: skip
+        ids = [[*row[:most], self.tokenizer.eos_token_id] for row in rows]
+        width = max(map(len, ids))
+        pad = self.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.tensor([[pad] * (width - len(row)) + row for row in ids]),
+            "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids]),
+        }
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> BatchFeature:
+        """Encode pictures (paths or PIL images) and texts, each one or several, for `model(**batch)`.
+
+        Raises:
+            DataError: a picture cannot be read, a text is empty, or neither is given.
+        """
+        if images is None and text is None:
+            raise DataError("nothing to encode", where="InternVLRetrievalProcessor", expected="images, text or both")
+        batch: dict[str, Tensor] = {}
+        if images is not None:
+            batch["pixel_values"] = self.images(list(images) if isinstance(images, list | tuple) else [images])
+        if text is not None:
+            batch |= self.texts([text] if isinstance(text, str) else list(text))
+        return BatchFeature(batch)
+
+    # ---- back to boxes and words ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def boxes_to_pixels(boxes: Tensor, width: int, height: int) -> Tensor:
+        """Return corners (left, top, right, bottom) in pixels of boxes [..., 4], cxcywh as shares of the picture."""
+        centre, half = boxes[..., :2], boxes[..., 2:] / 2
+        corners = torch.cat([centre - half, centre + half], dim=-1).clamp(0, 1)
+        return corners * corners.new_tensor([width, height, width, height])
+
+    @staticmethod
+    def relation_words(spatial_logits: Tensor) -> Mapping[str, Any]:
+        """Return {"horizontal", "vertical"} of logits [6]: where B lies from A."""
+        across, down = int(spatial_logits[:3].argmax()), int(spatial_logits[3:].argmax())
+        return {"horizontal": HORIZONTAL[across], "vertical": VERTICAL[down]}
+
+
+def _opened(image: Any, name: str) -> Any:
+    """Return a PIL image in RGB."""
+    from PIL import Image
+
+    if not isinstance(image, str | Path):
+        return image.convert("RGB")
+    try:
+        with Image.open(image) as found:
+            return found.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            "the picture cannot be read", where=name, got=str(image), fix=f"{type(error).__name__}: {error}"
+        ) from None
+
+
+AutoProcessor.register(InternVLRetrievalConfig, InternVLRetrievalProcessor, exist_ok=True)

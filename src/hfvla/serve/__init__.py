@@ -1,0 +1,1 @@
+"""Using checkpoints: an index of pictures, and search in it by text."""
