@@ -90,6 +90,7 @@ FAMILY = FamilySpec(
             provides=("image_pooled", "image_tokens"),
             config=("backbone_config", "image_from", "heads"),
             processor=("image_processor",),
+            plan=f"{_HERE}.planning_internvl_retrieval:plan_cached_batch",
             description="mean patch [C], and the projected tokens [G, width] where the config uses them",
         )
     },

@@ -9,7 +9,7 @@ import torch
 
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 
-__all__ = ["plan_batch"]
+__all__ = ["plan_batch", "plan_cached_batch"]
 
 _CAPTION_TOKENS, _SENTENCE_TOKENS = 110, 40  # the longest of a batch of GeoText-1652
 _TEXT_TOKEN = 20  # of tiny vocabularies too; special tokens come before
@@ -36,6 +36,13 @@ def plan_batch(config: InternVLRetrievalConfig, batch_size: int, losses: Sequenc
     if "bbox" in losses or "spatial" in losses:
         batch |= _texts((batch_size, slots), min(_SENTENCE_TOKENS, config.max_text_tokens), "sentence_")
     return batch
+
+
+def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` as the feature cache leaves it: what the tower gives in place of the pixels."""
+    states = model.encode_pixels(batch.pop("pixel_values"))
+    found = {"image_pooled": states.pooled, "image_tokens": states.tokens}
+    return batch | {name: value for name, value in found.items() if value is not None}
 
 
 def _texts(shape: tuple[int, ...], width: int, prefix: str) -> dict[str, torch.Tensor]:

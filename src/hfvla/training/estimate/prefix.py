@@ -73,10 +73,13 @@ def profile_prefix(
     finally:
         for module in training:
             module.training = True
-    left = sorted(set(cut.replaces) & set(cached)) + sorted(set(cut.provides) - set(cached))
-    if left:
-        raise EstimateError("the batch planned for the cut is not one that training would see", got=", ".join(left))
-    features = [cached[name] for name in cut.provides if isinstance(cached[name], Tensor)]
+    features = [cached[name] for name in cut.provides if isinstance(cached.get(name), Tensor)]
+    left = sorted(set(cut.replaces) & set(cached))
+    if left or not features:
+        raise EstimateError(
+            "the batch planned for the cut is not one that training would see",
+            got=", ".join(left) or f"none of {', '.join(cut.provides)}",
+        )
     size = sum(value.numel() * (kept.itemsize if value.is_floating_point() else value.itemsize) for value in features)
     return cached, PrefixCost(tracker.flops / batch_size, size / batch_size, tracker.peak_bytes)
 
