@@ -74,6 +74,7 @@ REQUIREMENTS = (
     Requirement("onnxruntime", "1.20", extra="export"),
     Requirement("torchao", "0.10", extra="export"),
     Requirement("faiss-cpu", "1.9", extra="index"),
+    Requirement("diffusers", "0.36", extra="actions"),
     Requirement("tensorboard", "2.18", extra="track"),
     Requirement("wandb", "0.18", extra="track"),
     Requirement("trackio", "0.2", extra="track"),
