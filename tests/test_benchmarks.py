@@ -44,6 +44,14 @@ def test_gpu_on_a_cpu(repository, monkeypatch, tmp_path, capsys):
     assert found["cache"]["ratio"] > 1 and "goal 20x" in capsys.readouterr().out
 
 
+def test_retrieval_eval(repository, monkeypatch, tmp_path, capsys):
+    words = ("--images", "300", "--texts", "500", "--width", "16", "--groups", "20", "--turns", "2", "--sample", "40")
+    found = run(repository, monkeypatch, "retrieval_eval.py", tmp_path / "r.json", *words)
+    assert found["sample"]["equal_ranks"] == found["sample"]["queries"] == 40 and found["sample"]["recalls_equal"]
+    assert found["time"]["processor"]["ratio"] > 0 and set(found["loops"]) == {"one by one", "in one step"}
+    assert "brute force" in capsys.readouterr().out
+
+
 def test_trainer_and_loop_end_with_the_same_weights(repository, monkeypatch):
     """The three do the same work: equal starts and rows end in weights as near as dropout's other draws allow."""
     import torch
