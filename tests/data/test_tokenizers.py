@@ -15,9 +15,7 @@ def test_any_text_comes_back():
     tokenizer = learn_tokenizer(TEXTS, 400)
     for text in ("A red building.", "Đèn xanh", "日本語 ☂"):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
-    learned, unseen = (
-        len(tokenizer(text).input_ids) for text in ("building with a helipad", "xqzvk jwpyf b hgnm")
-    )
+    learned, unseen = (len(tokenizer(text).input_ids) for text in ("building with a helipad", "xqzvk jwpyf b hgnm"))
     assert learned < unseen / 2
 
 
