@@ -52,6 +52,26 @@ def test_retrieval_eval(repository, monkeypatch, tmp_path, capsys):
     assert "brute force" in capsys.readouterr().out
 
 
+def test_road_shortcuts(repository):
+    """By hand: of red, red, green, amber, red is right at two of four; of two pairs, either is right half the time."""
+    from types import SimpleNamespace
+
+    benchmark = runpy.run_path(str(repository / "benchmarks/road_shortcuts.py"))
+    clips = [
+        SimpleNamespace(name=name, stations=[SimpleNamespace(light=value, side="left") for value in lights])
+        for name, lights in (("a", ["red", "red", "green", "amber"]), ("b", ["red", "red", "green", "green"]))
+    ]
+    questions = [
+        SimpleNamespace(kind="light", video=f"{clip.name}.mp4", details={"station": str(number)})
+        for clip in clips
+        for number in range(4)
+    ] + [SimpleNamespace(kind="side", video="a.mp4", details={"station": "0"})]
+    scores = benchmark["majority_scores"]
+    scores.__globals__["generate_questions"] = lambda *_: (clips, questions)
+    found = scores(None, 0)
+    assert found == {"light": ((2 + 4 * 0.5) / 8, 8), "side": (1.0, 1), "all": (5 / 9, 9)}
+
+
 def test_trainer_and_loop_end_with_the_same_weights(repository, monkeypatch):
     """The three do the same work: equal starts and rows end in weights as near as dropout's other draws allow."""
     import torch

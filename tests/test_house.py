@@ -1,5 +1,6 @@
 """The papers around the code agree with it: packaging, Makefile, documentation, Dockerfile."""
 
+import ast
 import configparser
 import json
 import os
@@ -216,9 +217,14 @@ def test_recipes_shown_in_documents_are_valid(name, tmp_path):
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_python_shown_in_documents_parses(document):
+def test_python_shown_in_documents_parses_and_its_imports_exist(document):
     for block in re.findall(r"```python\n(.*?)```", document.read_text("utf-8"), re.DOTALL):
-        compile(block, document.name, "exec")
+        tree = ast.parse(block, document.name)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hfvla":
+                module = import_module(node.module)
+                missing = [name.name for name in node.names if not hasattr(module, name.name)]
+                assert not missing, f"{document.name} imports {missing} from {node.module}"
 
 
 def test_dockerfile_is_pinned_and_not_root():

@@ -22,24 +22,24 @@ def scenes(split, buildings, **options):
 
 
 @pytest.fixture(scope="module")
-def test_rows():
+def held_out_rows():
     return scenes("test", 12, captions=2)
 
 
 @pytest.fixture(scope="module")
-def result(shared_model, processor, test_rows):
+def result(shared_model, processor, held_out_rows):
     train = scenes("train", 40, captions=1)
     context = EvaluationContext(train_rows=train, bootstrap_samples=20, batch_size=7)
-    return evaluate(shared_model, processor, test_rows, context)
+    return evaluate(shared_model, processor, held_out_rows, context)
 
 
 @pytest.fixture(scope="module")
-def direct(shared_model, processor, test_rows):
+def direct(shared_model, processor, held_out_rows):
     """What the model gives row by row, by its own forward."""
     from hfvla.models.internvl_retrieval import FAMILY
 
     collator = FAMILY.load("collator")(processor, shared_model.config, losses=tuple(FAMILY.losses), training=False)
-    batch = collator([dict(row) for row in test_rows])
+    batch = collator([dict(row) for row in held_out_rows])
     with torch.inference_mode():
         return batch, shared_model(**batch)
 
@@ -105,25 +105,25 @@ def test_platforms_and_reranking(result):
     assert result.metrics["efficiency/images_per_s"] > 0 and result.metrics["efficiency/million_parameters"] > 0
 
 
-def test_options(model, processor, test_rows, result):
-    found = evaluate(model, processor, test_rows, plain(options={"k_test": 5, "legacy_building_ids": True}))
+def test_options(model, processor, held_out_rows, result):
+    found = evaluate(model, processor, held_out_rows, plain(options={"k_test": 5, "legacy_building_ids": True}))
     assert "reranked/t2i_r1" in found.metrics and "reranked_8/t2i_r1" not in found.metrics
     for name in RECALLS:  # the off-by-one ids are the headline here, and beside it there
         assert found.metrics[name] == result.metrics[f"legacy_ids/{name}"]
         assert found.metrics[f"correct_ids/{name}"] == result.metrics[name]
     with pytest.raises(DataError, match="k_test.*got 0"):
-        evaluate(model, processor, test_rows, plain(options={"k_test": 0}))
+        evaluate(model, processor, held_out_rows, plain(options={"k_test": 0}))
 
 
-def test_without_a_trained_matching_head_nothing_is_reranked(model, processor, test_rows):
+def test_without_a_trained_matching_head_nothing_is_reranked(model, processor, held_out_rows):
     model.config.loss_weights = {"itc": 1.0}
-    found = evaluate(model, processor, test_rows, plain())
+    found = evaluate(model, processor, held_out_rows, plain())
     assert not [name for name in found.metrics if "rerank" in name]
     assert any("No re-ranking" in note for note in found.notes)
 
 
-def test_unreadable_pictures_are_left_out_and_named(model, processor, test_rows, tmp_path):
-    rows = [dict(row) for row in test_rows]
+def test_unreadable_pictures_are_left_out_and_named(model, processor, held_out_rows, tmp_path):
+    rows = [dict(row) for row in held_out_rows]
     torn = tmp_path / "torn.jpeg"
     torn.write_bytes(b"no picture")
     broken = rows[0]["image"]
@@ -136,24 +136,24 @@ def test_unreadable_pictures_are_left_out_and_named(model, processor, test_rows,
         evaluate(model, processor, rows, plain())
 
 
-def test_rows_without_pictures_are_refused(model, processor, test_rows):
-    rows = [{**test_rows[0], "id": "q1", "image": "", "group": ""}]
+def held_out_rows_without_pictures_are_refused(model, processor, held_out_rows):
+    rows = [{**held_out_rows[0], "id": "q1", "image": "", "group": ""}]
     with pytest.raises(DataError, match="q1: 1 rows have no picture.*--gallery"):
         evaluate(model, processor, rows, plain())
     with pytest.raises(DataError, match="nothing to evaluate"):
         evaluate(model, processor, [], plain())
 
 
-def test_rows_without_boxes_and_buildings(model, processor, test_rows):
-    rows = [{**row, "boxes": [], "sentences": [], "group": "", "platform": ""} for row in test_rows]
+def held_out_rows_without_boxes_and_buildings(model, processor, held_out_rows):
+    rows = [{**row, "boxes": [], "sentences": [], "group": "", "platform": ""} for row in held_out_rows]
     found = evaluate(model, processor, rows, EvaluationContext(bootstrap_samples=5, train_rows=None))
     assert "box_iou" not in found.metrics and any("No row has boxes" in note for note in found.notes)
     assert found.metrics["gallery/buildings"] == 36, "each picture is a building of its own"
     assert "box_iou" not in found.ablations["noise_1"]
 
 
-def test_evaluated_buildings_are_not_trained_on(model, processor, test_rows):
-    found = evaluate(model, processor, test_rows, plain(train_rows=test_rows))
+def test_evaluated_buildings_are_not_trained_on(model, processor, held_out_rows):
+    found = evaluate(model, processor, held_out_rows, plain(train_rows=held_out_rows))
     assert set(found.baselines) == {"chance"}
     assert any("72 of 72 training rows show buildings that are also evaluated" in note for note in found.notes)
 
