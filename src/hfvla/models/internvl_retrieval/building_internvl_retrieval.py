@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from transformers.configuration_utils import PreTrainedConfig
-
-from hfvla.errors import DataError, RecipeError
+from hfvla.errors import DataError
 from hfvla.family import CutContext
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
-from hfvla.nn.internvl_shapes import known_backbone
+from hfvla.nn.internvl_backbone import (
+    BackboneOptions,
+    backbone_options,
+    backbone_settings,
+    learned_backbone,
+    loaded_backbone,
+)
 
 __all__ = [
-    "InternVLRetrievalOptions",
     "build_config",
     "compute_metrics",
     "encode_images",
@@ -24,34 +26,8 @@ __all__ = [
     "prepare_images",
 ]
 
-_LEARNED_IMAGE_TOKEN = 4  # of a tokenizer that is not there yet; `initialise` puts the real id in its place
 _PLANNED_PROMPT = {"before": list(range(10, 22)), "after": [5, 0]}  # as long as the real one, about
 _FAKE_CAPTIONS = 1
-
-
-class InternVLRetrievalOptions(BaseModel):
-    """What `model.options` of a recipe may say.
-
-    Args:
-        backbone: hub id or folder of an InternVL checkpoint in transformers' format (`...-hf`), with its processor.
-        revision: branch, tag or commit of `backbone`.
-        dtype: of the weights that are loaded; bfloat16 halves the memory of a frozen backbone.
-        tokenizer_vocab_size: size of the tokenizer learned on the training text (without `backbone`).
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    backbone: str | None = None
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    tokenizer_vocab_size: int = 1024
-
-
-def _options(model_recipe: Mapping[str, Any]) -> InternVLRetrievalOptions:
-    try:
-        return InternVLRetrievalOptions.model_validate(model_recipe.get("options") or {})
-    except ValidationError as error:
-        problems = [f"model.options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise RecipeError(problems) from None
 
 
 def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
@@ -62,46 +38,11 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    options, settings = _options(model_recipe), dict(model_recipe.get("config") or {})
+    options, settings = backbone_options(model_recipe), dict(model_recipe.get("config") or {})
     if not any((settings.get("image_prompt") or {}).values()):
         settings["image_prompt"] = _PLANNED_PROMPT
-    if options.backbone is not None:
-        if "backbone_config" in settings:
-            raise RecipeError("model.config.backbone_config and model.options.backbone are both given; name one")
-        settings["backbone_config"] = {
-            **(known_backbone(options.backbone) or _loaded_config(options)), "dtype": options.dtype,
-        }  # fmt: skip
-    elif not isinstance(settings.get("backbone_config"), PreTrainedConfig):
-        backbone = settings.get("backbone_config") or known_backbone("OpenGVLab/InternVL3-1B-hf") or {}
-        text = {**(backbone.get("text_config") or {}), "vocab_size": options.tokenizer_vocab_size}
-        settings["backbone_config"] = {**backbone, "text_config": text, "image_token_id": _LEARNED_IMAGE_TOKEN}
+    settings["backbone_config"] = backbone_settings(options, settings)
     return InternVLRetrievalConfig(**settings)
-
-
-def _loaded_config(options: InternVLRetrievalOptions) -> dict[str, Any]:
-    """Return the backbone's own config.
-
-    Raises:
-        RecipeError: it cannot be read, or is not InternVL's.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(options.backbone, revision=options.revision)
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            "model.options.backbone cannot be read",
-            got=options.backbone,
-            expected="an InternVL checkpoint in transformers' format, on the hub or in a folder",
-            fix=str(error).splitlines()[0],
-        ) from None
-    if config.model_type != "internvl":
-        raise RecipeError(
-            "model.options.backbone is another kind of model",
-            got=f"{options.backbone} ({config.model_type})",
-            expected="model type 'internvl', e.g. OpenGVLab/InternVL3-1B-hf",
-        )
-    return config.to_dict()
 
 
 def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
@@ -119,24 +60,19 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
 
     from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
-    options = _options(model_recipe)
+    options = backbone_options(model_recipe)
     set_seed(seed)
     if options.backbone is not None:
         return _from_backbone(options, dict(model_recipe.get("config") or {}))
     config = build_config(model_recipe)
     processor = _new_processor(options, config, train_rows)
     tokenizer, ids = processor.tokenizer, processor.special_ids()
-    backbone = config.backbone_config.to_dict()
-    backbone["text_config"] |= {
-        "vocab_size": len(tokenizer), "bos_token_id": tokenizer.eos_token_id,
-        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    backbone["image_token_id"] = ids.pop("image_token_id")
+    backbone = learned_backbone(config.backbone_config, tokenizer, ids.pop("image_token_id"))
     settings = {**config.to_dict(), **ids, "backbone_config": backbone}
     return InternVLForRetrieval(InternVLRetrievalConfig(**settings)), processor
 
 
-def _from_backbone(options: InternVLRetrievalOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
+def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Load a backbone's weights and processor; adapters and heads are new."""
     import torch
     from transformers import AutoModel, AutoProcessor
@@ -144,7 +80,7 @@ def _from_backbone(options: InternVLRetrievalOptions, settings: dict[str, Any]) 
     from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
     from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
 
-    own = _loaded_config(options)
+    own = loaded_backbone(options)
     source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
     config = InternVLRetrievalConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
     processor = InternVLRetrievalProcessor(
@@ -163,7 +99,7 @@ def _from_backbone(options: InternVLRetrievalOptions, settings: dict[str, Any]) 
 
 
 def _new_processor(
-    options: InternVLRetrievalOptions, config: InternVLRetrievalConfig, train_rows: Iterable[Mapping[str, Any]]
+    options: BackboneOptions, config: InternVLRetrievalConfig, train_rows: Iterable[Mapping[str, Any]]
 ) -> Any:
     from transformers import GotOcr2ImageProcessor
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
-from transformers.configuration_utils import PreTrainedConfig
 
-from hfvla.errors import DataError, RecipeError
+from hfvla.errors import DataError
 from hfvla.family import CutContext
-from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig, known_backbone
+from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
+from hfvla.nn.internvl_backbone import (
+    BackboneOptions,
+    backbone_options,
+    backbone_settings,
+    learned_backbone,
+    loaded_backbone,
+)
 
 __all__ = [
-    "InternVLVideoQAOptions",
     "augments_frames",
     "build_config",
     "compute_metrics",
@@ -27,32 +31,6 @@ __all__ = [
 
 
 _POSITION_STD = 0.5  # beside patch embeddings of about as much, at the initializer_range of the tiny recipes
-_LEARNED_IMAGE_TOKEN = 4  # of a tokenizer that is not there yet; `initialise` puts the real id in its place
-
-
-class InternVLVideoQAOptions(BaseModel):
-    """What `model.options` of a recipe may say.
-
-    Args:
-        backbone: hub id or folder of an InternVL checkpoint in transformers' format (`...-hf`), with its processor.
-        revision: branch, tag or commit of `backbone`.
-        dtype: of the weights that are loaded; bfloat16 halves the memory of a frozen backbone.
-        tokenizer_vocab_size: size of the tokenizer learned on the training text (without `backbone`).
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    backbone: str | None = None
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    tokenizer_vocab_size: int = 1024
-
-
-def _options(model_recipe: Mapping[str, Any]) -> InternVLVideoQAOptions:
-    try:
-        return InternVLVideoQAOptions.model_validate(model_recipe.get("options") or {})
-    except ValidationError as error:
-        problems = [f"model.options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise RecipeError(problems) from None
 
 
 def build_config(model_recipe: Mapping[str, Any]) -> InternVLVideoQAConfig:
@@ -63,44 +41,9 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLVideoQAConfig:
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    options, settings = _options(model_recipe), dict(model_recipe.get("config") or {})
-    if options.backbone is not None:
-        if "backbone_config" in settings:
-            raise RecipeError("model.config.backbone_config and model.options.backbone are both given; name one")
-        settings["backbone_config"] = {
-            **(known_backbone(options.backbone) or _loaded_config(options)), "dtype": options.dtype,
-        }  # fmt: skip
-    elif not isinstance(settings.get("backbone_config"), PreTrainedConfig):
-        backbone = settings.get("backbone_config") or known_backbone("OpenGVLab/InternVL3-1B-hf") or {}
-        text = {**(backbone.get("text_config") or {}), "vocab_size": options.tokenizer_vocab_size}
-        settings["backbone_config"] = {**backbone, "text_config": text, "image_token_id": _LEARNED_IMAGE_TOKEN}
+    options, settings = backbone_options(model_recipe), dict(model_recipe.get("config") or {})
+    settings["backbone_config"] = backbone_settings(options, settings)
     return InternVLVideoQAConfig(**settings)
-
-
-def _loaded_config(options: InternVLVideoQAOptions) -> dict[str, Any]:
-    """Return the backbone's own config.
-
-    Raises:
-        RecipeError: it cannot be read, or is not InternVL's.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(options.backbone, revision=options.revision)
-    except (OSError, ValueError) as error:
-        raise RecipeError(
-            "model.options.backbone cannot be read",
-            got=options.backbone,
-            expected="an InternVL checkpoint in transformers' format, on the hub or in a folder",
-            fix=str(error).splitlines()[0],
-        ) from None
-    if config.model_type != "internvl":
-        raise RecipeError(
-            "model.options.backbone is another kind of model",
-            got=f"{options.backbone} ({config.model_type})",
-            expected="model type 'internvl', e.g. OpenGVLab/InternVL3-1B-hf",
-        )
-    return config.to_dict()
 
 
 def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
@@ -118,19 +61,14 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
 
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
-    options = _options(model_recipe)
+    options = backbone_options(model_recipe)
     set_seed(seed)
     if options.backbone is not None:
         return _from_backbone(options, dict(model_recipe.get("config") or {}))
     config = build_config(model_recipe)
     processor = _new_processor(options, config, train_rows)
-    backbone = config.backbone_config.to_dict()
     tokenizer, ids = processor.tokenizer, processor.special_ids()
-    backbone["text_config"] |= {
-        "vocab_size": len(tokenizer), "bos_token_id": tokenizer.eos_token_id,
-        "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    backbone["image_token_id"] = ids.pop("image_token_id")
+    backbone = learned_backbone(config.backbone_config, tokenizer, ids.pop("image_token_id"))
     model = InternVLForVideoQA(InternVLVideoQAConfig(**{**config.to_dict(), **ids, "backbone_config": backbone}))
     _draw_positions(model)
     return model, processor
@@ -145,7 +83,7 @@ def _draw_positions(model: Any) -> None:
             torch.nn.init.normal_(parameter, std=_POSITION_STD)
 
 
-def _from_backbone(options: InternVLVideoQAOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
+def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Load a backbone's weights and processor, and put this family's model and processor around them."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -153,7 +91,7 @@ def _from_backbone(options: InternVLVideoQAOptions, settings: dict[str, Any]) ->
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 
-    own = _loaded_config(options)
+    own = loaded_backbone(options)
     source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
     config = InternVLVideoQAConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
     processor = InternVLVideoQAProcessor(
@@ -175,7 +113,7 @@ def _from_backbone(options: InternVLVideoQAOptions, settings: dict[str, Any]) ->
 
 
 def _new_processor(
-    options: InternVLVideoQAOptions, config: InternVLVideoQAConfig, train_rows: Iterable[Mapping[str, Any]]
+    options: BackboneOptions, config: InternVLVideoQAConfig, train_rows: Iterable[Mapping[str, Any]]
 ) -> Any:
     from transformers import GotOcr2ImageProcessor
 
