@@ -89,3 +89,25 @@ def test_refusals():
         mean_action(np.zeros((2, 1)), 2, 3)
     with pytest.raises(ValueError, match="baseline with error 0"):
         skill(1.0, 0.0)
+
+
+def test_the_module_adds_steps_and_baselines():
+    from hfvla.metrics import load_metric
+
+    chunks, mask = TARGET.copy(), MASK.tolist()
+    chunks[~MASK] = 0.0
+    predicted = PREDICTED.tolist()
+    names, last, mean = ["x_mm", "a_deg"], [[0.0, 0.0], [3.0, 9.0]], [2.0, 5.0]
+    metric = load_metric("actions")
+    found = metric.compute(
+        predictions=predicted, references=chunks.tolist(), masks=mask, names=names, last_actions=last, train_mean=mean
+    )
+    expected = action_scores(PREDICTED, TARGET, MASK, names)
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    steps = per_step_errors(PREDICTED, TARGET, MASK)
+    assert [found[f"step_mse/{step}"] for step in range(3)] == pytest.approx(steps["mse"].tolist())
+    # Holding: x -1 -2 -3 -1 -2 (19), a 0 0 0 -1 -1 (2): 21 / 10. Mean: x 1 0 -1 -2 -3 (15), a 5 times 25: 140 / 10.
+    assert found["hold_last/mse"] == pytest.approx(2.1) and found["mean_action/mse"] == pytest.approx(14.0)
+    assert found["skill/mean_action"] == pytest.approx(1 - 1.9 / 14)
+    plain = metric.compute(predictions=predicted, references=chunks.tolist())
+    assert plain["steps"] == 6 and "hold_last/mse" not in plain and "step_mae/2" in plain

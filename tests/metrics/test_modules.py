@@ -32,6 +32,19 @@ CASES = {
         1.0,
     ),
     "boxes": ({"predictions": [[0.3, 0.5, 0.4, 0.4]], "references": [[0.5, 0.5, 0.4, 0.4]]}, "iou", 1 / 3),
+    # Errors 1 and 3 in the two valid steps: (1 + 9) / 2; holding 0 leaves 1 and 5: (1 + 25) / 2.
+    "actions": (
+        {
+            "predictions": [[[0.0], [2.0], [9.0]]],
+            "references": [[[1.0], [5.0], [0.0]]],
+            "masks": [[True, True, False]],
+            "names": ["x_mm"],
+            "last_actions": [[0.0]],
+            "train_mean": [3.0],
+        },
+        "skill/hold_last",
+        1 - 5 / 13,
+    ),
     "spatial": ({"predictions": [[0, 1], [2, 2]], "references": [[0, 1], [1, 2]]}, "accuracy", 0.75),
 }
 

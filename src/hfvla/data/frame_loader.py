@@ -1,15 +1,15 @@
-"""Pictures of a step's cameras: frames of videos by timestamp, picture files, pictures stored in tables."""
+"""Pictures of a step's cameras: frames of videos by timestamp, picture files, pictures in tables and HDF5 files."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from hfvla.data.hdf5_rows import HDF5_SUFFIXES, Hdf5Rows
 from hfvla.data.parquet_rows import ParquetRows
+from hfvla.data.pictures import read_picture
 from hfvla.data.samples_actions import FrameRef
 from hfvla.data.video import FrameRequest, VideoFrames, VideoReader
 from hfvla.errors import DataError
@@ -18,26 +18,33 @@ __all__ = ["FrameLoader"]
 
 
 class FrameLoader:
-    """Reads pictures by reference, video files side by side; decoders and tables stay open between calls.
+    """Reads pictures by reference, video files side by side; decoders, tables and HDF5 files stay open.
 
     Args:
         tolerance_s: how far a video frame's own time may lie from the time asked for. Must be less than half the
             distance between two frames.
         reader: of videos; one that keeps 32 files open when absent.
         tables: of pictures stored in tables.
+        arrays: of pictures stored in HDF5 files.
 
     Raises:
         DataError: the tolerance is not positive.
     """
 
     def __init__(
-        self, *, tolerance_s: float = 1e-4, reader: VideoReader | None = None, tables: ParquetRows | None = None
+        self,
+        *,
+        tolerance_s: float = 1e-4,
+        reader: VideoReader | None = None,
+        tables: ParquetRows | None = None,
+        arrays: Hdf5Rows | None = None,
     ) -> None:
         if not tolerance_s > 0:
             raise DataError("no such tolerance", got=tolerance_s, expected="tolerance_s > 0")
         self.tolerance_s = tolerance_s
         self.reader = reader or VideoReader(open_files=32)
         self.tables = tables or ParquetRows(cache_bytes=1 << 27)
+        self.arrays = arrays or Hdf5Rows()
 
     def load(self, refs: Sequence[FrameRef], *, short_side: int | None = None) -> list[np.ndarray]:
         """Read pictures.
@@ -79,16 +86,10 @@ class FrameLoader:
             )
 
     def _picture(self, ref: FrameRef) -> np.ndarray:
+        if ref.column and ref.path.lower().endswith(HDF5_SUFFIXES):
+            return self.arrays.picture(ref.path, ref.column, ref.row)
         where = f"{ref.path}:{ref.column}[{ref.row}]" if ref.column else ref.path
-        try:
-            if ref.column:
-                source: Any = io.BytesIO(self._stored(ref, where))
-            else:
-                source = ref.path
-            with Image.open(source) as image:
-                return np.asarray(image.convert("RGB"))
-        except OSError as error:
-            raise DataError("picture cannot be read", where=where, got=error.strerror or str(error)) from error
+        return read_picture(self._stored(ref, where) if ref.column else ref.path, where)
 
     def _stored(self, ref: FrameRef, where: str) -> bytes:
         cell = self.tables.read(ref.path, ref.column, ref.row, 1)[0].as_py()

@@ -23,10 +23,11 @@ class ParquetRows:
         open_files: tables to keep open. A changed file is opened anew.
     """
 
-    def __init__(self, *, cache_bytes: int = 1 << 28, open_files: int = 64) -> None:
+    def __init__(self, *, cache_bytes: int = 1 << 28, open_files: int = 256) -> None:
         self._cache_bytes, self._open_files = cache_bytes, open_files
         self._tables: RecentItems[Any] = RecentItems(open_files)
         self._groups: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._held_bytes = 0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,9 +125,10 @@ class ParquetRows:
                     f"row group {group} is damaged", where=str(key[0]), got=str(error).splitlines()[0]
                 ) from error
             self._groups[key] = found
+            self._held_bytes += found.nbytes
         self._groups.move_to_end(key)
-        while len(self._groups) > 1 and sum(entry.nbytes for entry in self._groups.values()) > self._cache_bytes:
-            self._groups.popitem(last=False)
+        while len(self._groups) > 1 and self._held_bytes > self._cache_bytes:
+            self._held_bytes -= self._groups.popitem(last=False)[1].nbytes
         return found
 
 

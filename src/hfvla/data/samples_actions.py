@@ -27,10 +27,10 @@ class FrameRef:
     """Where one picture is.
 
     Attributes:
-        path: of a video, of a picture, or of a parquet table that pictures are stored in.
-        time_s: seconds from the video's first frame; None for a picture and a table.
-        column: of the table; "" for a video and a picture.
-        row: of the table, from 0; -1 for a video and a picture.
+        path: of a video, of a picture, or of a parquet table or HDF5 file (.h5, .hdf5) that pictures are stored in.
+        time_s: seconds from the video's first frame; None for anything else.
+        column: of the table, or dataset of the HDF5 file; "" for a video and a picture.
+        row: of the table or dataset, from 0; -1 for a video and a picture.
     """
 
     path: str

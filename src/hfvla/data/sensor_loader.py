@@ -10,14 +10,14 @@ from hfvla.data.parquet_rows import ParquetRows, to_array
 from hfvla.data.samples_actions import SensorRef
 from hfvla.errors import DataError
 
-__all__ = ["CLOCK_SLACK_S", "SensorLoader", "SensorWindow"]
+__all__ = ["CLOCK_SLACK_S", "SensorLoader", "SensorSamples"]
 
 CLOCK_SLACK_S = 1e-9
 """Two float64 clocks that mean the same moment differ by less."""
 
 
 @dataclass(frozen=True, eq=False)
-class SensorWindow:
+class SensorSamples:
     """A stretch of a sensor series.
 
     Attributes:
@@ -39,7 +39,7 @@ class SensorLoader:
     def __init__(self, tables: ParquetRows | None = None) -> None:
         self.tables = tables or ParquetRows()
 
-    def load(self, ref: SensorRef) -> SensorWindow:
+    def load(self, ref: SensorRef) -> SensorSamples:
         """Read one window.
 
         Raises:
@@ -65,4 +65,4 @@ class SensorLoader:
             raise DataError(
                 "the sensor window reaches past the step", where=where, got=float(times_s[-1]), expected=ref.end_s
             )
-        return SensorWindow(times_s, values)
+        return SensorSamples(times_s, values)

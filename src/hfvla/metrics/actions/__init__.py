@@ -1,0 +1,1 @@
+"""The `actions` metric: `evaluate.load` reads this folder."""
