@@ -28,6 +28,9 @@ _PUBLIC = {
     "load_recipe": "hfvla.recipe",
     "StagedTrainer": "hfvla.training.trainer",
     "run_recipe": "hfvla.training.run",
+    "ChunkPolicy": "hfvla.serve.policy",
+    "AsyncChunkPolicy": "hfvla.serve.policy",
+    "RemotePolicy": "hfvla.serve.policy",
 }
 
 __all__ = ["__version__", *_PUBLIC]

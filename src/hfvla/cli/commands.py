@@ -16,6 +16,7 @@ from hfvla.cli.comparing import compare
 from hfvla.cli.output import INTERRUPTED, run_command, to_json
 from hfvla.cli.planning import plan
 from hfvla.cli.searching import index, search
+from hfvla.cli.serving import serve
 from hfvla.errors import HfvlaError
 
 __all__ = ["app", "main"]
@@ -207,6 +208,7 @@ def evaluate(
 app.command()(predict)
 app.command()(index)
 app.command()(search)
+app.command()(serve)
 app.command()(compare)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)
