@@ -52,6 +52,28 @@ def test_retrieval_eval(repository, monkeypatch, tmp_path, capsys):
     assert "brute force" in capsys.readouterr().out
 
 
+def test_lerobot_reader(repository, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("lerobot")
+    words = ("--codecs", "h264", "--episodes", "2", "--steps", "12", "--size", "64", "96", "--rounds", "2")
+    found = run(repository, monkeypatch, "lerobot_reader.py", tmp_path / "l.json", *words)
+    wall = found["results"]["h264"]["wall"]
+    assert {"hfvla", "hfvla, one thread", "lerobot, PyAV"} <= set(wall["samples_per_s"])
+    assert all(rate > 0 for rate in wall["samples_per_s"].values())
+    assert set(wall["speedup_of_hfvla"]) == set(wall["samples_per_s"]) - {"hfvla"}
+    assert found["dataset"] == {"episodes": 2, "steps": 12, "size": [64, 96], "cameras": 2}
+    assert "samples/s, two cameras" in capsys.readouterr().out
+
+
+def test_policy_server(repository, monkeypatch, tmp_path, capsys):
+    found = run(repository, monkeypatch, "policy_server.py", tmp_path / "p.json", "--quick")
+    assert set(found["sensor"]) == {"none", "65 x 1026"}
+    for ways in found["sensor"].values():
+        assert {way: one["calls"] for way, one in ways.items()} == {"raw": 5, "JPEG 95": 5, "JPEG 80": 5}
+        assert ways["raw"]["bytes"] > ways["JPEG 95"]["bytes"] > ways["JPEG 80"]["bytes"]
+        assert all(one["p95_ms"] >= one["p50_ms"] > one["policy_p50_ms"] > 0 for one in ways.values())
+    assert found["sensor"]["none"]["raw"]["bytes"] > 2 * 36 * 64 * 3 and "round trip" in capsys.readouterr().out
+
+
 def test_road_shortcuts(repository):
     """By hand: of red, red, green, amber, red is right at two of four; of two pairs, either is right half the time."""
     from types import SimpleNamespace

@@ -66,12 +66,19 @@ class ParameterGroup:
     Args:
         patterns: glob patterns over `model.named_parameters()` names; a parameter belongs if any pattern matches.
         layers: name of a `ModuleList`; when set, a recipe may also write `<group>.last(n)` and `<group>.first(n)`.
+            Several names where the module depends on the backbone; the first that a model has is meant.
         description: what it is, for tables and docs.
     """
 
     patterns: tuple[str, ...]
-    layers: str | None = None
+    layers: str | tuple[str, ...] | None = None
     description: str = ""
+
+    def layers_of(self, model: Any) -> str | None:
+        """Return the name of the `ModuleList` in this model, or None where the group has no layers there."""
+        names = (self.layers,) if isinstance(self.layers, str) else self.layers or ()
+        known = {name for name, _ in model.named_modules()}
+        return next((name for name in names if name in known), None)
 
 
 @dataclass(frozen=True)
@@ -231,6 +238,7 @@ class EvaluationResult:
         rows: one dict a sample: id, group, prediction, gold. For `hfvla compare` also scores: by metric a number, or a
             list of numbers, whose mean over all rows is the metric.
         figures: plots as data.
+        files: further files to write beside the report, by name; videos (.mp4) are shown in it.
         census: found, usable and rejected records.
         notes: sentences a reader of the numbers must know.
     """
@@ -241,6 +249,7 @@ class EvaluationResult:
     ablations: dict[str, dict[str, float]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
     census: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -292,6 +301,7 @@ class FamilySpec:
             for the named loss terms.
         compute_metrics: `compute_metrics(eval_prediction, config) -> dict`, quick metrics for `keep_best`.
         metric_names: the keys `compute_metrics` returns.
+        error_names: those of them of which less is better.
         label_names: batch keys that are labels (gathered for `compute_metrics`).
         evaluate: `evaluate(model, processor, rows, context) -> EvaluationResult`.
         calibrate: `calibrate(model, processor, rows, context) -> dict`, run once after training on validation rows;
@@ -334,6 +344,7 @@ class FamilySpec:
     predict: str
     examples: str
     label_names: tuple[str, ...] = ("labels",)
+    error_names: tuple[str, ...] = ()
     calibrate: str | None = None
     trainer: str | None = None
     feature_cuts: Mapping[str, FeatureCut] = field(default_factory=dict)

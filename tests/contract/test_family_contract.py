@@ -119,7 +119,7 @@ def test_padding_does_not_change_the_loss(built):
     batch = built.batch()
     padded = {}
     for name, tensor in batch.items():  # sequences go by the names of transformers, perhaps with a prefix
-        value = {"input_ids": built.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
+        value = {"input_ids": built.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100, "mm_token_type_ids": 0}
         kind = next((kind for kind in value if name == kind or name.endswith(f"_{kind}")), None)
         sequence = kind and batch[name.removesuffix(kind) + "input_ids"] if kind != "labels" or name == kind else None
         same = sequence is not None and sequence.shape == tensor.shape
@@ -164,9 +164,10 @@ def test_every_parameter_has_a_group_and_every_group_a_parameter(built):
         found = {name for name in names if any(fnmatchcase(name, pattern) for pattern in members.patterns)}
         assert found, f"group '{group}' matches nothing"
         if members.layers:
-            layers = built.model.get_submodule(members.layers)
+            name_of_layers = members.layers_of(built.model)
+            layers = built.model.get_submodule(name_of_layers)
             assert isinstance(layers, torch.nn.ModuleList) and len(layers) > 0
-            assert all(f"{members.layers}.0.{name}" in found for name, _ in layers[0].named_parameters())
+            assert all(f"{name_of_layers}.0.{name}" in found for name, _ in layers[0].named_parameters())
         owned |= found
     assert sorted(set(names) - owned) == []
     table = {

@@ -133,7 +133,9 @@ def test_a_planned_batch_is_cut_as_a_real_one(built, cut, tmp_path):
     real = collator(rows)
     assert set(definition.provides) & set(planned) == set(definition.provides) & set(real)
     for name in set(definition.provides) & set(real):
-        assert planned[name].dim() == real[name].dim() and planned[name].shape[1:] == real[name].shape[1:], name
+        assert planned[name].dim() == real[name].dim(), name
+        if real[name].is_floating_point():  # a plan's text may be longer than the examples'
+            assert planned[name].shape[-1] == real[name].shape[-1], name
     assert cost.flops_per_sample > 0 and cost.peak_bytes > 0
     step = profile_step(model, planned, trainable=_behind(model, definition, built.spec))
     whole = profile_step(model, batch, trainable=_behind(model, definition, built.spec))

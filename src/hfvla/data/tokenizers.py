@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 __all__ = ["IMAGE_TOKENS", "learn_tokenizer"]
@@ -16,12 +16,13 @@ IMAGE_TOKENS: dict[str, str] = {
 """Names and texts of InternVL's special tokens, for a tokenizer of our own."""
 
 
-def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
-    """Learn a byte-level BPE tokenizer (Qwen's kind), with InternVL's special tokens and a pad token of its own.
+def learn_tokenizer(texts: Iterable[str], vocab_size: int, tokens: Mapping[str, str] = IMAGE_TOKENS) -> Any:
+    """Learn a byte-level BPE tokenizer (Qwen's kind), with special tokens and a pad token of its own.
 
     Args:
         texts: training texts.
         vocab_size: size including special tokens; deterministic for the same texts in the same order.
+        tokens: special tokens by the name under which a processor of transformers looks for them; InternVL's by default.
 
     Returns:
         `PreTrainedTokenizerFast`
@@ -29,7 +30,7 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<|endoftext|>", "<pad>", *IMAGE_TOKENS.values()]
+    special = ["<|endoftext|>", "<pad>", *tokens.values()]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,5 +47,5 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
         bos_token=special[0],
         eos_token=special[0],
         pad_token=special[1],
-        extra_special_tokens=IMAGE_TOKENS,
+        extra_special_tokens=dict(tokens),
     )

@@ -56,6 +56,11 @@ def metrics_json(result: EvaluationResult) -> dict[str, Any]:
     )
 
 
+def _file_name(set_name: str, name: str, sets: int) -> str:
+    """Return where a further file of a set lies beside the report."""
+    return f"{set_name}_{name}" if sets > 1 else name
+
+
 def _take_parameters(results: Mapping[str, EvaluationResult]) -> tuple[dict[str, EvaluationResult], list[Figure]]:
     """Take the table of parameters out of the sets, where it would repeat."""
     tables = [figure for result in results.values() for figure in result.figures if figure.name == PARAMETERS]
@@ -99,6 +104,8 @@ def write_evaluation(
         with (output_dir / f"predictions{suffix}.jsonl").open("w", encoding="utf-8") as file:
             for row in result.rows:
                 file.write(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+        for file_name, content in result.files.items():
+            (output_dir / _file_name(name, file_name, len(results))).write_bytes(content)
     record = read_run(Path(run_info.get("run_folder") or output_dir))
     results, parameters = _take_parameters(results)
     training = [*run_info.get("figures", ()), *parameters, *record.figures]

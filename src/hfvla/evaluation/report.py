@@ -88,6 +88,7 @@ def _set_section(name: str, result: EvaluationResult, count: int) -> dict[str, A
         "details": tables.detail_tables(result.metrics),
         "notes": result.notes,
         "census": tables.census_table(result.census),
+        "videos": [f"{name}_{file}" if count > 1 else file for file in result.files if file.endswith(".mp4")],
         **_split_figures(result.figures),
     }
 

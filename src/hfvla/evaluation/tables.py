@@ -56,7 +56,8 @@ _LABELS = {
     "latency_p95_s": "p95, s",
 }
 _LOWER = ("ece", "mce", "loss", "nll", "error", "contradictions", "extra", "bias", "spread", "failures", "latency")
-_CONTEXT = {"n", "support"}  # counts: never best
+_LOWER += ("mse", "mae", "force")
+_CONTEXT = {"n", "support", "episodes"}  # counts: never best
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ def number(value: float | None, metric: str = "") -> str:
     part = metric.split("/")[0]
     is_count = part in _CONTEXT or part.startswith("n_by_") or part == "failures"
     is_count |= metric.split("/")[-1] in {"n", "order_plans"}
-    return f"{value:.0f}" if is_count else f"{value:.3f}"
+    if is_count:
+        return f"{value:.0f}"
+    return f"{value:.3f}" if value == 0 or abs(value) >= 0.01 else f"{value:.3g}"  # errors in metres are small
 
 
 def _interval(bounds: Sequence[float] | None) -> str:

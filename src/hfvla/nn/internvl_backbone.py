@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from transformers.configuration_utils import PreTrainedConfig
@@ -33,14 +33,21 @@ class BackboneOptions(BaseModel):
     tokenizer_vocab_size: int = 1024
 
 
-def backbone_options(model_recipe: Mapping[str, Any]) -> BackboneOptions:
+_Options = TypeVar("_Options", bound=BackboneOptions)
+
+
+def backbone_options(model_recipe: Mapping[str, Any], kind: type[_Options] = BackboneOptions) -> _Options:  # type: ignore[assignment]
     """Return the options of a recipe's `model` section.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+        kind: class of the options.
 
     Raises:
         RecipeError: an unknown or impossible option; all of them at once.
     """
     try:
-        return BackboneOptions.model_validate(model_recipe.get("options") or {})
+        return kind.model_validate(model_recipe.get("options") or {})
     except ValidationError as error:
         problems = [f"model.options.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise RecipeError(problems) from None
@@ -70,11 +77,15 @@ def backbone_settings(options: BackboneOptions, settings: Mapping[str, Any]) -> 
     return {**backbone, "text_config": text, "image_token_id": _LEARNED_IMAGE_TOKEN}
 
 
-def loaded_backbone(options: BackboneOptions) -> dict[str, Any]:
+def loaded_backbone(options: BackboneOptions, model_types: Sequence[str] = ("internvl",)) -> dict[str, Any]:
     """Return the backbone's own config.
 
+    Args:
+        options: of the recipe.
+        model_types: kinds of model that will do.
+
     Raises:
-        RecipeError: it cannot be read, or is not InternVL's.
+        RecipeError: it cannot be read, or is of another kind.
     """
     from transformers import AutoConfig
 
@@ -84,14 +95,14 @@ def loaded_backbone(options: BackboneOptions) -> dict[str, Any]:
         raise RecipeError(
             "model.options.backbone cannot be read",
             got=options.backbone,
-            expected="an InternVL checkpoint in transformers' format, on the hub or in a folder",
+            expected="a checkpoint in transformers' format, on the hub or in a folder",
             fix=str(error).splitlines()[0],
         ) from None
-    if config.model_type != "internvl":
+    if config.model_type not in model_types:
         raise RecipeError(
             "model.options.backbone is another kind of model",
             got=f"{options.backbone} ({config.model_type})",
-            expected="model type 'internvl', e.g. OpenGVLab/InternVL3-1B-hf",
+            expected=f"model type {' or '.join(map(repr, model_types))}",
         )
     return config.to_dict()
 

@@ -77,6 +77,7 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
     problems += structure_problems(tree)
     problems += _args_problems(tree) if check_args else ()
     problems += _family_problems(tree, families)
+    problems += _evaluation_problems(tree, families)
     problems += lora_problems(tree, families)
     problems += balance_problems(tree, families)
     problems += batch_problems(tree)
@@ -152,6 +153,17 @@ def _args_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
         own = _mapping(stage.get("args"))
         yield from argument_problems(own, (*base, "args"))
         yield from strategy_problems({**shared, **own}, stage, base)
+
+
+def _evaluation_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -> Iterator[Problem]:
+    spec = families.get(tree.get("family") or "") if isinstance(tree.get("family"), str) else None
+    if spec is None:
+        return
+    for name in _mapping(_mapping(tree.get("evaluation")).get("options")):
+        if name not in spec.evaluation_options:
+            hint = did_you_mean(str(name), spec.evaluation_options)
+            where = ("evaluation", "options", name)
+            yield Problem(where, f"the evaluation of '{spec.name}' has no option '{name}'. {hint}")
 
 
 def _family_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -> Iterator[Problem]:

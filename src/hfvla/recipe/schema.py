@@ -36,6 +36,7 @@ class EvaluationRecipe(Section):
     max_generate: int = Field(64, ge=0, description="Samples of a set for which text is generated.")
     batch_size: int = Field(32, ge=1, description="Samples a forward pass.")
     ablations: bool = Field(True, description="Also score the model with parts of its input taken away.")
+    options: dict[str, Any] = Field(default_factory=dict, description="What the family's evaluation may be told.")
 
 
 class Recipe(Section):

@@ -28,7 +28,7 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
     Args:
         recipe: the recipe; its `args` and the stage's own go over the engine's defaults.
         stage: the stage.
-        spec: its family, for the label names.
+        spec: its family, for the label names and for which metrics are errors.
         stage_dir: folder of the stage; Trainer checkpoints go to `checkpoints/` in it.
         has_validation: evaluate (and, for `keep_best`, choose) at each epoch unless the recipe says otherwise.
 
@@ -64,7 +64,10 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         settings |= {
             "load_best_model_at_end": True,
             "metric_for_best_model": stage.keep_best,
-            "greater_is_better": not stage.keep_best.startswith("eval_loss"),
+            "greater_is_better": not (
+                stage.keep_best.startswith("eval_loss")
+                or stage.keep_best.removeprefix("eval_") in spec.error_names
+            ),
         }
     check_zero(settings, f"stage '{stage.name}'")
     return TrainingArguments(**settings)

@@ -81,15 +81,16 @@ def expand_group(model: nn.Module, groups: Mapping[str, ParameterGroup], express
 
 
 def _layer_patterns(model: nn.Module, name: str, group: ParameterGroup, end: str, count: int) -> list[str]:
-    if group.layers is None:
+    layers = group.layers_of(model)
+    if layers is None:
         raise RecipeError(f"group '{name}' has no layers to count", got=f"{name}.{end}({count})", expected=f"'{name}'")
-    depth = len(model.get_submodule(group.layers))
+    depth = len(model.get_submodule(layers))
     if count > depth:
         raise RecipeError(
             f"group '{name}' has {depth} layers", got=f"{name}.{end}({count})", expected=f"at most {depth}"
         )
     indices = range(depth - count, depth) if end == "last" else range(count)
-    return [f"{group.layers}.{index}.*" for index in indices]
+    return [f"{layers}.{index}.*" for index in indices]
 
 
 def assign_parameters(

@@ -196,6 +196,7 @@ class RecipeRun:
             device=str(self.state.device),
             ablations=settings.ablations,
             max_bad_fraction=self.recipe.data.max_bad_fraction,
+            options=settings.options,
         )
 
     def _write_results(self, results: dict[str, EvaluationResult]) -> None:

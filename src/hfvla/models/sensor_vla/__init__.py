@@ -1,0 +1,141 @@
+"""Cameras, a force or OCT sensor and a task in words to action chunks. Read `README.md` beside this file."""
+
+from __future__ import annotations
+
+from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+
+_HERE = "hfvla.models.sensor_vla"
+
+FAMILY = FamilySpec(
+    name="sensor_vla",
+    summary="cameras, a high-rate sensor, the robot's state and a task in words to a chunk of actions",
+    config=f"{_HERE}.configuration_sensor_vla:SensorVLAConfig",
+    model=f"{_HERE}.modeling_sensor_vla:SensorVLAForActionPrediction",
+    processor=f"{_HERE}.processing_sensor_vla:SensorVLAProcessor",
+    groups={
+        "vision": ParameterGroup(
+            (
+                "backbone.visual.patch_embed.*",
+                "backbone.visual.pos_embed.*",
+                "backbone.visual.blocks.*",
+                "backbone.vision_tower.*",
+                "backbone.vision_model.*",
+            ),
+            layers=(
+                "backbone.visual.blocks",
+                "backbone.vision_tower.encoder.layer",
+                "backbone.vision_model.encoder.layers",
+            ),
+            description="vision tower of the backbone",
+        ),
+        "projector": ParameterGroup(
+            (
+                "backbone.visual.merger.*",
+                "backbone.visual.deepstack_merger_list.*",
+                "backbone.multi_modal_projector.*",
+                "backbone.connector.*",
+            ),
+            description="patches to language tokens",
+        ),
+        "language": ParameterGroup(
+            ("backbone.language_model.*", "backbone.text_model.*"),
+            layers=("backbone.language_model.layers", "backbone.text_model.layers"),
+            description="language model of the backbone",
+        ),
+        "sensor": ParameterGroup(("sensor_encoder.*",), description="encoder of the sensor window"),
+        "state": ParameterGroup(("state_encoder.*",), description="token of the robot's state"),
+        "fusion": ParameterGroup(("fusion.*",), description="sensor tokens to backbone tokens"),
+        "expert": ParameterGroup(("expert.*",), description="action expert"),
+    },
+    losses={"action": "error of the action chunk: of actions, noise or velocity, as the expert learns"},
+    sources={
+        "lerobot": Source(
+            options="hfvla.data.sources.lerobot:LeRobotOptions",
+            build="hfvla.data.sources.lerobot:build_lerobot",
+            count="hfvla.data.sources.lerobot:count_lerobot",
+            description="LeRobot data sets v2.1 and v3.0",
+        ),
+        "episode_folders": Source(
+            options="hfvla.data.sources.episode_folders:EpisodeFoldersOptions",
+            build="hfvla.data.sources.episode_folders:build_episode_folders",
+            count="hfvla.data.sources.episode_folders:count_episode_folders",
+            description="folders of pictures, sensor arrays and robot states, new and old layout",
+        ),
+        "hdf5_episodes": Source(
+            options="hfvla.data.sources.hdf5_episodes:Hdf5EpisodesOptions",
+            build="hfvla.data.sources.hdf5_episodes:build_hdf5_episodes",
+            count="hfvla.data.sources.hdf5_episodes:count_hdf5_episodes",
+            description="HDF5 files, one an episode (ACT's layout, with an optional sensor)",
+        ),
+        "insertion": Source(
+            options="hfvla.data.synthetic.insertion:InsertionOptions",
+            build="hfvla.data.synthetic.insertion:build_insertion",
+            count="hfvla.data.synthetic.insertion:count_insertion",
+            description="demonstrations of peg insertion, recorded in a simulator (MuJoCo)",
+        ),
+        "reaching": Source(
+            options="hfvla.data.synthetic.reaching:ReachingOptions",
+            build="hfvla.data.synthetic.reaching:build_reaching",
+            count="hfvla.data.synthetic.reaching:count_reaching",
+            description="drawn episodes of a hand that presses a square named in words",
+        ),
+    },
+    initialise=f"{_HERE}.building_sensor_vla:initialise",
+    build_config=f"{_HERE}.building_sensor_vla:build_config",
+    collator=f"{_HERE}.data_sensor_vla:SensorVLACollator",
+    compute_metrics=f"{_HERE}.building_sensor_vla:compute_metrics",
+    metric_names=("action_mse", "first_action_mse"),
+    error_names=("action_mse", "first_action_mse"),
+    label_names=("actions", "action_mask"),
+    evaluate=f"{_HERE}.evaluation_sensor_vla:evaluate",
+    predict=f"{_HERE}.requests_sensor_vla:predict",
+    examples=f"{_HERE}.requests_sensor_vla:fake_rows",
+    feature_cuts={
+        "backbone": FeatureCut(
+            groups=("vision", "projector", "language"),
+            prepare=f"{_HERE}.building_sensor_vla:prepare_views",
+            encode=f"{_HERE}.building_sensor_vla:encode_views",
+            fields=("task",),
+            prompt=f"{_HERE}.building_sensor_vla:frame_contents",
+            replaces=(
+                "input_ids",
+                "attention_mask",
+                "pixel_values",
+                "image_grid_thw",
+                "mm_token_type_ids",
+                "pixel_attention_mask",
+            ),
+            provides=("features", "feature_mask"),
+            config=("backbone_config", "feature_pooling", "views", "view_dropout", "image_shift"),
+            processor=(
+                "image_processor",
+                "tokenizer",
+                "chat_template",
+                "backbone",
+                "backbone_arguments",
+                "views",
+                "prompt",
+                "image_size",
+            ),
+            augments=f"{_HERE}.building_sensor_vla:augments_views",
+            plan=f"{_HERE}.planning_sensor_vla:plan_cached_batch",
+            description="the backbone's hidden states, [tokens, D] a step",
+        )
+    },
+    plan_batch=f"{_HERE}.planning_sensor_vla:plan_batch",
+    parameter_table={
+        "backbone": ("backbone.*",),
+        "sensor encoder": ("sensor_encoder.*",),
+        "state encoder": ("state_encoder.*",),
+        "fusion": ("fusion.*",),
+        "action expert": ("expert.*",),
+    },
+    evaluation_options={
+        "closed_loop": "episodes to run in the data's simulator, 0 for none",
+        "action_steps": "actions executed of each chunk before the next; the whole chunk when absent",
+        "denoising_steps": "of diffusion and flow experts; the checkpoint's own when absent",
+        "videos": "episodes shown as video in the report (default 4)",
+    },
+)
+
+__all__ = ["FAMILY"]

@@ -1,0 +1,92 @@
+"""From what a robot knows now to its next actions in its own units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hfvla.data.observation import Observation
+from hfvla.errors import DataError
+
+__all__ = ["ActionInferenceMixin"]
+
+
+class ActionInferenceMixin:
+    """Methods of `SensorVLAForActionPrediction` that take observations instead of tensors."""
+
+    @torch.no_grad()
+    def encode_observations(self: Any, processor: Any, observations: Sequence[Observation]) -> Any:
+        """Run the backbone on the pictures and tasks of observations.
+
+        Args:
+            processor: the checkpoint's.
+            observations: B of them.
+
+        Returns:
+            `BackboneFeatures`, for `predict_actions(features=...)`.
+
+        Raises:
+            DataError: an observation cannot be used; see `SensorVLAProcessor.check_observation`.
+        """
+        self.eval()
+        for one in observations:
+            processor.check_observation(one)
+        pictures = [{view: np.asarray(one.views[view]) for view in one.views} for one in observations]
+        batch = processor.encode_views([one.task for one in observations], pictures)
+        return self.encode(**{name: value.to(self.device) for name, value in batch.items()})
+
+    @torch.no_grad()
+    def predict_actions(
+        self: Any,
+        processor: Any,
+        observations: Sequence[Observation],
+        *,
+        features: Any = None,
+        prefix: np.ndarray | None = None,
+        steps: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> np.ndarray:
+        """Predict a chunk for each observation.
+
+        Args:
+            processor: the checkpoint's.
+            observations: B of them.
+            features: from `encode_observations`, of the same or an earlier moment; only state and sensor of the
+                observations are read then.
+            prefix: [B, K, A] first actions of the chunks, in the robot's units, that are already decided (real-time
+                chunking); experts by flow matching only.
+            steps: denoising steps; the expert's own number when not given.
+            generator: of the noise.
+
+        Returns:
+            [B, H, A] float64, in the robot's units.
+
+        Raises:
+            DataError: an observation cannot be used, or the expert cannot continue a prefix.
+        """
+        self.eval()
+        if features is None:
+            features = self.encode_observations(processor, observations)
+        robot = {name: value.to(self.device) for name, value in processor.encode_robot(observations).items()}
+        fused = self.fuse(features, **robot)
+        options: dict[str, Any] = {"feature_mask": fused.mask, "generator": generator, "steps": steps}
+        if prefix is not None and np.size(prefix):
+            if not self.can_continue:
+                raise DataError(
+                    "this action expert cannot continue a prefix", got=self.config.expert["kind"], expected="flow"
+                )
+            options["prefix"] = self._normalised(processor, prefix)
+        return processor.decode_actions(self.expert.sample(fused.tokens, **options))
+
+    @property
+    def can_continue(self: Any) -> bool:
+        """Whether `predict_actions` takes a prefix."""
+        return self.config.expert["kind"] == "flow"
+
+    def _normalised(self: Any, processor: Any, prefix: np.ndarray) -> Tensor:
+        values = processor.normalizer("action").apply(np.asarray(prefix))
+        return torch.from_numpy(values.astype(np.float32)).to(self.device)
