@@ -2,7 +2,8 @@
 
 For each backbone: samples/s, tokens/s, MFU and peak memory, plain and with gradient checkpointing, flash attention,
 torch.compile and Liger kernels where they are installed; and a head trained on a frozen backbone, with its features
-computed each time against read back from a file. Prints tables and writes one JSON with the hardware named.
+computed each time against read back from a file. Then the latency of action chunks (`gpu_actions.py`). Prints tables and
+writes one JSON with the hardware named.
 
     python benchmarks/gpu.py                                   # needs a GPU
     python benchmarks/gpu.py --device cpu --tiny               # the same code on small models, in a minute
@@ -396,10 +397,15 @@ def main() -> None:
     rows = [row for name in args.models for row in run_model(name, args, expected, machine.get("peak_bf16_tflops"))]
     cached = cached_against_not(args.tiny, args.device, args.steps)
     show(rows, cached)
+    sys.path.insert(0, str(HERE))
+    from gpu_actions import measure_actions, show_actions
+
+    actions = measure_actions(args.tiny, args.device, 5 * args.steps)
+    show_actions(actions)
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     content = {"hardware": machine, "versions": versions, "tiny": args.tiny, "steps": args.steps, "rows": rows}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps({**content, "cache": cached}, indent=2) + "\n")
+    args.output.write_text(json.dumps({**content, "cache": cached, "actions": actions}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

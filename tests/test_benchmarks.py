@@ -41,7 +41,15 @@ def test_gpu_on_a_cpu(repository, monkeypatch, tmp_path, capsys):
         assert measured[model, "sdpa"]["flops"] > 0 and measured[model, "sdpa"]["estimated_bytes"] > 0
     frozen = measured["internvl3_1b", "sdpa"]
     assert 0 < frozen["trainable"] < frozen["parameters"]
-    assert found["cache"]["ratio"] > 1 and "goal 20x" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert found["cache"]["ratio"] > 1 and "goal 20x" in printed
+    chunks = {(row["expert"], row["views"], row["kind"], row["steps"]): row for row in found["actions"]}
+    assert {("regression", views, "eager", None) for views in (1, 2, 3, 5)} <= set(chunks)
+    assert {(kind, 2, "cached features", steps) for kind in ("diffusion", "flow") for steps in (5, 10, 20)} <= set(
+        chunks
+    )
+    assert all(row["p95_ms"] >= row["p50_ms"] > 0 for row in chunks.values()), chunks
+    assert "goal on an H100" in printed
 
 
 def test_retrieval_eval(repository, monkeypatch, tmp_path, capsys):
