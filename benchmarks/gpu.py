@@ -1,8 +1,8 @@
 """Training speed and memory of real-size backbones with random bf16 weights on one GPU, against `hfvla plan`.
 
 For each backbone: samples/s, tokens/s, MFU and peak memory, plain and with gradient checkpointing, flash attention,
-torch.compile and Liger kernels where they are installed; and a head trained on a frozen backbone, with its features
-computed each time against read back from a file. Then the latency of action chunks (`gpu_actions.py`). Prints tables and
+torch.compile and Liger kernels where they are installed; and a head trained on a frozen backbone, its features
+computed each time or read back from a file. Then the latency of action chunks (`gpu_actions.py`). Prints tables and
 writes one JSON with the hardware named.
 
     python benchmarks/gpu.py                                   # needs a GPU

@@ -1,7 +1,8 @@
-"""One picture from a file or from bytes."""
+"""One picture from a file or from bytes, and small enough to stand in a report."""
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -9,7 +10,9 @@ from PIL import Image
 
 from hfvla.errors import DataError
 
-__all__ = ["read_picture"]
+__all__ = ["data_uri", "read_picture"]
+
+_THUMBNAIL_PIXELS = 256
 
 # What Pillow raises where a file is damaged: PNG chunks that are broken or too large, sizes that are absurd.
 _DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -34,3 +37,12 @@ def read_picture(source: str | bytes, where: str) -> np.ndarray:
     except _DAMAGE as error:
         got = getattr(error, "strerror", None) or str(error)
         raise DataError("picture cannot be read", where=where, got=got) from error
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """Return a small JPEG of a picture, [H, W, 3] uint8, as a data URI of at most 256 pixels a side."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

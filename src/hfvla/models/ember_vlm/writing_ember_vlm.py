@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from hfvla.data.pictures import data_uri, read_picture
 from hfvla.data.reasoning import parse_reasoning
 from hfvla.family import EvaluationContext, Figure
 from hfvla.metrics.functions.plan import plan_scores
@@ -22,7 +21,6 @@ __all__ = ["Written", "examples_figure", "write_answers", "written_metrics", "wr
 
 _MAX_BATCH = 16
 _MAX_EXAMPLES = 8
-_THUMBNAIL_PIXELS = 256
 
 
 @dataclass(frozen=True)
@@ -116,19 +114,6 @@ def _steps(answer: Any) -> list[dict[str, Any]]:
     return [{"subtask": step.subtask, "robot": step.robot, "order": step.order} for step in answer.plan]
 
 
-def _thumbnail(image: bytes | None) -> str | None:
-    """Return a small JPEG as a data URI."""
-    if image is None:
-        return None
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(image)).convert("RGB")
-    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def examples_figure(written: Written, rows: Any, gold: np.ndarray, choices: Choices, robots: Sequence[str]) -> Figure:
     """Show up to eight written answers: right and wrong ones in turn, as far as there are both."""
     exact = (gold == choices.predicted).all(axis=1)[written.index]
@@ -151,7 +136,7 @@ def examples_figure(written: Written, rows: Any, gold: np.ndarray, choices: Choi
             {
                 "title": row["task"],
                 "badge": verdict,
-                "image": _thumbnail(row["image"]),
+                "image": data_uri(read_picture(row["image"], row["id"])) if row["image"] is not None else None,
                 "bars": {robot: float(choices.probabilities[i, r]) for r, robot in enumerate(robots)},
                 "facts": facts,
                 "text": answer.reasoning or answer.text,

@@ -13,19 +13,17 @@ import numpy as np
 import torch
 
 from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorSamples
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import EvaluationContext, EvaluationResult
-from hfvla.models.sensor_vla.data_sensor_vla import load_windows
 from hfvla.models.sensor_vla.figures_sensor_vla import closed_loop_figure
+from hfvla.models.sensor_vla.predicting_sensor_vla import count_option
+from hfvla.models.sensor_vla.shuffling_sensor_vla import DonorWindows
 
-__all__ = ["ENVIRONMENTS", "ChunkedPolicy", "run_closed_loop"]
+__all__ = ["ENVIRONMENTS", "ChunkedPolicy", "run_closed_loop", "simulator_facts"]
 
 ENVIRONMENTS: dict[str, str] = {"insertion": "hfvla.data.synthetic.insertion"}
 """Simulators by the name that rows carry in their details ("environment"); each module has `evaluation_seeds`,
 `run_episodes`, `summarise` and `write_film`. The other details are arguments of `run_episodes`."""
-
-_BANK = 500  # windows that the shuffled ablation draws from
 
 
 class ChunkedPolicy:
@@ -36,8 +34,9 @@ class ChunkedPolicy:
         processor: its processor.
         action_steps: actions executed of each chunk; the whole chunk when not given.
         denoising_steps: of diffusion and flow experts.
-        sensor: "as_it_is"; "without": the policy is told that there is none; "shuffled": each window is one of `bank`.
-        bank: sensor windows of other moments, for "shuffled"; their times count back from 0.
+        sensor: "as_it_is"; "without": the policy is told that there is none; "shuffled": it is given the windows that
+            another, recorded episode had at the same time.
+        donors: recorded windows, for "shuffled".
     """
 
     def __init__(
@@ -48,42 +47,37 @@ class ChunkedPolicy:
         action_steps: int | None = None,
         denoising_steps: int | None = None,
         sensor: str = "as_it_is",
-        bank: tuple[SensorSamples, ...] = (),
+        donors: DonorWindows | None = None,
     ) -> None:
         if action_steps is not None and not 1 <= action_steps <= processor.horizon:
             raise DataError("action_steps", got=action_steps, expected=f"1 to {processor.horizon}, the chunk's length")
-        self.model, self.processor, self.sensor, self.bank = model, processor, sensor, bank
+        self.model, self.processor, self.sensor, self.donors = model, processor, sensor, donors
         self.action_steps, self.denoising_steps = action_steps or processor.horizon, denoising_steps
         self.reset(0)
 
     def reset(self, seed: int) -> None:
-        """Start an episode; its noise and its shuffled windows are drawn from `seed`."""
+        """Start an episode; its noise, and the episode that gives it shuffled windows, are drawn from `seed`."""
         self._noise = torch.Generator().manual_seed(seed)
-        self._draws = np.random.default_rng(seed)
+        if self.donors is not None:
+            self.donors.choose(np.random.default_rng(seed))
 
     def plan(self, observation: Observation) -> np.ndarray:
         """Return the next actions, [action_steps, A] in the robot's units."""
         if self.sensor == "without":
             observation = replace(observation, sensor=None)
-        elif self.sensor == "shuffled" and observation.sensor is not None:
-            window = self.bank[int(self._draws.integers(len(self.bank)))]
-            shifted = SensorSamples(window.times_s + observation.time_s, window.values)
-            observation = replace(observation, sensor=shifted)
+        elif self.donors is not None and observation.sensor is not None:
+            observation = replace(observation, sensor=self.donors.at(observation.time_s))
         chunk = self.model.predict_actions(
             self.processor, [observation], steps=self.denoising_steps, generator=self._noise
         )[0]
         return chunk[: self.action_steps]
 
 
-def run_closed_loop(
-    result: EvaluationResult, model: Any, processor: Any, rows: Any, context: EvaluationContext, episodes: int
-) -> None:
-    """Run the policy on held-out seeds of the simulator that the rows come from, and add what happened to `result`.
-
-    With ablations, the same seeds are run again without the sensor and with shuffled windows.
+def simulator_facts(rows: Any) -> tuple[str, dict[str, str]]:
+    """Return the simulator that rows come from, and what else their details say of it.
 
     Raises:
-        DataError: the rows come from no simulator.
+        DataError: they come from none.
     """
     facts = dict(part.split("=", 1) for part in rows[0]["details"].split(";") if part)
     name = facts.pop("environment", "")
@@ -95,10 +89,23 @@ def run_closed_loop(
             expected=", ".join(ENVIRONMENTS),
             fix=did_you_mean(name, ENVIRONMENTS) if name else "Set closed_loop to 0.",
         )
+    return name, facts
+
+
+def run_closed_loop(
+    result: EvaluationResult, model: Any, processor: Any, rows: Any, context: EvaluationContext, episodes: int
+) -> None:
+    """Run the policy on held-out seeds of the simulator that the rows come from, and add what happened to `result`.
+
+    With ablations, the same seeds are run again without the sensor and with the windows of other episodes.
+
+    Raises:
+        DataError: the rows come from no simulator.
+    """
+    name, facts = simulator_facts(rows)
     simulator = importlib.import_module(ENVIRONMENTS[name])
     seeds = simulator.evaluation_seeds(episodes)
-    option = context.options.get
-    videos = int(option("videos", 4))
+    videos = count_option(context, "videos", 4) or 0
     kinds = ["as_it_is"]
     if processor.sensor is not None and context.ablations:
         kinds += ["without", "shuffled"] if any(rows["sensor"]) else ["without"]
@@ -111,10 +118,10 @@ def run_closed_loop(
         policy = ChunkedPolicy(
             model,
             processor,
-            action_steps=int(option("action_steps")) if option("action_steps") else None,
-            denoising_steps=int(option("denoising_steps")) if option("denoising_steps") else None,
+            action_steps=count_option(context, "action_steps"),
+            denoising_steps=count_option(context, "denoising_steps"),
             sensor=kind,
-            bank=_bank(processor, rows, context.seed) if kind == "shuffled" else (),
+            donors=DonorWindows(processor, rows) if kind == "shuffled" else None,
         )
         shown = videos if kind == "as_it_is" else 0
         rollouts = simulator.run_episodes(
@@ -156,18 +163,3 @@ def _add(result: EvaluationResult, kind: str, summary: Mapping[str, Any]) -> Non
         result.intervals["success_rate"] = tuple(summary["interval"])
     else:
         result.ablations.setdefault(f"{kind}_sensor", {}).update(numbers)
-
-
-def _bank(processor: Any, rows: Any, seed: int) -> tuple[SensorSamples, ...]:
-    """Return windows of the rows, with times that count back from 0."""
-    having = [number for number, sensor in enumerate(rows["sensor"]) if sensor]
-    if not having:
-        raise DataError("no row has a sensor, so there is no window to shuffle in")
-    chosen = np.random.default_rng(seed).permutation(having)[:_BANK]
-    found = []
-    for number in chosen:
-        row = rows[int(number)]
-        window = load_windows(processor, [row])[0]
-        assert window is not None
-        found.append(SensorSamples(window.times_s - row["sensor"]["end_s"], window.values))
-    return tuple(found)

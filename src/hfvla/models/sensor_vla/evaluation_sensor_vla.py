@@ -11,10 +11,11 @@ from hfvla.errors import DataError
 from hfvla.family import EvaluationContext, EvaluationResult
 from hfvla.metrics.bootstrap import bootstrap_intervals
 from hfvla.metrics.functions.actions import action_scores, hold_last, mean_action, skill
-from hfvla.models.sensor_vla.closedloop_sensor_vla import run_closed_loop
+from hfvla.models.sensor_vla.closedloop_sensor_vla import run_closed_loop, simulator_facts
 from hfvla.models.sensor_vla.data_sensor_vla import SensorVLACollator
 from hfvla.models.sensor_vla.figures_sensor_vla import open_loop_figures
-from hfvla.models.sensor_vla.predicting_sensor_vla import ABLATIONS, Chunks, predict_chunks
+from hfvla.models.sensor_vla.predicting_sensor_vla import ABLATIONS, Chunks, count_option, predict_chunks
+from hfvla.models.sensor_vla.shuffling_sensor_vla import donor_rows
 
 __all__ = ["evaluate"]
 
@@ -36,6 +37,9 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     """
     if not len(rows):
         raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
+    episodes = count_option(context, "closed_loop", 0)
+    if episodes:
+        simulator_facts(rows)  # refused before the work, not after it
     collator = SensorVLACollator(processor, model.config, training=False)
     chunks = predict_chunks(model, processor, collator, rows, context)
     result = EvaluationResult(metrics={"n": len(rows) - len(chunks.failures)})
@@ -59,7 +63,6 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     for number, reason in list(chunks.failures.items())[:3]:
         result.notes.append(f"Row {rows[number]['id']} could not be read: {reason}")
     result.metrics["failures"] = len(chunks.failures)
-    episodes = int(context.options.get("closed_loop", 0))
     if episodes:
         run_closed_loop(result, model, processor, rows, context, episodes)
     return result
@@ -89,6 +92,8 @@ def _ablate(
     names = list(ABLATIONS)
     if processor.sensor is None or not any(rows["sensor"]):
         names = [name for name in names if "sensor" not in name]
+    elif not donor_rows(rows, context.seed, failures):  # one episode has nothing to exchange
+        names.remove("shuffled_sensor")
     if not processor.state_dim:
         names.remove("without_state")
     for name in names:

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from hfvla.data.pictures import data_uri
+from hfvla.data.samples_actions import FrameRef
 from hfvla.family import EvaluationResult, Figure
 from hfvla.metrics.functions.actions import per_step_errors
 
 __all__ = ["closed_loop_figure", "open_loop_figures"]
 
 _EPISODE_STEPS = 400  # drawn of one episode
+_EXAMPLES = 6
 
 
 def open_loop_figures(
@@ -32,6 +35,7 @@ def open_loop_figures(
         _trajectory(rows, predicted, target, names, processor.fps),
         _horizon(predicted, target, mask, names),
         _step_errors(predicted, target, mask, names),
+        _frames(processor, rows, predicted, target, names),
     ]
 
 
@@ -94,6 +98,31 @@ def _step_errors(predicted: np.ndarray, target: np.ndarray, mask: np.ndarray, na
     ]
     caption = "How the error grows with the distance from now; the robot's units."
     return Figure("step_errors", "curves", "Error by step of the chunk", {"panels": panels}, caption)
+
+
+def _frames(
+    processor: Any, rows: Sequence[Mapping[str, Any]], predicted: np.ndarray, target: np.ndarray, names: Sequence[str]
+) -> Figure:
+    """Pictures of evenly spaced rows, with the first action done and predicted."""
+    chosen = np.unique(np.linspace(0, len(rows) - 1, _EXAMPLES).round().astype(int))
+    examples = []
+    for number in chosen:
+        row = rows[int(number)]
+        views = [view for view in row["views"] if view["name"] in processor.views]
+        refs = [FrameRef(**{key: value for key, value in view.items() if key != "name"}) for view in views]
+        pictures = processor.frames.load(refs)
+        height = min(len(picture) for picture in pictures)
+        side_by_side = np.concatenate([picture[:height] for picture in pictures], axis=1)
+        facts = [["Views", ", ".join(view["name"] for view in views)], ["Task", row["task"]]]
+        facts += [
+            [name, f"done {done:.4g}, predicted {guess:.4g}"]
+            for name, done, guess in zip(names, target[number, 0], predicted[number, 0], strict=True)
+        ]
+        facts.append(["Sensor", "yes" if row["sensor"] else "none"])
+        shown = {"title": row["id"], "image": data_uri(side_by_side), "facts": facts}
+        examples.append({**shown, "badge": "", "bars": {}, "text": ""})
+    caption = "First action of the chunk, in the robot's units; rows evenly spaced over the set."
+    return Figure("frames", "text_examples", "Frames", {"examples": examples}, caption)
 
 
 def closed_loop_figure(result: EvaluationResult, systems: Mapping[str, Mapping[str, Any]]) -> Figure:

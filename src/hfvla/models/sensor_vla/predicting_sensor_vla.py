@@ -12,13 +12,14 @@ from torch import Tensor
 
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
+from hfvla.models.sensor_vla.shuffling_sensor_vla import donor_rows
 
-__all__ = ["ABLATIONS", "Chunks", "predict_chunks"]
+__all__ = ["ABLATIONS", "Chunks", "count_option", "predict_chunks"]
 
 Ablation = Literal["none", "without_sensor", "shuffled_sensor", "blank_views", "without_state"]
 ABLATIONS: dict[str, str] = {
     "without_sensor": "no sample has a sensor: the learned no-sensor token stands in its place",
-    "shuffled_sensor": "each sample gets the sensor window of another one, drawn at random",
+    "shuffled_sensor": "each sample gets the sensor window that another episode had at the same step",
     "blank_views": "every picture is grey",
     "without_state": "every state is the training rows' mean",
 }
@@ -39,6 +40,20 @@ class Chunks:
 
     actions: np.ndarray
     failures: dict[int, str] = field(default_factory=dict)
+
+
+def count_option(context: EvaluationContext, name: str, default: int | None = None) -> int | None:
+    """Return an option of the evaluation that is a whole number; from the command line it comes as text.
+
+    Raises:
+        DataError: it is something else.
+    """
+    value = context.options.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not str(value).isdigit():
+        raise DataError("option of the evaluation", where=name, got=value, expected="a whole number, 0 or more")
+    return int(value)
 
 
 class _GreyFrames:
@@ -72,8 +87,8 @@ def predict_chunks(
         unreadable: numbers of rows that are known to fail, whose windows are given to no other row.
     """
     model.eval().to(context.device)
-    steps = context.options.get("denoising_steps")
-    donors = _donors(rows, context.seed, unreadable) if ablation == "shuffled_sensor" else None
+    steps = count_option(context, "denoising_steps")
+    donors = donor_rows(rows, context.seed, unreadable) if ablation == "shuffled_sensor" else None
     found = Chunks(np.full((len(rows), processor.horizon, processor.action_dim), np.nan))
     own_frames = processor._frames
     if ablation == "blank_views":
@@ -84,7 +99,7 @@ def predict_chunks(
             chosen = [_with_donor(rows, number, donors) for number in numbers]
             for part in _batches(collator, numbers, chosen, found.failures):
                 generator = torch.Generator().manual_seed(_NOISE_SEED + context.seed)
-                sampled = _sample(model, part[1], ablation, generator, None if steps is None else int(steps))
+                sampled = _sample(model, part[1], ablation, generator, steps)
                 found.actions[part[0]] = processor.decode_actions(sampled)
     finally:
         processor._frames = own_frames
@@ -122,25 +137,6 @@ def _sample(
     robot = {name: batch.pop(name) for name in ("state", "sensor", "sensor_present", "sensor_mask") if name in batch}
     fused = model.fuse(model.encode(**batch), **robot)
     return model.expert.sample(fused.tokens, feature_mask=fused.mask, generator=generator, steps=steps)
-
-
-def _donors(rows: Any, seed: int, unreadable: Collection[int] = ()) -> dict[int, int]:
-    """Draw for each row with a sensor another one whose window it gets, from another episode where there is one."""
-    facts = zip(rows["sensor"], rows["episode"], strict=True)
-    usable = [
-        (episode, number) for number, (sensor, episode) in enumerate(facts) if sensor and number not in unreadable
-    ]
-    generator, having = np.random.default_rng(seed), sorted(usable)  # an episode's rows beside each other
-    bounds: dict[str, tuple[int, int]] = {}
-    for place, (episode, _) in enumerate(having):
-        bounds[episode] = (bounds.get(episode, (place, place))[0], place + 1)
-    donors: dict[int, int] = {}
-    for place, (episode, number) in enumerate(having):
-        first, end = bounds[episode] if len(bounds) > 1 else (place, place + 1)
-        if len(having) > end - first:
-            drawn = int(generator.integers(len(having) - (end - first)))
-            donors[number] = having[drawn if drawn < first else drawn + end - first][1]
-    return donors
 
 
 def _with_donor(rows: Any, number: int, donors: Mapping[int, int] | None) -> Mapping[str, Any]:

@@ -82,17 +82,25 @@ def build_reaching(options: ReachingOptions, *, seed: int = 0) -> SourceData:
     if not (folder / "meta" / "info.json").exists():
         try:
             _write(folder, options, seed)
-        except DataError:
+        except (DataError, OSError) as error:
             if not (folder / "meta" / "info.json").exists():  # another process has not written it meanwhile
-                raise
+                if isinstance(error, DataError):
+                    raise
+                raise DataError("drawn episodes cannot be written", where=str(folder),
+                                got=error.strerror or str(error)) from error  # fmt: skip
     found = build_lerobot(
         LeRobotOptions(
             path=str(folder),
             horizon=options.horizon,
-            sensor=SensorOptions(name=_SENSOR, window_s=options.window_s) if options.with_sensor else None,
+            sensor=SensorOptions(name=_SENSOR, window_s=options.window_s) if _sensors(options) else None,
         )
     )
     return SourceData(found.dataset, {**found.census, "folder": str(folder)}, found.rejected)
+
+
+def _sensors(options: ReachingOptions) -> int:
+    """Return how many episodes have a sensor."""
+    return round(options.with_sensor * options.episodes)
 
 
 def _folder(options: ReachingOptions, seed: int) -> Path:
@@ -126,7 +134,7 @@ def _write(folder: Path, options: ReachingOptions, seed: int) -> None:
                 frame = {f"observation.images.{view}": picture for view, picture in step.views.items()}
                 writer.add_frame({**frame, "observation.state": step.state, "action": step.action}, task)
                 series.append(step.sensor)
-            if index < round(options.with_sensor * options.episodes):
+            if index < _sensors(options):
                 values = np.concatenate(series)
                 per_step = len(series[0])
                 times_s = (np.arange(len(values)) - (per_step - 1)) / SENSOR_HZ  # the last of a step at its time
