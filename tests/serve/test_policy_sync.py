@@ -187,3 +187,32 @@ def test_a_model_with_other_shapes_and_a_bad_observation():
     object.__setattr__(short, "state", np.zeros(5, dtype=np.float32))
     with pytest.raises(DataError, match="state; got 5"):
         build().plan(short)
+
+
+def test_a_policy_from_a_checkpoint(tmp_path):
+    """The whole way of a user: a saved model, its policy, an observation that the processor makes up."""
+    from hfvla import AsyncChunkPolicy, ChunkPolicy, get_family
+    from hfvla.serve.policy import AsyncOptions
+
+    spec = get_family("sensor_vla")
+    rows = spec.load("examples")(8, 0)
+    recipe = {"config": spec.load("config").tiny().to_dict(), "options": {}}
+    model, processor = spec.load("initialise")(recipe, rows, seed=0)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    observation = processor.example_observation()
+    policy = ChunkPolicy.from_pretrained(tmp_path, PolicyOptions(n_action_steps=2), device="cpu")
+    expected = model.predict_actions(processor, [observation])[0, :2]
+    assert np.array_equal(policy.plan(observation), expected)
+    options = AsyncOptions(expert="inline", deadline_s=None, max_sensor_age_s=None)
+    with AsyncChunkPolicy.from_pretrained(tmp_path, options, device="cpu", clock=lambda: 0.0) as later:
+        later.reset(0)
+        assert np.allclose(later.plan(observation), expected[:1])
+
+
+def test_a_family_without_actions_is_refused(tmp_path):
+    from hfvla import ChunkPolicy, get_family
+
+    get_family("ember_vlm").load("config").tiny().save_pretrained(tmp_path)
+    with pytest.raises(HfvlaError, match="predicts no actions"):
+        ChunkPolicy.from_pretrained(tmp_path)

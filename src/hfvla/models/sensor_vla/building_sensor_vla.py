@@ -65,6 +65,7 @@ def build_config(model_recipe: Mapping[str, Any]) -> SensorVLAConfig:
             raise RecipeError("model.config.backbone_config and model.options.backbone are both given; name one")
         shapes = VLM_SHAPES.get(options.backbone) or loaded_backbone(options, tuple(KINDS))
         settings["backbone_config"] = {**shapes, "dtype": options.dtype}
+        settings["backbone_dtype"] = options.dtype
     elif isinstance(settings.get("backbone_config"), Mapping):
         backbone = dict(settings["backbone_config"])
         backbone["text_config"] = {**backbone.get("text_config", {}), "vocab_size": options.tokenizer_vocab_size}

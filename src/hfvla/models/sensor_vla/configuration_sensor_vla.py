@@ -47,6 +47,7 @@ class SensorVLAConfig(PreTrainedConfig):
     Args:
         backbone_config (`dict` or `PreTrainedConfig`): any image-text model of transformers, e.g. "qwen2_5_vl",
             "qwen3_vl", "smolvlm", "internvl" (key `model_type`).
+        backbone_dtype (`str`, *optional*): type that the backbone is loaded in, where it differs from the rest's.
         views (`list[str]`): cameras by name, in the order in which a prompt shows them.
         view_dropout (`float`): share of training rows in which each view but one goes missing.
         image_shift (`int`): training pictures are moved by up to this many pixels, their rims repeated; 0 for none.
@@ -70,6 +71,7 @@ class SensorVLAConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
     backbone_config: dict | PreTrainedConfig | None = None
+    backbone_dtype: str | None = None
     views: list[str] | tuple[str, ...] = ("front", "wrist")
     view_dropout: float = 0.0
     image_shift: int = 0

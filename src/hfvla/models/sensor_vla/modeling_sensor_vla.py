@@ -97,6 +97,19 @@ class SensorVLAPreTrainedModel(AlignedPreTrainedModel):
         elif isinstance(module, nn.Linear | nn.Conv1d | nn.LayerNorm | nn.GroupNorm):
             module.reset_parameters()
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as `PreTrainedModel.from_pretrained`; a backbone of another type than the rest keeps it.
+
+        transformers loads all of a checkpoint in one type, and a bfloat16 backbone would take twice its memory.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.backbone_dtype and "dtype" not in kwargs:
+            for parameter in model.backbone.parameters():  # not the buffers: angles of positions stay float32
+                parameter.data = parameter.data.to(getattr(torch, model.config.backbone_dtype))
+        return loaded
+
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """Save as `PreTrainedModel.save_pretrained`, each weight by the name it has in memory.
 
