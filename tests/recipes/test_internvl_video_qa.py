@@ -57,3 +57,15 @@ def test_smoke_recipe_from_training_to_report(tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"n", "accuracy", "accuracy_with_support", "accuracy_without_support", "failures"} <= set(metrics)
     assert {"single_frame"} <= set(metrics["baselines"])
+
+
+@pytest.mark.parametrize("losses", ["binding: 1", "spelt: 1", "letters: 1, spelt: 1, binding: 1"])
+def test_stages_for_models_from_scratch_are_planned(losses, tmp_path):
+    """Sequences without a clip and without tiles; with the visual tokens kept as well as without."""
+    smoke = (ROOT / "recipes/internvl_video_qa/smoke.yaml").read_text()
+    head, stages = smoke.split("stages:\n")
+    for cache in ("", ", cache: true"):
+        stage = f"stages:\n  - {{name: one, train: [language], losses: {{{losses}}}{cache}}}\n"
+        (tmp_path / "recipe.yaml").write_text(head.replace("config:", "config:\n    support_dropout: 0.0", 1) + stage)
+        found = plan_recipe(load_recipe(tmp_path / "recipe.yaml"))["stages"]
+        assert [each["name"] for each in found] == ["one"] and found[0]["trainable_parameters"] > 0

@@ -73,7 +73,7 @@ def test_starting_from_a_backbone(hub, rows):
     assert set(found) == set(expected) and all(torch.equal(found[name], expected[name]) for name in found)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert processor.chat_template == CHAT and model.config.letter_token_ids == processor.letter_token_ids
-    batch = FAMILY.load("collator")(processor, model.config, ("letters", "lm", "words"))(list(rows))
+    batch = FAMILY.load("collator")(processor, model.config, tuple(FAMILY.losses))(list(rows))
     assert processor.tokenizer.decode(batch["input_ids"][0]).startswith("<|user|>Frame1: <img><IMG_CONTEXT>")
     output = model(**batch)
     output.loss.backward()

@@ -113,3 +113,62 @@ def test_nothing_to_learn_is_said(collate, rows):
 
     with pytest.raises(DataError, match=f"{rows[0]['id']}: no row of the batch has an answer to learn"):
         collate([{**row, "answer": -1} for row in rows], "words")
+
+
+def test_binding_names_a_choice_and_asks_for_its_letter(processor, collate, rows):
+    """A sequence a row without a clip; which choice is named says nothing about the right one."""
+    batch = collate([{**row, AUGMENTATION_SEED: 5} for row in rows], "letters", "binding")
+    plain = collate([{**row, AUGMENTATION_SEED: 5} for row in rows], "letters")
+    assert batch["letter_labels"].tolist() == [*plain["letter_labels"].tolist(), *[-1] * 8]
+    assert batch["binding_labels"][:8].tolist() == [-1] * 8 and "labels" not in batch
+    assert torch.equal(batch["tile_index"], plain["tile_index"])
+    tokenizer = processor.tokenizer
+    found = (batch[name][8:] for name in ("input_ids", "attention_mask", "binding_labels"))
+    for ids, mask, label in zip(*found, strict=True):
+        lines = tokenizer.decode(ids[mask.bool()]).split("\n")
+        named = lines[0].removeprefix("Answer: ")
+        assert lines[1 + label] == f"{'ABCD'[label]}. {named}" and lines[-1] == "Answer:"
+    row = {**rows[0], "choices": ["red", "green", "blue"], "answer": 2}
+    drawn = [collate([{**row, AUGMENTATION_SEED: seed}], "binding") for seed in range(300)]
+    named = Counter(tokenizer.decode(one["input_ids"][0]).split("\n")[0] for one in drawn)
+    assert len(named) == 3 and min(named.values()) > 70  # 100 each are expected
+    letters = Counter(int(one["binding_labels"][0]) for one in drawn)
+    assert min(letters[place] for place in range(3)) > 70
+    assert same(collate([row], "binding"), collate([row], "binding"))  # no seed: always the same
+
+
+def test_spelt_is_the_choice_and_then_its_letter(processor, collate, rows):
+    """In the letters' own sequences; beside the written letter, in sequences of its own."""
+    batch, tokenizer = collate(rows, "letters", "spelt"), processor.tokenizer
+    assert len(batch["input_ids"]) == 8 and batch["spelt_mask"].all() and "words_mask" not in batch
+    assert batch["letter_labels"].tolist() == rows["answer"]
+    found = (batch[name] for name in ("input_ids", "attention_mask", "labels"))
+    for ids, mask, labels, row in zip(*found, rows, strict=True):
+        letter, answer = "ABCD"[row["answer"]], row["choices"][row["answer"]]
+        assert tokenizer.decode(ids[mask.bool()]).endswith(f"\nAnswer: {answer}{letter}<|endoftext|>")
+        assert tokenizer.decode(labels[labels >= 0]) == f" {answer}{letter}<|endoftext|>"
+    both = collate(rows, "lm", "spelt")
+    assert both["spelt_mask"].tolist() == [False] * 8 + [True] * 8
+    assert both["letter_labels"].tolist() == [*rows["answer"], *[-1] * 8]  # each question counts once
+    assert ((both["labels"][:8] >= 0).sum(1) == 2).all() and ((both["labels"][8:] >= 0).sum(1) > 2).all()
+    alone = collate(rows, "spelt")
+    assert same(alone, batch)
+
+
+def test_what_is_bound_is_no_written_answer(collate, rows):
+    """The terms of text leave it out, whichever stand beside it."""
+    cases = [
+        (("lm",), 8),
+        (("words",), 8),
+        (("letters", "words"), 16),
+        (("lm", "words"), 16),
+        (("spelt", "words"), 16),
+    ]
+    for losses, sequences in cases:
+        bound, plain = collate(rows, *losses, "binding"), collate(rows, *losses)
+        labelled = [(batch["labels"][:sequences] >= 0).sum(1).tolist() for batch in (bound, plain)]
+        assert labelled[0] == labelled[1] and (bound["labels"][sequences:] == -100).all()
+        if "words" in losses:
+            assert bound["words_mask"].tolist() == [*plain["words_mask"].tolist(), *[False] * 8]
+    alone = collate([{**row, "answer": -1} for row in rows], "binding")
+    assert len(alone["input_ids"]) == 8 and "pixel_values" not in alone

@@ -51,6 +51,39 @@ def test_the_losses_by_hand(model, batch):
     torch.testing.assert_close(output.loss_terms["lm"], torch.stack(answers).mean(), atol=1e-5, rtol=1e-5)
 
 
+def test_binding_by_hand(model, collate, rows):
+    """Its rows count in no other term, and it needs no clip."""
+    batch, plain = collate(rows, "letters", "binding"), collate(rows, "letters")
+    output, right = model(**batch), batch["binding_labels"][8:]
+    scores = output.letter_logits[8:]
+    expected = -(scores[range(8), right] - scores.exp().sum(1).log()).mean()
+    torch.testing.assert_close(output.loss_terms["binding"], expected)
+    torch.testing.assert_close(output.loss_terms["letters"], model(**plain).loss_terms["letters"], atol=1e-5, rtol=0)
+    alone = model(**collate(rows, "binding"))
+    assert set(alone.loss_terms) == {"binding"}
+    torch.testing.assert_close(alone.loss_terms["binding"], expected, atol=1e-5, rtol=0)
+
+
+def test_spelt_by_hand(model, collate, rows):
+    """The mean over questions of the mean over the tokens of text, letter and end."""
+    batch = collate(rows, "letters", "spelt")
+    output = model(**batch)
+    tiles = batch["pixel_values"][batch["tile_index"]]
+    logits = model.backbone(batch["input_ids"], pixel_values=tiles, attention_mask=batch["attention_mask"]).logits
+    answers = []
+    for row, labels in enumerate(batch["labels"]):
+        places = (labels >= 0).nonzero().flatten()
+        answers.append(F.cross_entropy(logits[row, places - 1], labels[places]))
+    assert set(output.loss_terms) == {"letters", "spelt"}
+    torch.testing.assert_close(output.loss_terms["spelt"], torch.stack(answers).mean(), atol=1e-5, rtol=1e-5)
+    plain = model(**collate(rows, "letters"))  # what is written behind the prompt does not change what stands before
+    torch.testing.assert_close(output.letter_logits, plain.letter_logits, atol=1e-5, rtol=1e-5)
+    beside = model(**collate(rows, "lm", "spelt")).loss_terms
+    assert set(beside) == {"letters", "lm", "spelt"}
+    for name in ("letters", "spelt"):
+        torch.testing.assert_close(beside[name], output.loss_terms[name], atol=1e-5, rtol=1e-5)
+
+
 def test_a_missing_choice_gets_no_probability(model, batch):
     mask = batch["letter_mask"]
     probabilities = model.probabilities(model(**batch).letter_logits)

@@ -31,6 +31,8 @@ FAMILY = FamilySpec(
         "letters": "cross-entropy over the question's own letters, where the answer begins",
         "lm": "cross-entropy of the written letter and end token, prompt masked",
         "words": "cross-entropy of the right choice's text, asked without showing the choices",
+        "spelt": "cross-entropy of the right choice's text and then its letter, the choices shown",
+        "binding": "cross-entropy of the letter beside a choice that the prompt names, without a clip",
     },
     sources={
         "road": Source(

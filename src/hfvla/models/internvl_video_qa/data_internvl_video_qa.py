@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -44,8 +45,10 @@ class InternVLVideoQACollator:
     Args:
         processor: the checkpoint's processor.
         config: the model's config.
-        losses: loss terms of the stage; "lm" appends the letter to the prompt, "words" adds a sequence a row in which
-            the choices are not shown and the answer is the right one's text.
+        losses: loss terms of the stage; "lm" appends the letter to the prompt, "spelt" the right choice's text and
+            its letter (beside "lm", in a sequence of its own); "words" adds a sequence a row in which the choices are
+            not shown and the answer is the right one's text, "binding" one without a clip that names one of the
+            choices and asks for its letter.
         training: taken for the contract; what is augmented is said by the rows.
     """
 
@@ -74,22 +77,47 @@ class InternVLVideoQACollator:
             DataError: a video cannot be read, or a question is not one.
         """
         drawn = [draw_mode(row, self.config.support_dropout) for row in rows]
-        with_letters = [i for i in range(len(rows)) if "letters" in self.losses or "lm" in self.losses]
-        in_words = [i for i, row in enumerate(rows) if "words" in self.losses and row["answer"] >= 0]
-        places = [*with_letters, *in_words]
-        if not places:
+        everyone, wanted = list(range(len(rows))), {*self.losses}
+        sequences = {
+            "letters": everyone if {"letters", "lm", "spelt"} & wanted else [],
+            "spelt": everyone if {"lm", "spelt"} <= wanted else [],
+            "words": [i for i in everyone if "words" in wanted and rows[i]["answer"] >= 0],
+        }
+        kinds = [kind for kind, members in sequences.items() for _ in members]
+        places = [i for members in sequences.values() for i in members]
+        if not places and "binding" not in wanted:
             raise DataError(
                 "no row of the batch has an answer to learn", where=str(rows[0]["id"]), fix="Use labelled rows."
             )
-        visual, frame_tiles = self._frames(rows, [mode for mode, _ in drawn], places)
+        visual, frame_tiles = self._frames(rows, [mode for mode, _ in drawn], places) if places else ({}, [])
         items = [self._item(rows[i], drawn[i][1], tiles) for i, tiles in zip(places, frame_tiles, strict=True)]
-        items[len(with_letters) :] = [replace(item, in_words=True) for item in items[len(with_letters) :]]
-        batch = self.processor.encode(items, with_answer=len(in_words) > 0 or "lm" in self.losses)
-        if in_words:
-            batch["words_mask"] = torch.arange(len(items)) >= len(with_letters)
-            if "lm" not in self.losses:
-                batch["labels"][: len(with_letters)] = IGNORE_INDEX
-        return {**batch, **visual}
+        if "spelt" in wanted and "lm" not in wanted:
+            kinds = ["spelt" if kind == "letters" else kind for kind in kinds]
+        items = [
+            replace(item, in_words=kind == "words", spelt=kind == "spelt")
+            for item, kind in zip(items, kinds, strict=True)
+        ]
+        if "binding" in wanted:
+            items += [self._binding_item(row, generator) for row, (_, generator) in zip(rows, drawn, strict=True)]
+            kinds += ["binding"] * len(rows)
+        batch = self.processor.encode(items, with_answer="lm" in wanted or bool({"words", "spelt"} & {*kinds}))
+        return {**self._marked(batch, kinds), **visual}
+
+    def _marked(self, batch: dict[str, Tensor], kinds: Sequence[str]) -> dict[str, Tensor]:
+        """Mark which sequences count in which term."""
+        masks = {
+            kind: torch.tensor([each == kind for each in kinds]) for kind in ("letters", "spelt", "words", "binding")
+        }
+        batch |= {f"{kind}_mask": masks[kind] for kind in ("words", "spelt") if masks[kind].any()}
+        if "labels" in batch:
+            written = masks["words"] | masks["spelt"] | (masks["letters"] if "lm" in self.losses else False)
+            batch["labels"][~written] = IGNORE_INDEX
+        right = batch["letter_labels"]
+        if "binding" in self.losses:
+            batch["binding_labels"] = right.masked_fill(~masks["binding"], -1)
+        again = masks["spelt"] if masks["letters"].any() else torch.zeros_like(masks["spelt"])
+        batch["letter_labels"] = right.masked_fill(masks["binding"] | again, -1)  # each question once
+        return batch
 
     def _frames(
         self, rows: Sequence[Mapping[str, Any]], modes: Sequence[FrameMode], places: Sequence[int]
@@ -115,6 +143,13 @@ class InternVLVideoQACollator:
         else:
             shown = reorder_choices(choices, answer, range(len(choices)))
         return PromptItem(row["question"], shown.choices, frame_tiles, shown.answer, str(row["id"]))
+
+    def _binding_item(self, row: Mapping[str, Any], generator: np.random.Generator | None) -> PromptItem:
+        """Return the question which letter stands beside one of the row's choices: never about its right answer."""
+        draws = np.random.default_rng(crc32(str(row["id"]).encode())) if generator is None else generator
+        named = int(draws.integers(len(row["choices"])))
+        item = self._item({**row, "answer": named}, generator, ())
+        return replace(item, question=f"Answer: {row['choices'][named].strip()}")
 
 
 def training_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:

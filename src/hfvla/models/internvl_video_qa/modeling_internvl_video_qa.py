@@ -118,6 +118,8 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         letter_labels: Tensor | None = None,
         letter_mask: Tensor | None = None,
         words_mask: Tensor | None = None,
+        spelt_mask: Tensor | None = None,
+        binding_labels: Tensor | None = None,
     ) -> InternVLVideoQAOutput:
         """Score the letters of each question and, where labels are given, compute the loss terms.
 
@@ -135,6 +137,9 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
             letter_labels (`Tensor`, *optional*): [B] long, index of the right letter, or -1.
             letter_mask (`Tensor`, *optional*): [B, L] bool; True = the question has that choice. Default: all.
             words_mask (`Tensor`, *optional*): [B] bool; True = the labels are an answer in words, not a letter.
+            spelt_mask (`Tensor`, *optional*): [B] bool; True = the labels are the right choice's text and its letter.
+            binding_labels (`Tensor`, *optional*): [B] long, index of the letter beside the text that the prompt names,
+                or -1 where the prompt is a question.
 
         Returns:
             `InternVLVideoQAOutput`
@@ -151,11 +156,11 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         hidden = self._hidden(input_ids, attention_mask, image_features)
         letter_logits = self._letter_logits(hidden, attention_mask, answer_positions, letter_mask)
         terms: dict[str, Tensor] = {}
-        if letter_labels is not None and (letter_labels >= 0).any():
-            known = letter_labels >= 0
-            terms["letters"] = F.cross_entropy(letter_logits[known], letter_labels[known])
+        for name, right in (("letters", letter_labels), ("binding", binding_labels)):
+            if right is not None and (right >= 0).any():
+                terms[name] = F.cross_entropy(letter_logits[right >= 0], right[right >= 0])
         if labels is not None:
-            terms.update(self._text_losses(hidden, labels, words_mask))
+            terms.update(self._text_losses(hidden, labels, words_mask, spelt_mask))
         return InternVLVideoQAOutput(loss=self._weighted(terms), loss_terms=terms or None, letter_logits=letter_logits)
 
     def answer_log_likelihoods(
@@ -192,13 +197,16 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         letters = tokens[:, self.config.letter_token_ids]
         return letters if letter_mask is None else letters.masked_fill(~letter_mask, float("-inf"))
 
-    def _text_losses(self, hidden: Tensor, labels: Tensor, words_mask: Tensor | None) -> dict[str, Tensor]:
+    def _text_losses(
+        self, hidden: Tensor, labels: Tensor, words_mask: Tensor | None, spelt_mask: Tensor | None
+    ) -> dict[str, Tensor]:
         rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
         logits = self.backbone.lm_head(hidden[rows, columns])  # the state before the predicted token
         targets = labels[rows, columns + 1]
-        in_words = torch.zeros_like(rows, dtype=torch.bool) if words_mask is None else words_mask[rows]
+        none = torch.zeros_like(rows, dtype=torch.bool)
+        in_words, spelt = (none if mask is None else mask[rows] for mask in (words_mask, spelt_mask))
         terms = {}
-        for name, chosen in (("lm", ~in_words), ("words", in_words)):
+        for name, chosen in (("lm", ~in_words & ~spelt), ("words", in_words), ("spelt", spelt)):
             if chosen.any():
                 terms[name] = sequence_cross_entropy(logits[chosen], targets[chosen], rows[chosen], len(labels))
         return terms

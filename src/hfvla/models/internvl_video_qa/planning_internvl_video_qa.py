@@ -37,12 +37,15 @@ def plan_batch(config: InternVLVideoQAConfig, batch_size: int, losses: Sequence[
         tile_px=config.tile_size,
     )
     tiles = plan.tokens // tokens
-    sequences = batch_size * max(1, ("letters" in losses or "lm" in losses) + ("words" in losses))
-    answer = _WORD_TOKENS if "words" in losses else _LETTER_TOKENS if "lm" in losses else 0
+    told, bound = (batch_size * (name in losses) for name in ("words", "binding"))
+    lettered = batch_size if {"letters", "lm", "spelt"} & {*losses} or not told + bound else 0
+    lettered *= 2 if {"lm", "spelt"} <= {*losses} else 1
+    shown, sequences = lettered + told, lettered + told + bound  # what names a choice shows no clip
+    answer = _WORD_TOKENS if "words" in losses or "spelt" in losses else _LETTER_TOKENS if "lm" in losses else 0
     positions = config.get_text_config().max_position_embeddings
     width = min(plan.tokens + _TEXT_TOKENS + answer, positions)
     ids = torch.full((sequences, width), _TEXT_TOKEN)
-    ids[:, : plan.tokens] = config.backbone_config.image_token_id
+    ids[:shown, : plan.tokens] = config.backbone_config.image_token_id
     mask = torch.ones_like(ids)
     mask[0, -1] = 0  # one row is shorter: a padded batch takes another attention kernel
     side = config.tile_size
@@ -50,21 +53,27 @@ def plan_batch(config: InternVLVideoQAConfig, batch_size: int, losses: Sequence[
         "input_ids": ids,
         "attention_mask": mask,
         "pixel_values": torch.empty(batch_size * tiles, 3, side, side, device="meta"),
-        "tile_index": torch.arange(sequences * tiles) % (batch_size * tiles),
+        "tile_index": torch.arange(shown * tiles) % (batch_size * tiles),
         "answer_positions": torch.full((sequences,), width - 1 - answer),
         "letter_labels": torch.zeros(sequences, dtype=torch.long),
         "letter_mask": torch.ones(sequences, len(LETTERS), dtype=torch.bool),
     }
     if "words" in losses:
-        batch["words_mask"] = torch.arange(sequences) >= sequences - batch_size
+        batch["words_mask"] = (torch.arange(sequences) >= lettered) & (torch.arange(sequences) < shown)
+    if "spelt" in losses:
+        batch["spelt_mask"] = (torch.arange(sequences) < lettered) & (torch.arange(sequences) >= lettered - batch_size)
     if answer:
         batch["labels"] = torch.full_like(ids, IGNORE_INDEX)
-        batch["labels"][:, -answer:] = _TEXT_TOKEN
-    return batch
+        batch["labels"][:shown, -answer:] = _TEXT_TOKEN
+    if bound:
+        batch["binding_labels"] = torch.where(torch.arange(sequences) >= shown, 0, -1)
+    return batch if shown else {name: batch[name] for name in batch if name not in ("pixel_values", "tile_index")}
 
 
 def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: projected tiles in place of the pixels."""
+    if "pixel_values" not in batch:  # a stage that trains `binding` alone
+        return batch
     pixels, tiles = batch.pop("pixel_values"), batch.pop("tile_index")
     features = model.get_image_features(pixels)
     return {**batch, "image_features": features.new_empty(len(tiles), *features.shape[1:])}

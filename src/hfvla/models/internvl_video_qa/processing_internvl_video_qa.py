@@ -154,8 +154,8 @@ class InternVLVideoQAProcessor(ProcessorMixin):
 
         Args:
             items: questions.
-            with_answer: append the right letter (or the right choice's text, `in_words`) and the end token, with
-                `labels` on them.
+            with_answer: append the right letter (or the right choice's text, `in_words`; or both, `spelt`) and the end
+                token, with `labels` on them.
             padding_side: "left" for generation.
 
         Returns:
@@ -191,11 +191,12 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         return batch
 
     def _target(self, item: PromptItem) -> list[int]:
-        if not item.in_words:
-            return [self.letter_token_ids[item.answer], self.tokenizer.eos_token_id]
+        letter = [] if item.in_words else [self.letter_token_ids[item.answer]]
+        if letter and not item.spelt:
+            return [*letter, self.tokenizer.eos_token_id]
         # As in "A. Red": the same tokens as in the list of choices.
         text = item.choices[item.answer].strip() if self.chat_template else f" {item.choices[item.answer].strip()}"
-        return [*self.tokenizer(text, add_special_tokens=False).input_ids, self.tokenizer.eos_token_id]
+        return [*self.tokenizer(text, add_special_tokens=False).input_ids, *letter, self.tokenizer.eos_token_id]
 
     def _check_length(self, length: int, where: str) -> None:
         if length > self.max_length:

@@ -25,6 +25,7 @@ class PromptItem:
         answer: index into `choices`, or -1.
         where: sample, for errors.
         in_words: the choices are not shown, and the answer is its text.
+        spelt: the answer is the right choice's text and, behind it, its letter.
     """
 
     question: str
@@ -33,6 +34,7 @@ class PromptItem:
     answer: int = -1
     where: str = "question"
     in_words: bool = False
+    spelt: bool = False
 
 
 def question_lines(item: PromptItem, forbidden: Sequence[str] = ()) -> list[str]:
