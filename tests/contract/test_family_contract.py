@@ -119,7 +119,12 @@ def test_padding_does_not_change_the_loss(built):
     batch = built.batch()
     padded = {}
     for name, tensor in batch.items():  # sequences go by the names of transformers, perhaps with a prefix
-        value = {"input_ids": built.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100, "mm_token_type_ids": 0}
+        value = {
+            "input_ids": built.processor.tokenizer.pad_token_id,
+            "attention_mask": 0,
+            "labels": -100,
+            "mm_token_type_ids": 0,
+        }
         kind = next((kind for kind in value if name == kind or name.endswith(f"_{kind}")), None)
         sequence = kind and batch[name.removesuffix(kind) + "input_ids"] if kind != "labels" or name == kind else None
         same = sequence is not None and sequence.shape == tensor.shape
@@ -180,7 +185,7 @@ def test_every_parameter_has_a_group_and_every_group_a_parameter(built):
     assert not built.spec.parameter_table or sorted(set(names) - table) == []
 
 
-def train_two_steps(built, model, folder, stage):
+def train_two_steps(built, model, folder, stage, **settings):
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
@@ -193,6 +198,7 @@ def train_two_steps(built, model, folder, stage):
         disable_tqdm=True,
         remove_unused_columns=False,
         label_names=list(built.spec.label_names),
+        **settings,
     )
     trainer_class = built.spec.load("trainer") if built.spec.trainer else StagedTrainer
     trainer = trainer_class(
@@ -224,6 +230,25 @@ def test_a_stage_moves_exactly_its_parameters(built, tmp_path):
         buffers = [name for name, _ in model.named_buffers() if name in before]
         frozen = [name for name in buffers if name.rpartition(".")[0] not in trained_modules]
         assert [name for name in frozen if not torch.equal(after[name], before[name])] == [], entry
+
+
+def test_checkpointing_does_not_wake_frozen_layers(built, tmp_path):
+    """transformers lets input embeddings require gradients; frozen layers behind them would keep all they compute."""
+    model = built.copy()
+    frozen = next((group.layers_of(model) for group in built.spec.groups.values() if group.layers_of(model)), None)
+    trained = [name for name, group in built.spec.groups.items() if group.layers_of(model) is None]
+    if not model.supports_gradient_checkpointing or frozen is None:
+        pytest.skip("no layers to freeze, or no checkpointing")
+    awake = []
+
+    def look(module, inputs, output):
+        awake.append((output[0] if isinstance(output, tuple) else output).requires_grad)
+
+    model.get_submodule(f"{frozen}.0").register_forward_hook(look)
+    stage = Stage(name="check", train=trained[-1:], losses=dict.fromkeys(built.spec.losses, 1.0))
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    train_two_steps(built, model, tmp_path, stage, **settings)
+    assert awake and not any(awake)
 
 
 # ---- data and metrics --------------------------------------------------------------------------------------------

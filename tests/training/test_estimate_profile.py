@@ -114,6 +114,13 @@ def test_checkpointing_trades_bytes_for_flops(real, meta):
     assert less.backward_bytes == pytest.approx(peak + batch_bytes(batch), rel=0.02)
 
 
+def test_checkpointing_keeps_nothing_of_a_frozen_tower(meta):
+    """transformers makes the tower's embeddings require gradients; its layers would then all be kept."""
+    trained = [name for name, _ in meta.named_parameters() if "language_model.layers" in name]
+    plain, less = (profile_step(meta, build_batch(), trainable=trained, checkpointing=on) for on in (False, True))
+    assert less.saved_bytes < plain.saved_bytes and less.backward_bytes < plain.backward_bytes
+
+
 def test_the_model_is_left_as_it_was(meta):
     for parameter in meta.parameters():
         parameter.requires_grad_(True)

@@ -19,6 +19,7 @@ __all__ = [
     "expand_group",
     "freeze",
     "fully_frozen_modules",
+    "stop_input_gradients",
     "table_dicts",
     "trainable_table",
 ]
@@ -231,3 +232,14 @@ def _row(
 def table_dicts(rows: Sequence[GroupRow]) -> list[dict]:
     """Return the rows as plain dicts, for JSON."""
     return [asdict(row) for row in rows]
+
+
+def stop_input_gradients(model: nn.Module) -> None:
+    """Let input embeddings be frozen again, which transformers makes require gradients for checkpointing.
+
+    It does so for the sake of `use_reentrant: true`. Otherwise nothing needs it, and a frozen tower, which runs in
+    evaluation mode and is therefore not recomputed, would keep the activations of all its layers for a backward pass
+    whose result nobody reads.
+    """
+    if getattr(model, "_require_grads_hooks", None):
+        model.disable_input_require_grads()  # type: ignore[operator]

@@ -16,7 +16,14 @@ from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
 from hfvla.training.balance.building import build_balancer
 from hfvla.training.balance.report import build_monitor
-from hfvla.training.freeze import GroupRow, assign_phases, freeze, fully_frozen_modules, trainable_table
+from hfvla.training.freeze import (
+    GroupRow,
+    assign_phases,
+    freeze,
+    fully_frozen_modules,
+    stop_input_gradients,
+    trainable_table,
+)
 from hfvla.training.gradcache import build_grad_cache
 from hfvla.training.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.logs.loss_log import LossLog
@@ -144,6 +151,8 @@ class StagedTrainer(ExactResume):
 
     def set_initial_training_values(self, *args: Any, **kwargs: Any) -> Any:
         """Count epochs and steps as `Trainer` does, and lay the phases out on them."""
+        if not (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+            stop_input_gradients(self.model)  # Trainer has just switched checkpointing on
         values = super().set_initial_training_values(*args, **kwargs)
         self.timeline = Timeline.of(self.stage, steps_per_epoch=values[1], max_steps=values[-1])
         return values

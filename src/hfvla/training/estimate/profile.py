@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hfvla.training.estimate.kernels import GpuKernels
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
-from hfvla.training.freeze import freeze, fully_frozen_modules
+from hfvla.training.freeze import freeze, fully_frozen_modules, stop_input_gradients
 
 __all__ = ["StepProfile", "default_loss", "estimate_flops", "profile_step"]
 
@@ -180,12 +180,11 @@ def _prepared(
                 config.use_cache = False
             recompute = {"context_fn": lambda: (contextlib.nullcontext(), GpuKernels(autocast, share_casts=False))}
             _switch_checkpointing(model, "enable", {"use_reentrant": False, **recompute})
+            stop_input_gradients(model)
         yield
     finally:
         if checkpointing:
             _switch_checkpointing(model, "disable")
-            if hasattr(model, "disable_input_require_grads"):  # what enabling it switched on, and disabling leaves on
-                model.disable_input_require_grads()
         for config in cached:
             config.use_cache = True
         _cast(model, dtypes)
