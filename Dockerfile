@@ -26,14 +26,14 @@ COPY docker/constraints.txt docker/constraints.txt
 RUN pip install -c docker/constraints.txt torch torchvision transformers datasets accelerate peft timm evaluate
 COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY src src
-RUN pip install -c docker/constraints.txt ".[deepspeed,video]"
+RUN pip install -c docker/constraints.txt ".[deepspeed,video,actions]"
 
 FROM ${CUDA_IMAGE}
 ENV DEBIAN_FRONTEND=noninteractive
 # g++ and Python's headers: Triton and DeepSpeed compile small launchers when they are first used.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-dev g++ ffmpeg \
+    && apt-get install -y --no-install-recommends python3 python3-dev g++ ffmpeg libosmesa6 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1001 hfvla \
     && install -d -o hfvla /hub /home/hfvla/outputs

@@ -1,4 +1,4 @@
-"""The examples that need no trained checkpoint run as they stand."""
+"""The examples run as they stand, those for a trained checkpoint on an untrained one."""
 
 import re
 import runpy
@@ -24,3 +24,36 @@ def test_a_model_of_ones_own_in_two_stages(repository, tmp_path, monkeypatch, ca
     moved = {name for name, value in final.state_dict().items() if not torch.equal(value, start.state_dict()[name])}
     assert {name.split(".")[0] for name in moved} >= {"vision", "text", "to_joint", "to_colour"}
     assert not [name for name in moved if name.startswith("text.") and ".layer.1." not in name]
+
+
+def test_a_sensor_vla_predicts_and_reuses_features(repository, tmp_path, monkeypatch, capsys):
+    from hfvla.models.sensor_vla import FAMILY
+
+    script = repository / "examples/sensor_vla.py"
+    assert len(script.read_text().splitlines()) < 80
+    tiny = FAMILY.load("config").tiny(
+        expert={"kind": "flow", "width": 32, "layers": 1, "heads": 2, "feed_forward": 64}
+    )
+    rows = FAMILY.load("examples")(8, 0)
+    model, processor = FAMILY.load("initialise")({"config": tiny.to_dict(), "options": {}}, rows, seed=0)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script), "--checkpoint", str(tmp_path)])
+    example = runpy.run_path(str(script))
+    encoded, encode = [], type(model).encode
+
+    def counted(self, **batch):
+        encoded.append(len(batch["input_ids"]))
+        return encode(self, **batch)
+
+    monkeypatch.setattr(type(model), "encode", counted)
+    example["main"]()
+    printed = capsys.readouterr().out
+    assert "4 actions, 10 a second" in printed and printed.count("step ") == 4
+    assert float(re.search(r"differs by up to (\S+)", printed)[1]) > 0
+    later = re.findall(r"at (\S+) s, on the first moment's features: first action off by \S+", printed)
+    assert later == ["0.00", "0.20", "0.40"] and len(encoded) == 3  # two single predictions, and once for all of these
+    observations, done = example["drawn_observations"](11)
+    for observation in observations:
+        processor.check_observation(observation)
+    assert done.shape == (12, 4)

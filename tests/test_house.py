@@ -233,13 +233,13 @@ def test_dockerfile_is_pinned_and_not_root():
     stages = text.split("\nFROM ")
     assert re.search(r"^USER [1-9]\d*$", stages[-1], re.MULTILINE)
     assert text.count("pip install -c docker/constraints.txt") == text.count("pip install") == 2
-    assert '".[deepspeed,video]"' in text and "HF_HOME=/hub" in text and 'VOLUME ["/hub"]' in text
+    assert '".[deepspeed,video,actions]"' in text and "HF_HOME=/hub" in text and 'VOLUME ["/hub"]' in text
 
 
 def test_constraints_cover_what_the_image_installs(setup_cfg):
     lines = (ROOT / "docker/constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     asked = requirements(setup_cfg["options"]["install_requires"])
-    for extra in ("deepspeed", "video"):
+    for extra in ("deepspeed", "video", "actions"):
         asked |= requirements(setup_cfg["options.extras_require"][extra])
     assert {name.replace("_", "-") for name in asked} <= pinned

@@ -24,3 +24,14 @@ def test_special_tokens_have_ids_and_names():
     for name, text in IMAGE_TOKENS.items():
         assert getattr(tokenizer, name) == text and len(tokenizer(text).input_ids) == 1
     assert tokenizer.pad_token_id not in (tokenizer.eos_token_id, None)
+
+
+def test_special_tokens_of_another_processor():
+    tokens = {"image_token": "<|image_pad|>", "vision_start_token": "<|vision_start|>"}
+    tokenizer = learn_tokenizer(TEXTS, 400, tokens)
+    assert tokenizer.image_token == "<|image_pad|>" and tokenizer.vision_start_token == "<|vision_start|>"
+    for text in tokens.values():
+        assert len(tokenizer(text).input_ids) == 1 and text in tokenizer.all_special_tokens
+    assert not set(IMAGE_TOKENS.values()) & set(tokenizer.get_vocab())
+    saved = tokenizer("A red <|image_pad|> building").input_ids
+    assert tokenizer.decode(saved, skip_special_tokens=True) == "A red  building"

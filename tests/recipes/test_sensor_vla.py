@@ -20,7 +20,7 @@ BACKBONE = 3_754_622_976  # Qwen2.5-VL-3B; its output layer is tied
 EXPERT, DENOISER = (
     69_306_375,
     71_413_767,
-)  # four layers of width 1024; beside them queries and output, or time and noise
+)  # queries and output, or time and noise
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def each(paths, slow):
     return [pytest.param(path, id=path.stem, marks=mark) for path, mark in zip(paths, marks, strict=True)]
 
 
-@pytest.mark.parametrize("path", each(RECIPES, {"full_diffusion", "full_flow"}))
+@pytest.mark.parametrize("path", each(RECIPES, {"full", "full_diffusion", "full_flow"}))
 def test_recipe_loads_and_plans(path, episodes):
     plan = plan_recipe(load(path, episodes))
     assert all(stage["steps"] > 0 and stage["trainable_parameters"] > 0 for stage in plan["stages"])

@@ -22,7 +22,7 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int, tokens: Mapping[str, 
     Args:
         texts: training texts.
         vocab_size: size including special tokens; deterministic for the same texts in the same order.
-        tokens: special tokens by the name under which a processor of transformers looks for them; InternVL's by default.
+        tokens: special tokens by the name under which a processor of transformers looks for them; default: InternVL's.
 
     Returns:
         `PreTrainedTokenizerFast`

@@ -109,7 +109,7 @@ FAMILY = FamilySpec(
             config=("backbone_config", "feature_pooling", "views", "view_dropout", "image_shift"),
             processor=(
                 "image_processor",
-                "tokenizer",
+                "tokenizer_rules",
                 "chat_template",
                 "backbone",
                 "backbone_arguments",

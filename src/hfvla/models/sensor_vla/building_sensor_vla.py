@@ -173,7 +173,13 @@ def _from_backbone(options: SensorVLAOptions, config: SensorVLAConfig) -> tuple[
     shell.to_empty(device="cpu")
     shell.initialize_weights()
     shell.backbone = backbone
-    return shell, (source.image_processor, source.tokenizer, source.chat_template or source.tokenizer.chat_template)
+    image_processor = source.image_processor
+    if backbone.config.model_type.startswith("qwen"):
+        image_processor.size = {
+            "shortest_edge": image_processor.size["shortest_edge"],
+            "longest_edge": options.most_pixels,
+        }
+    return shell, (image_processor, source.tokenizer, source.chat_template or source.tokenizer.chat_template)
 
 
 # ---- the feature cache ----------------------------------------------------------------------------------------------

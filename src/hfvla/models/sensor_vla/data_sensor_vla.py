@@ -157,7 +157,8 @@ def seen_views(rows: Iterable[Mapping[str, Any]], config: SensorVLAConfig) -> li
         DataError: a view of the config that no row has.
     """
     common, union = set(config.views), set[str]()
-    for row in rows:
+    narrow = rows.select_columns(["views"]) if hasattr(rows, "select_columns") else rows  # the arrays are large
+    for row in narrow:
         found = {view["name"] for view in row["views"]}
         common &= found
         union |= found

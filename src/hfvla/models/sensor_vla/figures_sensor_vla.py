@@ -64,7 +64,7 @@ def _trajectory(
 
 def _horizon(predicted: np.ndarray, target: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
     """Whole chunks of four rows with large movements."""
-    movement = np.where(mask[..., None], target, 0.0).std(axis=1).sum(axis=1)
+    movement = np.where(mask.all(axis=1), target.std(axis=1).sum(axis=1), -1.0)  # whole chunks first
     chosen = np.argsort(-movement, kind="stable")[:4]
     panels = []
     for number in chosen:

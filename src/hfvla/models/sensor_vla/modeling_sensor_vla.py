@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils import ModelOutput
 
+from hfvla.errors import CheckpointError
 from hfvla.losses.action import action_weights, weighted_mean
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.inference_sensor_vla import ActionInferenceMixin
@@ -133,9 +134,17 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
         self.sensor_encoder = None
         settings = dict(config.sensor_encoder)
         sensor_width = settings.pop("width")
-        if config.sensor is not None:
-            self.sensor_encoder = SensorEncoder(config.sensor["channels"], sensor_width, **settings)
         kind = config.fusion if config.sensor is not None else "none"
+        if config.sensor is not None and kind != "none":
+            self.sensor_encoder = SensorEncoder(config.sensor["channels"], sensor_width, **settings)
+            tokens = self.sensor_encoder.token_count(config.sensor["points"])
+            if kind == "cross_attention" and tokens < 2:
+                raise CheckpointError(
+                    "cross_attention over one sensor token ignores its query",
+                    where="SensorVLAConfig",
+                    got=f"{config.sensor['points']} points and {len(settings['conv_widths'])} convolutions",
+                    fix="Give a longer window or fewer convolutions, or use the fusion 'gated'.",
+                )
         self.fusion = Fusion(kind, width, sensor_width, heads=_heads(width))
         expert = dict(config.expert)
         self.expert = build_action_expert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,12 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
         return self._series
 
     # ---- pictures and text ------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer_rules(self) -> dict[str, Any]:
+        """What the tokenizer does to a text, as data; its files also say where they were loaded from."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        return dict(self.tokenizer.get_vocab()) if backend is None else json.loads(backend.to_str())
 
     def prompt_text(self, task: str, views: Sequence[str]) -> str:
         """Return the prompt of a sample: the task, then each view's name and picture.

@@ -1,6 +1,6 @@
 """Drawn episodes of a hand that goes to a square named in words and presses it: small, fast, no simulator.
 
-For smoke recipes, contract tests and first steps with action models; `hfvla.data.synthetic.insertion` is the real task.
+For smoke recipes, contract tests and first steps; `hfvla.data.synthetic.insertion` is the real task.
 """
 
 from hfvla.data.synthetic.reaching.episodes import Step, draw_episode
