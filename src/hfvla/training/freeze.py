@@ -242,4 +242,4 @@ def stop_input_gradients(model: nn.Module) -> None:
     whose result nobody reads.
     """
     if getattr(model, "_require_grads_hooks", None):
-        model.disable_input_require_grads()  # type: ignore[operator]
+        model.disable_input_require_grads()
