@@ -1,6 +1,8 @@
 """Benchmarks run at toy size and write what they promise; their numbers are not tested."""
 
+import importlib.util
 import json
+import os
 import runpy
 import sys
 
@@ -80,6 +82,66 @@ def test_policy_server(repository, monkeypatch, tmp_path, capsys):
         assert ways["raw"]["bytes"] > ways["JPEG 95"]["bytes"] > ways["JPEG 80"]["bytes"]
         assert all(one["p95_ms"] >= one["p50_ms"] > one["policy_p50_ms"] > 0 for one in ways.values())
     assert found["sensor"]["none"]["raw"]["bytes"] > 2 * 36 * 64 * 3 and "round trip" in capsys.readouterr().out
+
+
+def skip_without(*packages):
+    """Skip unless these and a library that draws are there; mujoco must not be imported before MUJOCO_GL is set."""
+    from hfvla.data.synthetic.insertion.simulator import choose_drawing
+
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing or choose_drawing(os.environ) == "disabled":
+        pytest.skip(f"not installed: {missing or 'OSMesa or EGL'}")
+
+
+def check_insertion(found):
+    rows = {(row["side"], row["policy"]): row for row in found["rows"]}
+    for row in rows.values():
+        assert row["variant"] == "hidden_offset" and row["episodes"] == 2 and row["parameters"] > 0
+        assert sum(episodes for _, episodes in row["by_direction"].values()) == 2
+        training = row["training"]
+        assert training["processor_s"] >= found["settings"]["budget_processor_s"] and training["steps"] > 0
+        assert training["samples"] == training["steps"] * training["batch"]
+    return rows
+
+
+def test_insertion_vs_lerobot_our_side(repository, monkeypatch, tmp_path, capsys):
+    skip_without("metaworld", "mujoco", "accelerate")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *words: None if name == "lerobot" else find(name, *words)
+    )
+    words = ("--quick", "--work", str(tmp_path))
+    rows = check_insertion(run(repository, monkeypatch, "insertion_vs_lerobot.py", tmp_path / "i.json", *words))
+    assert set(rows) == {("hfvla", "regression")} and "processor seconds of training" in capsys.readouterr().out
+
+
+def test_insertion_vs_lerobot(repository, monkeypatch, tmp_path):
+    """Needs an environment with lerobot and the simulator: this one, or LEROBOT_PYTHON names its interpreter."""
+    python = os.environ.get("LEROBOT_PYTHON")
+    skip_without("metaworld", "mujoco", "accelerate", *(() if python else ("lerobot",)))
+    words = ("--quick", "--work", str(tmp_path), "--lerobot-python", python or sys.executable)
+    found = run(repository, monkeypatch, "insertion_vs_lerobot.py", tmp_path / "i.json", *words)
+    rows = check_insertion(found)
+    assert set(rows) == {("hfvla", "regression"), ("lerobot", "act"), ("lerobot", "diffusion")}
+    assert {row["wrench"] for row in rows.values()} == {None, "mean"}
+    again = run(repository, monkeypatch, "insertion_vs_lerobot.py", tmp_path / "i.json", *words, "--resume")
+    assert again["rows"] == found["rows"]  # kept, not run again
+
+
+def test_insertion_budget_counts_steps_only(repository):
+    """By hand: half of a cosine from 1 to 0.02 is 0.51; at 0.3 % of the budget the warm-up is at 0.004 / 0.03."""
+    budget = runpy.run_path(str(repository / "benchmarks/insertion_sides/budget.py"))["Budget"](0.2)
+    sum(number * number for number in range(3_000_000))  # outside a step
+    assert budget.spent == 0 and not budget.over
+    while not budget.over:
+        budget.start()
+        sum(number * number for number in range(100_000))
+        budget.stop()
+    assert 0.2 <= budget.spent < 0.4 and budget.facts(8)["samples"] == 8 * budget.steps and budget.share == 1
+    budget.spent = 0.1
+    assert budget.factor("cosine") == pytest.approx(0.51) and budget.factor("constant") == 1
+    budget.spent = 0.0006
+    assert budget.factor("constant") == pytest.approx(0.004 / 0.03)
 
 
 def test_road_shortcuts(repository):
