@@ -338,3 +338,18 @@ def test_parts_of_a_plan_that_cannot_run(tmp_path, file, options, match):
     with pytest.raises(RecipeError, match=match):
         run_recipe(build_recipe(file, tmp_path / "run"), **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stage_changes_the_config_whether_it_is_the_first_or_not(file, tmp_path, first):
+    changed = {"selection_hidden_size": 12, "loss_weights": {"selection": 0.5}}
+    stage = selection_stage(model=changed, args={"max_steps": 1})
+    stages = [stage] if first else [selection_stage(name="before", args={"max_steps": 1}), stage]
+    if not first:
+        stage["handover"] = {"new": ["selection_head"]}
+    folder = tmp_path / "run"
+    run_recipe(build_recipe(file, folder, stages))
+    assert read(folder / stage["name"] / "config.json")["selection_hidden_size"] == 12
+    assert len(load_state(folder / stage["name"])["selection_head.layers.3.weight"]) == 12
+    if not first:
+        assert read(folder / "before" / "config.json")["selection_hidden_size"] != 12

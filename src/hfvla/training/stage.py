@@ -37,13 +37,13 @@ logger = logging.getLogger(__name__)
 
 def merge_config(config: Any, changes: Mapping[str, Any]) -> Any:
     """Return a new config of the same class with `changes` merged in, nested mappings key by key."""
+    return type(config)(**_merge(config.to_dict(), dict(changes)))
 
-    def merge(old: Any, new: Any) -> Any:
-        if isinstance(old, dict) and isinstance(new, Mapping):
-            return {**old, **{key: merge(old.get(key), value) for key, value in new.items()}}
-        return copy.deepcopy(new)
 
-    return type(config)(**merge(config.to_dict(), dict(changes)))
+def _merge(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
+    return copy.deepcopy(new)
 
 
 class StageRun:
@@ -123,7 +123,9 @@ class StageRun:
         source = self.stage.handover.from_ or (self.recipe.stages[self.index - 1].name if self.index else None)
         if source is None and self.recipe.model.pretrained is None:
             rows = data.stage_rows(self.stage).train
-            model, processor = self.spec.load("initialise")(self.recipe.model.model_dump(), rows, self.recipe.seed)
+            section = self.recipe.model.model_dump()
+            section["config"] = _merge(section["config"], self.stage.model)
+            model, processor = self.spec.load("initialise")(section, rows, self.recipe.seed)
             report = hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")
             place_adapters(model, self.spec.groups, self.stage, None, report)
             return model, processor, report
