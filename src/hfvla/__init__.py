@@ -37,7 +37,7 @@ __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name, or a family's config, model or processor class, when it is first used."""
+    """Import a public name, or a family's config, model, processor or policy class, when it is first used."""
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     from hfvla.registry import available_families
@@ -46,6 +46,8 @@ def __getattr__(name: str) -> Any:
         for path in (spec.config, spec.model, spec.processor):
             if path.endswith(f":{name}"):
                 return getattr(importlib.import_module(path.partition(":")[0]), name)
+        if name in spec.policies:
+            return getattr(importlib.import_module("hfvla.serve.policy"), spec.policies[name])
     raise AttributeError(f"module 'hfvla' has no attribute '{name}'")
 
 

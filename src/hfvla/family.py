@@ -324,6 +324,8 @@ class FamilySpec:
             space; the dot product of a text and a picture says how well they fit. Optional.
         evaluation_options: description by name of what `hfvla eval --option NAME=VALUE` may set
             (`EvaluationContext.options`).
+        policies: further names under which `hfvla` offers classes of `hfvla.serve.policy`, e.g. {"MyPolicy":
+            "ChunkPolicy"}; for families whose model has `predict_actions`. Optional.
         examples: `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
     """
 
@@ -354,6 +356,7 @@ class FamilySpec:
     embed_images: str | None = None
     embed_texts: str | None = None
     evaluation_options: Mapping[str, str] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, attribute: str) -> Any:
         """Resolve one of the "module:attribute" fields, e.g. `spec.load("model")`."""

@@ -70,5 +70,7 @@ def test_the_package_offers_the_classes_by_name(family):
     spec = available_families()[family]
     for field in ("config", "model", "processor"):
         assert getattr(hfvla, getattr(spec, field).split(":")[1]) is spec.load(field)
+    for name, policy in spec.policies.items():
+        assert getattr(hfvla, name) is getattr(hfvla, policy) and hasattr(spec.load("model"), "predict_actions")
     with pytest.raises(AttributeError, match="no attribute 'NoSuchModel'"):
         _ = hfvla.NoSuchModel

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hfvla.data.agreement import check_agreement
 from hfvla.data.epoch import AUGMENTATION_SEED
 from hfvla.data.group_ids import group_ids
-from hfvla.errors import CheckpointError, DataError
+from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.processing_internvl_retrieval import IMAGE_PROMPT_TEXT, InternVLRetrievalProcessor
@@ -41,14 +42,7 @@ class InternVLRetrievalCollator:
         losses: Sequence[str] = ("itc",),
         training: bool = True,
     ) -> None:
-        if processor.max_text_tokens != config.max_text_tokens:
-            raise CheckpointError(
-                "processor and config disagree about max_text_tokens",
-                where="InternVLRetrievalCollator",
-                got=config.max_text_tokens,
-                expected=processor.max_text_tokens,
-                fix="It is decided where the model is built, and kept from then on.",
-            )
+        check_agreement(processor, config, ("max_text_tokens",), "InternVLRetrievalCollator")
         self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hfvla.data.agreement import check_agreement
 from hfvla.data.choices import LETTERS, reorder_choices, shuffle_choices
 from hfvla.data.epoch import AUGMENTATION_SEED
 from hfvla.data.tokenizers import learn_tokenizer
-from hfvla.errors import CheckpointError, DataError
+from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
@@ -59,15 +60,7 @@ class InternVLVideoQACollator:
         losses: Sequence[str] = ("letters",),
         training: bool = True,
     ) -> None:
-        for name in ("frames", "tiling"):
-            if getattr(processor, name) != getattr(config, name):
-                raise CheckpointError(
-                    f"processor and config disagree about {name}",
-                    where="InternVLVideoQACollator",
-                    got=getattr(config, name),
-                    expected=getattr(processor, name),
-                    fix=f"{name} is decided where the model is built, and kept from then on.",
-                )
+        check_agreement(processor, config, ("frames", "tiling"), "InternVLVideoQACollator")
         self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -130,6 +130,7 @@ FAMILY = FamilySpec(
         "fusion": ("fusion.*",),
         "action expert": ("expert.*",),
     },
+    policies={"SensorVLAPolicy": "ChunkPolicy", "AsyncSensorVLAPolicy": "AsyncChunkPolicy"},
     evaluation_options={
         "closed_loop": "episodes to run in the data's simulator, 0 for none",
         "action_steps": "actions executed of each chunk before the next; the whole chunk when absent",

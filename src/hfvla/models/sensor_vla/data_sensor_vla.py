@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hfvla.data.agreement import check_agreement
 from hfvla.data.epoch import AUGMENTATION_SEED
 from hfvla.data.normalize import Normalizer, StatisticsFitter
 from hfvla.data.samples_actions import FrameRef, SensorRef
 from hfvla.data.sensor_loader import SensorSamples
-from hfvla.errors import CheckpointError, DataError
+from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor
@@ -44,15 +45,7 @@ class SensorVLACollator:
         losses: Sequence[str] = ("action",),
         training: bool = True,
     ) -> None:
-        for name in ("views", "action", "state_dim", "sensor"):
-            if getattr(processor, name) != getattr(config, name):
-                raise CheckpointError(
-                    f"processor and config disagree about {name}",
-                    where="SensorVLACollator",
-                    got=getattr(config, name),
-                    expected=getattr(processor, name),
-                    fix=f"{name} is decided where the model is built, and kept from then on.",
-                )
+        check_agreement(processor, config, ("views", "action", "state_dim", "sensor"), "SensorVLACollator")
         self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
