@@ -47,7 +47,7 @@ def test_rows_have_the_shared_features_and_several_questions_a_clip(built):
 
 
 def test_answers_are_the_clips_facts(built):
-    english = {"red": "Red", "yellow": "Yellow", "green": "Green", "left": "The left", "right": "The right"}
+    english = {"red": "Red", "yellow": "Yellow", "green": "Green", "left": "Left", "right": "Right"}
     for row in built["train"].dataset.to_list():
         details, clip = parse_details(row["details"]), clip_of(row)
         moment = row["kind"] in {"light", "limit", "side", "town"}

@@ -85,11 +85,11 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
 
 _WORDS: dict[str, dict[str, str]] = {
     "en": {
-        "red": "Red", "yellow": "Yellow", "green": "Green", "left": "The left", "right": "The right",
+        "red": "Red", "yellow": "Yellow", "green": "Green", "left": "Left", "right": "Right",
         "day": "Clear day", "night": "Night", "rain": "Rain", "fog": "Fog",
         "houses": "Houses", "forest": "Forest", "fields": "Fields", "sea": "Sea",
-        "bus": "The bus", "truck": "The truck", "car": "The car", "motorbike": "The motorbike",
-        "pedestrian": "The pedestrian", "1st": "First", "2nd": "Second", "3rd": "Third", "4th": "Fourth",
+        "bus": "Bus", "truck": "Truck", "car": "Car", "motorbike": "Motorbike",
+        "pedestrian": "Pedestrian", "1st": "First", "2nd": "Second", "3rd": "Third", "4th": "Fourth",
     },
     "vi": {
         "red": "Đỏ", "yellow": "Vàng", "green": "Xanh", "left": "Bên trái", "right": "Bên phải",
