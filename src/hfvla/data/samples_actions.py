@@ -82,6 +82,8 @@ class ActionSample:
         group: the episode: what must not cross a split.
         source: name of the reader or generator.
         details: further facts as strings, e.g. {"offset": "hidden"}.
+        previous_action: [A] float32, the action of the step before this one in the recording, also where `stride` or
+            a filter leaves that step out; None at an episode's first step.
     """
 
     episode: str
@@ -96,6 +98,7 @@ class ActionSample:
     group: str = ""
     source: str = ""
     details: dict[str, str] = field(default_factory=dict)
+    previous_action: np.ndarray | None = None
 
     @property
     def id(self) -> str:
@@ -118,6 +121,7 @@ class ActionSample:
             "group": self.group or self.episode,
             "source": self.source,
             "details": ";".join(f"{key}={value}" for key, value in self.details.items()),
+            "previous_action": [] if self.previous_action is None else self.previous_action.tolist(),
         }
 
     @classmethod
@@ -137,6 +141,7 @@ class ActionSample:
             group=row["group"],
             source=row["source"],
             details=dict(part.split("=", 1) for part in row["details"].split(";") if part),
+            previous_action=np.asarray(row["previous_action"], np.float32) if row.get("previous_action") else None,
         )
 
 
@@ -170,6 +175,7 @@ def action_features() -> Features:
             "group": text,
             "source": text,
             "details": text,
+            "previous_action": List(number),
         }
     )
 
@@ -206,6 +212,8 @@ def _plain(sample: ActionSample, name: str) -> Any:
         return sample.group or sample.episode
     if name == "details":
         return ";".join(f"{key}={value}" for key, value in sample.details.items())
+    if name == "previous_action":
+        return () if sample.previous_action is None else sample.previous_action
     return getattr(sample, name)
 
 
@@ -219,6 +227,12 @@ def _check_shapes(samples: Sequence[ActionSample]) -> None:
                 got={"state": sample.state.shape, "actions": sample.actions.shape, "action_mask": horizon},
                 expected="state [S], actions [H, A], action_mask [H]",
             )
+        before = sample.previous_action
+        if before is not None and before.shape != sample.actions.shape[1:]:
+            raise DataError(
+                "the action before a step has another shape than its actions", where=sample.id, got=before.shape,
+                expected=sample.actions.shape[1:],
+            )  # fmt: skip
         for name in ("state", "actions"):
             got, expected = getattr(sample, name).shape, getattr(samples[0], name).shape
             if got != expected:

@@ -155,6 +155,17 @@ def test_rows_census_count_and_tasks(folder):
     assert samples_of(folder, task="{task}!")[0].task == "needle!"
 
 
+def test_the_action_before_a_step_is_known_where_steps_are_left_out(folder):
+    done = {(one.episode, one.index): one.actions[0] for one in samples_of(folder)}
+    thinned = samples_of(folder, stride=3)
+    assert {one.index for one in thinned} >= {0, 3, 6}
+    for one in thinned:
+        if one.index:
+            np.testing.assert_array_equal(one.previous_action, done[one.episode, one.index - 1])
+        else:
+            assert one.previous_action is None
+
+
 def test_a_split_never_shares_an_episode(folder):
     groups = list(build(folder).dataset["group"])
     train, held = grouped_split(groups, 0.3, seed=0)

@@ -70,6 +70,17 @@ def test_stride_views_state_and_count(v3):
     assert samples_of(v3, state=[])[0].state.shape == (0,)
 
 
+def test_the_action_before_a_step_is_known_where_steps_are_left_out(v3):
+    done = {(one.episode, one.index): one.actions[0] for one in samples_of(v3)}
+    thinned = samples_of(v3, stride=3)
+    assert {one.index for one in thinned} >= {0, 3, 6}
+    for one in thinned:
+        if one.index:
+            np.testing.assert_array_equal(one.previous_action, done[one.episode, one.index - 1])
+        else:
+            assert one.previous_action is None
+
+
 def test_no_split_cuts_an_episode(v3):
     groups = build(v3).dataset["group"]
     train, held = grouped_split(list(groups), 0.3, seed=0)
@@ -238,6 +249,9 @@ def test_rows_without_samples_and_of_other_shapes():
         build_action_dataset([good, wide])
     with pytest.raises(DataError, match="impossible shapes"):
         build_action_dataset([ActionSample(**kind, **arrays, index=1, actions=np.zeros((4, 2), np.float32))])
+    before = {"actions": np.zeros((3, 2), np.float32), "previous_action": np.zeros(5, np.float32)}
+    with pytest.raises(DataError, match=r"e:1: the action before a step.*\(5,\); expected \(2,\)"):
+        build_action_dataset([ActionSample(**kind, **arrays, index=1, **before)])
 
 
 def test_a_window_from_the_future_is_refused(v3):

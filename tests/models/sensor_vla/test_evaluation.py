@@ -89,7 +89,10 @@ def test_baselines_by_hand(telling, episodes):
         assert result.metrics[f"skill/{name}"] == pytest.approx(1 - result.metrics["mse"] / scores["mse"])
     assert any("in the 3 rows without one" in note for note in result.notes)
     later = episodes.filter(lambda row: row["index"] % 2 == 1, load_from_cache_file=False)
-    assert any("in the 6 rows without one" in note for note in evaluate(telling, later)[0].notes)
+    thinned, _ = evaluate(telling, later)
+    held = [[done[row["episode"], row["index"] - 1]] * 4 for row in later]
+    assert thinned.baselines["hold_last"]["mse"] == pytest.approx(error(held, later))
+    assert any("in the 0 rows without one" in note for note in thinned.notes)
 
 
 def test_nothing_moves(telling, episodes):
@@ -97,7 +100,9 @@ def test_nothing_moves(telling, episodes):
     processor = deepcopy(telling[1])
     processor.normalizers["action"]["statistics"]["mean"] = [0.5] * 4
     processor._normalizers = {}
-    result, _ = evaluate((telling[0], processor), edited(episodes, actions=lambda row: [[0.5] * 4] * 4))
+    result, _ = evaluate((telling[0], processor), edited(
+        episodes, actions=lambda row: [[0.5] * 4] * 4, previous_action=lambda row: [0.5] * 4 if row["index"] else []
+    ))  # fmt: skip
     assert result.baselines["mean_action"]["mse"] == result.baselines["hold_last"]["mse"] == 0
     assert not [name for name in result.metrics if name.startswith("skill")] and result.metrics["mse"] > 0
 

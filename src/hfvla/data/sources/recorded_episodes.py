@@ -237,6 +237,7 @@ def _samples(
                 group=name,
                 source=source,
                 details=episode.details,
+                previous_action=episode.actions[step - 1] if step else None,
             )
         )
     return samples

@@ -122,10 +122,10 @@ class _Facts:
         self.groups = [row["group"] for row in self.rows]
         self.names = processor.action["names"]
         self._mean = np.asarray(processor.normalizer("action").statistics.mean)
-        first = {(row["episode"], row["index"]): row["actions"][0] for row in rows}
-        before = [first.get((row["episode"], row["index"] - 1)) for row in self.rows]
-        self.without_previous = sum(one is None for one in before)
-        self.last = np.asarray([self._mean if one is None else one for one in before], dtype=np.float64)
+        # Each row tells it: looked up among the rows, it would be missing wherever these are thinned or filtered.
+        before = [row["previous_action"] for row in self.rows]
+        self.without_previous = sum(not len(one) for one in before)
+        self.last = np.asarray([one if len(one) else self._mean for one in before], dtype=np.float64)
 
     def scores(self, actions: np.ndarray) -> dict[str, float]:
         found = actions[self.usable] if len(actions) == len(self.usable) else actions

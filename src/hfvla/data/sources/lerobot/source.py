@@ -180,6 +180,7 @@ class _Builder:
                     sensor=sensor,
                     group=self.name_of(episode),
                     source="lerobot",
+                    previous_action=actions[step - 1] if step else None,
                 )
             )
         return samples
