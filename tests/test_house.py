@@ -30,7 +30,8 @@ def project_files() -> list[Path]:
             for name in folders
             if name == ".ci" or not (name.startswith(".") or name in GENERATED or name.endswith(".egg-info"))
         )
-        found += [Path(folder) / name for name in sorted(names) if Path(name).suffix in TEXT_SUFFIXES]
+        kept = [name for name in sorted(names) if Path(name).suffix in TEXT_SUFFIXES]
+        found += [Path(folder) / name for name in kept if name != ".git"]  # a file in a work tree, naming its own place
     return found
 
 
