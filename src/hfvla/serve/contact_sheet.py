@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from hfvla.data.pictures import load_picture
 from hfvla.errors import DataError
 
 __all__ = ["draw_sheet", "save_sheet"]
@@ -61,8 +62,4 @@ def save_sheet(sheet: Image.Image, path: str | Path) -> None:
 
 
 def _opened(path: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.contain(picture.convert("RGB"), (_TILE, _TILE))
-    except (OSError, ValueError) as error:
-        raise DataError("the picture cannot be read", where=path, got=f"{type(error).__name__}: {error}") from None
+    return ImageOps.contain(load_picture(path, path), (_TILE, _TILE))

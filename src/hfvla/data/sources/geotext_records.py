@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import UnidentifiedImageError
+
 from hfvla.data.boxes import Box, box_problem, clip_box
+from hfvla.data.pictures import check_picture
 from hfvla.data.samples_retrieval import MAX_SENTENCES, building_of
 from hfvla.data.sources.census import UnusableError
 from hfvla.errors import DataError
@@ -198,16 +201,18 @@ def check_image(path: Path) -> None:
     Raises:
         UnusableError: missing, a folder, empty, or not an image.
     """
-    from PIL import Image, UnidentifiedImageError
-
     try:
         if not path.is_file():
             raise UnusableError("not an image file" if path.exists() else "missing image", str(path))
         if path.stat().st_size == 0:
             raise UnusableError("image file is empty", str(path))
-        with Image.open(path):
-            pass
-    except UnidentifiedImageError as error:
-        raise UnusableError("not an image", str(path)) from error
-    except OSError as error:
-        raise UnusableError("image cannot be read", f"{path}: {error.strerror or error}") from error
+        check_picture(path, str(path))
+    except DataError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            raise UnusableError("not an image", str(path)) from error
+        reason = error.what if error.__cause__ is None else "image cannot be read"
+        raise UnusableError(reason, f"{path}: {error.got}") from error
+    except (OSError, ValueError) as error:
+        raise UnusableError(
+            "image cannot be read", f"{str(path)[:200]}: {getattr(error, 'strerror', None) or error}"
+        ) from error

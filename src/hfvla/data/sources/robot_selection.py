@@ -12,7 +12,6 @@ counted by reason with the first offender named; nothing is dropped or replaced 
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 from collections import Counter
@@ -23,6 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hfvla.data.pictures import load_picture
 from hfvla.data.reasoning import build_chain
 from hfvla.data.samples import ROBOTS, RobotTask, Subtask, normalise_task
 from hfvla.data.sources.rows import build_dataset
@@ -175,8 +175,6 @@ def _plan(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[Subtask, 
 
 
 def _image(record: Mapping[str, Any], folder: Path) -> bytes | None:
-    from PIL import Image
-
     name = record.get("image")
     if name is None:
         return None
@@ -185,10 +183,9 @@ def _image(record: Mapping[str, Any], folder: Path) -> bytes | None:
         raise _UnusableError("missing image", str(path))
     data = path.read_bytes()
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _UnusableError("corrupted image", f"{path} ({error})") from error
+        load_picture(data, str(path))
+    except DataError as error:
+        raise _UnusableError("corrupted image", str(error)) from error
     return data
 
 

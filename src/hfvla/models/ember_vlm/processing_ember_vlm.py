@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from hfvla.data.ngrams import hashed_ngrams
+from hfvla.data.pictures import load_picture
 from hfvla.data.reasoning import verdict_spans
 from hfvla.data.samples import ROBOTS, Subtask
 from hfvla.errors import CheckpointError, DataError
@@ -25,20 +24,18 @@ _PLAN_STEP = re.compile(r"(?P<order>\d+)\.\s*(?P<robot>[^:;]+):\s*(?P<subtask>[^
 
 
 def load_image(image: Any, where: str = "image") -> Image.Image:
-    """Return an RGB picture from bytes, a path or a PIL image.
+    """Return an RGB picture from bytes, a path or a PIL image, by the rules of `hfvla.data.pictures`.
 
     Raises:
         DataError: the file is missing or is not a picture.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
     try:
-        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else Path(image)).convert("RGB")
-    except FileNotFoundError:
-        raise DataError("image file not found", where=where, got=str(image), fix="Check the path.") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+        return load_picture(image, where)
+    except DataError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise DataError("image file not found", where=where, got=str(image), fix="Check the path.") from None
         got = f"{len(image)} bytes" if isinstance(image, bytes) else str(image)
-        raise DataError(f"image cannot be decoded ({error})", where=where, got=got) from None
+        raise DataError(f"image cannot be decoded ({error.what}: {error.got})", where=where, got=got) from None
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
+from hfvla.data.pictures import load_picture
+from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
 from hfvla.metrics.functions.retrieval import chance_recalls, first_hit_ranks
 from hfvla.metrics.retrieval_baselines import (
@@ -95,12 +96,10 @@ def _features(paths: Sequence[str]) -> tuple[np.ndarray, list[int]]:
     found, numbers = [], []
     for number, path in enumerate(paths):
         try:
-            with Image.open(path) as picture:
-                picture.draft("RGB", (96, 96))  # a JPEG is decoded at the size that is needed, which is much faster
-                found.append(picture_features(picture))
+            found.append(picture_features(load_picture(path, path, draft_side=96)))
             numbers.append(number)
-        except (OSError, ValueError) as error:
-            logger.warning("colour_layout: %s cannot be read and is left out: %s", path, error)
+        except DataError as error:
+            logger.warning("colour_layout: a picture is left out: %s", error)
     return np.stack(found) if found else np.zeros((0, 0)), numbers
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hfvla.data.pictures import load_picture
 from hfvla.errors import DataError
 
 __all__ = ["Change", "EncodedImages", "embed_images", "embed_texts", "encode_images", "encode_texts", "unit"]
@@ -143,13 +144,7 @@ def _pixels(processor: Any, paths: Sequence[str], change: Change | None) -> Tens
         return processor.images(list(paths))
     shown = []
     for path in paths:
-        try:
-            with Image.open(path) as picture:
-                shown.append(change(picture.convert("RGB"), path))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                "the picture cannot be read", where=path, got=path, fix=f"{type(error).__name__}: {error}"
-            ) from None
+        shown.append(change(load_picture(path, path), path))
     return processor.images(shown, list(paths))
 
 

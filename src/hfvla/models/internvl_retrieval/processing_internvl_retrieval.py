@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from hfvla.data.boxes import HORIZONTAL, VERTICAL
+from hfvla.data.pictures import load_picture
 from hfvla.errors import DataError
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 
@@ -141,17 +141,13 @@ class InternVLRetrievalProcessor(ProcessorMixin):
 
 
 def _opened(image: Any, name: str) -> Any:
-    """Return a PIL image in RGB."""
-    from PIL import Image
-
-    if not isinstance(image, str | Path):
-        return image.convert("RGB")
+    """Return a PIL image in RGB, by the rules of `hfvla.data.pictures`."""
     try:
-        with Image.open(image) as found:
-            return found.convert("RGB")
-    except (OSError, ValueError) as error:
+        return load_picture(image, name)
+    except DataError as error:
+        cause = error if error.__cause__ is None else error.__cause__
         raise DataError(
-            "the picture cannot be read", where=name, got=str(image), fix=f"{type(error).__name__}: {error}"
+            "the picture cannot be read", where=name, got=str(image), fix=f"{type(cause).__name__}: {cause}"
         ) from None
 
 
