@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import hfvla
 from hfvla.errors import CheckpointError, RecipeError
-from hfvla.family import FamilySpec
+from hfvla.family import FamilySpec, FeatureCut, as_names
 from hfvla.registry import available_families, family_of_checkpoint, get_family, load_checkpoint
 
 
@@ -101,3 +102,11 @@ def test_damaged_weights_are_one_clear_error(checkpoint, tmp_path):
     (tmp_path / "part" / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match="incomplete or damaged"):
         load_checkpoint(tmp_path / "part")
+
+
+def test_fields_of_names_take_one_string():
+    spec = replace(get_family("ember_vlm"), label_names="labels", parameter_table={"vision": "vision.*"})
+    assert (spec.label_names, spec.parameter_table) == (("labels",), {"vision": ("vision.*",)})
+    strings = dict.fromkeys(("groups", "fields", "replaces", "provides", "config"), "vision")
+    assert FeatureCut(prepare="m:f", encode="m:f", **strings).groups == ("vision",)
+    assert as_names("itc") == ("itc",) and as_names(["itc", "itm"]) == ("itc", "itm")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "ParameterGroup",
     "Source",
     "SourceData",
+    "as_names",
     "parse_group",
     "resolve",
 ]
@@ -53,6 +54,17 @@ def parse_group(expression: str) -> tuple[str, str | None, int]:
     return match["name"], match["end"], int(match["count"] or 0)
 
 
+def as_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Return names as a tuple; one string is one name, never its letters."""
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _take_strings(instance: Any, *fields: str) -> None:
+    """Let the tuple fields of a frozen dataclass also be given as one string or a list."""
+    for name in fields:
+        object.__setattr__(instance, name, as_names(getattr(instance, name)))
+
+
 def resolve(path: str) -> Any:
     """Import and return the object named by "package.module:attribute"."""
     module, _, attribute = path.partition(":")
@@ -64,19 +76,32 @@ class ParameterGroup:
     """A name that a recipe may put in `train:`.
 
     Args:
-        patterns: glob patterns over `model.named_parameters()` names; a parameter belongs if any pattern matches.
+        patterns: glob patterns over `model.named_parameters()` names; a parameter belongs if any pattern matches. One
+            string is one pattern.
         layers: name of a `ModuleList`; when set, a recipe may also write `<group>.last(n)` and `<group>.first(n)`.
             Several names where the module depends on the backbone; the first that a model has is meant.
         description: what it is, for tables and docs.
+        whole_model: the group may hold every parameter of the model; otherwise `train:` refuses one that does, as a
+            pattern that is too wide would train everything without a word.
+
+    Raises:
+        RecipeError: no pattern, or an empty one, which nothing matches.
     """
 
     patterns: tuple[str, ...]
     layers: str | tuple[str, ...] | None = None
     description: str = ""
+    whole_model: bool = False
+
+    def __post_init__(self) -> None:
+        """Take one string as one pattern."""
+        _take_strings(self, "patterns")
+        if not self.patterns or not all(self.patterns):
+            raise RecipeError("a parameter group needs patterns", got=self.patterns, expected='e.g. ("head.*",)')
 
     def layers_of(self, model: Any) -> str | None:
         """Return the name of the `ModuleList` in this model, or None where the group has no layers there."""
-        names = (self.layers,) if isinstance(self.layers, str) else self.layers or ()
+        names = as_names(self.layers or ())
         known = {name for name, _ in model.named_modules()}
         return next((name for name in names if name in known), None)
 
@@ -140,6 +165,10 @@ class FeatureCut:
     plan: str | None = None
     version: int = 1
     description: str = ""
+
+    def __post_init__(self) -> None:
+        """Take one string as one name."""
+        _take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
 
     def load(self, attribute: str) -> Any:
         """Resolve one of the "module:function" fields, e.g. `cut.load("encode")`."""
@@ -357,6 +386,12 @@ class FamilySpec:
     embed_texts: str | None = None
     evaluation_options: Mapping[str, str] = field(default_factory=dict)
     policies: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take one string as one name."""
+        _take_strings(self, "metric_names", "label_names", "error_names")
+        table = {name: as_names(patterns) for name, patterns in self.parameter_table.items()}
+        object.__setattr__(self, "parameter_table", table)
 
     def load(self, attribute: str) -> Any:
         """Resolve one of the "module:attribute" fields, e.g. `spec.load("model")`."""

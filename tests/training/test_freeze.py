@@ -136,3 +136,30 @@ def test_table_as_text(model):
     lines = text.splitlines()
     assert any(all(part in line for part in ("backbone", "24", "0.0%", "frozen")) for line in lines)
     assert any(all(part in line for part in ("head", "100.0%", "5.00e-04")) for line in lines)
+
+
+def test_one_string_is_one_pattern(model):
+    # As a tuple of letters it would hold "*", and so every parameter.
+    assert expand_group(model, {"head": ParameterGroup("head.*")}, "head") == expand_group(model, GROUPS, "head")
+    assert ParameterGroup("blocks.*", layers="blocks").patterns == ("blocks.*",)
+    assert assign_parameters(model, GROUPS, "head") == assign_parameters(model, GROUPS, ["head"])
+
+
+@pytest.mark.parametrize("patterns", ["", (), ("head.*", "")])
+def test_a_group_has_patterns(patterns):
+    with pytest.raises(RecipeError, match="a parameter group needs patterns; got"):
+        ParameterGroup(patterns)
+
+
+def test_a_group_of_the_whole_model_must_say_so(model):
+    with pytest.raises(RecipeError, match=r"group 'all' holds every parameter of ToyModel.*whole_model=True"):
+        assign_parameters(model, {**GROUPS, "all": ParameterGroup("*")}, ["head", "all"])
+    said = {**GROUPS, "all": ParameterGroup("*", whole_model=True)}
+    assert len(assign_parameters(model, said, ["all"])) == len(list(model.parameters()))
+
+
+def test_all_layers_by_number_are_no_whole_model():
+    deep = nn.Module()
+    deep.blocks = nn.ModuleList([nn.Linear(1, 1) for _ in range(2)])
+    groups = {"blocks": ParameterGroup("blocks.*", layers="blocks")}
+    assert len(assign_parameters(deep, groups, ["blocks.last(2)"])) == 4

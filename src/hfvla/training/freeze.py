@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from hfvla.errors import RecipeError, did_you_mean
-from hfvla.family import ParameterGroup, parse_group
-from hfvla.training.lora.names import LORA_GROUP, adapter_parameters, lora_parameters, plain_parameters
+from hfvla.family import ParameterGroup, as_names, parse_group
+from hfvla.training.lora.names import LORA_GROUP, adapter_of, adapter_parameters, lora_parameters, plain_parameters
 
 __all__ = [
     "GroupRow",
@@ -94,17 +94,33 @@ def _layer_patterns(model: nn.Module, name: str, group: ParameterGroup, end: str
     return [f"{layers}.{index}.*" for index in indices]
 
 
+def _check_not_whole(model: nn.Module, groups: Mapping[str, ParameterGroup], expression: str, count: int) -> None:
+    """Refuse an entry that stands for the whole model where its group does not say that it may."""
+    name, end, _ = parse_group(expression)
+    total = sum(1 for key, _ in model.named_parameters() if adapter_of(key) is None)
+    if name in groups and end is None and count == total and not groups[name].whole_model:
+        raise RecipeError(
+            f"group '{name}' holds every parameter of {type(model).__name__}: all of it would train",
+            got=f"patterns {', '.join(groups[name].patterns)}",
+            fix="Narrow its patterns, or say ParameterGroup(..., whole_model=True).",
+        )
+
+
 def assign_parameters(
-    model: nn.Module, groups: Mapping[str, ParameterGroup], expressions: Sequence[str]
+    model: nn.Module, groups: Mapping[str, ParameterGroup], expressions: str | Sequence[str]
 ) -> dict[str, str]:
     """Return, for each parameter that trains, the entry of `train:` it belongs to.
 
     Where entries overlap ("language" and "language.last(2)"), the one with fewer parameters has it.
 
     Raises:
-        RecipeError: see `expand_group`; also an entry whose parameters all belong to narrower entries.
+        RecipeError: see `expand_group`; also an entry whose parameters all belong to narrower entries, and a group
+            that holds the whole model without `ParameterGroup.whole_model`.
     """
+    expressions = as_names(expressions)
     members = {expression: expand_group(model, groups, expression) for expression in expressions}
+    for expression, found in members.items():
+        _check_not_whole(model, groups, expression, len(found))
     assigned: dict[str, str] = {}
     for expression in sorted(expressions, key=lambda entry: -len(members[entry])):
         assigned.update(dict.fromkeys(members[expression], expression))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hfvla.errors import DataError, did_you_mean
-from hfvla.family import CACHED_FEATURES
+from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
@@ -37,7 +37,7 @@ class EmberVLMCollator:
         losses: Sequence[str] = ("selection",),
         training: bool = True,
     ) -> None:
-        self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
+        self.processor, self.config, self.losses, self.training = processor, config, as_names(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch for `EmberVLMForRobotSelection.forward`; see there for shapes.

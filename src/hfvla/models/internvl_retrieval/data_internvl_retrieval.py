@@ -12,7 +12,7 @@ from hfvla.data.agreement import check_agreement
 from hfvla.data.epoch import AUGMENTATION_SEED
 from hfvla.data.group_ids import group_ids
 from hfvla.errors import DataError
-from hfvla.family import CACHED_FEATURES
+from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.processing_internvl_retrieval import IMAGE_PROMPT_TEXT, InternVLRetrievalProcessor
 
@@ -43,7 +43,7 @@ class InternVLRetrievalCollator:
         training: bool = True,
     ) -> None:
         check_agreement(processor, config, ("max_text_tokens",), "InternVLRetrievalCollator")
-        self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
+        self.processor, self.config, self.losses, self.training = processor, config, as_names(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch for `InternVLForRetrieval.forward`; see there for shapes.

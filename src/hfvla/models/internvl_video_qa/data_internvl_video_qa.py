@@ -16,7 +16,7 @@ from hfvla.data.choices import LETTERS, reorder_choices, shuffle_choices
 from hfvla.data.epoch import AUGMENTATION_SEED
 from hfvla.data.tokenizers import learn_tokenizer
 from hfvla.errors import DataError
-from hfvla.family import CACHED_FEATURES
+from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
@@ -61,7 +61,7 @@ class InternVLVideoQACollator:
         training: bool = True,
     ) -> None:
         check_agreement(processor, config, ("frames", "tiling"), "InternVLVideoQACollator")
-        self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
+        self.processor, self.config, self.losses, self.training = processor, config, as_names(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch for `InternVLForVideoQA.forward`; see there for shapes.

@@ -15,7 +15,7 @@ from hfvla.data.normalize import Normalizer, StatisticsFitter
 from hfvla.data.samples_actions import FrameRef, SensorRef
 from hfvla.data.sensor_loader import SensorSamples
 from hfvla.errors import DataError
-from hfvla.family import CACHED_FEATURES
+from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor
 
@@ -46,7 +46,7 @@ class SensorVLACollator:
         training: bool = True,
     ) -> None:
         check_agreement(processor, config, ("views", "action", "state_dim", "sensor"), "SensorVLACollator")
-        self.processor, self.config, self.losses, self.training = processor, config, tuple(losses), training
+        self.processor, self.config, self.losses, self.training = processor, config, as_names(losses), training
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch for `SensorVLAForActionPrediction.forward`; see there for shapes.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfvla.family import as_names
 from hfvla.training.estimate.kernels import GpuKernels
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
 from hfvla.training.freeze import freeze, fully_frozen_modules, stop_input_gradients
@@ -168,7 +169,7 @@ def _prepared(
     cached = [config for config in _configs(model) if getattr(config, "use_cache", None)]
     try:
         if trainable is not None:
-            freeze(model, dict.fromkeys(trainable, ""))
+            freeze(model, dict.fromkeys(as_names(trainable), ""))
         model.train()
         for module in fully_frozen_modules(model):
             module.eval()

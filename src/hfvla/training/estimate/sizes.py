@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hfvla.errors import HfvlaError, did_you_mean
+from hfvla.family import as_names
 from hfvla.training.estimate.optimizers import OptimizerBytes, optimizer_bytes
 
 __all__ = ["PRECISIONS", "ModelBytes", "Precision", "find_precision"]
@@ -93,7 +94,9 @@ class ModelBytes:
             float32_optimizer: the optimizer works on float32 copies (ZeRO), whatever the dtype of the weights.
         """
         parameters = dict(model.named_parameters())
-        names = {n for n, p in parameters.items() if p.requires_grad} if trainable is None else set(trainable)
+        names = (
+            {n for n, p in parameters.items() if p.requires_grad} if trainable is None else set(as_names(trainable))
+        )
         packed = sum(parameters[name].numel() for name in four_bit)
         # Half a byte each; one byte a block of 64 as its scale, and four bytes for 256 of those (double quantisation).
         quantized = packed // 2 + packed // 64 + 4 * packed // (64 * 256)
