@@ -7,12 +7,12 @@ Heavy classes are named as "module:attribute" and resolved when they are first n
 from __future__ import annotations
 
 import importlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
+from hfvla.parameter_groups import ParameterGroup, as_names, parse_group, take_strings
 
 __all__ = [
     "CACHED_FEATURES",
@@ -37,73 +37,11 @@ CACHED_FEATURES = "cached_features"
 
 A collator that finds the key in its rows uses those tensors and does not prepare what they replace."""
 
-_GROUP_EXPRESSION = re.compile(r"^(?P<name>[A-Za-z_][\w-]*)(?:\.(?P<end>last|first)\((?P<count>[1-9]\d*)\))?$")
-
-
-def parse_group(expression: str) -> tuple[str, str | None, int]:
-    """Split "language.last(2)" into ("language", "last", 2) and "heads" into ("heads", None, 0).
-
-    Raises:
-        RecipeError: not of that form.
-    """
-    match = _GROUP_EXPRESSION.match(expression)
-    if match is None:
-        raise RecipeError(
-            "not a parameter group", got=expression, expected="a name, <name>.last(n) or <name>.first(n) with n >= 1"
-        )
-    return match["name"], match["end"], int(match["count"] or 0)
-
-
-def as_names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Return names as a tuple; one string is one name, never its letters."""
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _take_strings(instance: Any, *fields: str) -> None:
-    """Let the tuple fields of a frozen dataclass also be given as one string or a list."""
-    for name in fields:
-        object.__setattr__(instance, name, as_names(getattr(instance, name)))
-
 
 def resolve(path: str) -> Any:
     """Import and return the object named by "package.module:attribute"."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """A name that a recipe may put in `train:`.
-
-    Args:
-        patterns: glob patterns over `model.named_parameters()` names; a parameter belongs if any pattern matches. One
-            string is one pattern.
-        layers: name of a `ModuleList`; when set, a recipe may also write `<group>.last(n)` and `<group>.first(n)`.
-            Several names where the module depends on the backbone; the first that a model has is meant.
-        description: what it is, for tables and docs.
-        whole_model: the group may hold every parameter of the model; otherwise `train:` refuses one that does, as a
-            pattern that is too wide would train everything without a word.
-
-    Raises:
-        RecipeError: no pattern, or an empty one, which nothing matches.
-    """
-
-    patterns: tuple[str, ...]
-    layers: str | tuple[str, ...] | None = None
-    description: str = ""
-    whole_model: bool = False
-
-    def __post_init__(self) -> None:
-        """Take one string as one pattern."""
-        _take_strings(self, "patterns")
-        if not self.patterns or not all(self.patterns):
-            raise RecipeError("a parameter group needs patterns", got=self.patterns, expected='e.g. ("head.*",)')
-
-    def layers_of(self, model: Any) -> str | None:
-        """Return the name of the `ModuleList` in this model, or None where the group has no layers there."""
-        names = as_names(self.layers or ())
-        known = {name for name, _ in model.named_modules()}
-        return next((name for name in names if name in known), None)
 
 
 @dataclass(frozen=True)
@@ -168,7 +106,7 @@ class FeatureCut:
 
     def __post_init__(self) -> None:
         """Take one string as one name."""
-        _take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
+        take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
 
     def load(self, attribute: str) -> Any:
         """Resolve one of the "module:function" fields, e.g. `cut.load("encode")`."""
@@ -389,7 +327,7 @@ class FamilySpec:
 
     def __post_init__(self) -> None:
         """Take one string as one name."""
-        _take_strings(self, "metric_names", "label_names", "error_names")
+        take_strings(self, "metric_names", "label_names", "error_names")
         table = {name: as_names(patterns) for name, patterns in self.parameter_table.items()}
         object.__setattr__(self, "parameter_table", table)
 
