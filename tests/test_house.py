@@ -31,7 +31,9 @@ def project_files() -> list[Path]:
             if name == ".ci" or not (name.startswith(".") or name in GENERATED or name.endswith(".egg-info"))
         )
         kept = [name for name in sorted(names) if Path(name).suffix in TEXT_SUFFIXES]
-        found += [Path(folder) / name for name in kept if name != ".git"]  # a file in a work tree, naming its own place
+        found += [
+            Path(folder) / name for name in kept if name != ".git"
+        ]  # a file in a work tree, naming its own place
     return found
 
 

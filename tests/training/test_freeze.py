@@ -124,6 +124,7 @@ def test_table_shows_parameters_outside_every_group(model):
         "share": 0.0,
         "learning_rate": 0.0,
         "dtype": "float32",
+        "decayed": 0,
         "phase": 0,
     }
 

@@ -76,6 +76,10 @@ class Fusion(nn.Module):
         elif kind == "gated":
             self.gate = nn.Linear(2 * width, width)
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the marks of the two kinds of token: weight decay would pull them to zero."""
+        return {"kinds"}
+
     def reset_kinds(self) -> None:
         """Draw new marks of the two kinds of token; a `PreTrainedModel` must call it in its `_init_weights`."""
         if self.kind == "concat":

@@ -40,6 +40,10 @@ class GridAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.reset_positions()
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the positions: weight decay would pull them to zero."""
+        return {"row_positions", "column_positions"}
+
     def reset_positions(self) -> None:
         """Draw new positions; a `PreTrainedModel` must call it in its `_init_weights`."""
         for positions in (self.row_positions, self.column_positions):

@@ -10,6 +10,10 @@ from transformers import PreTrainedModel
 __all__ = ["AlignedPreTrainedModel", "realign"]
 
 _ALIGNMENT_BYTES = 64
+_TOKENS_AND_POSITIONS = (
+    *("*.cls_token", "*.mask_token", "*.class_embedding"),
+    *("*.position_embeddings", "*.position_embedding.weight", "*.pos_embed", "*.pos_embed.weight", "*.wpe.weight"),
+)
 
 
 def realign(model: torch.nn.Module) -> int:
@@ -28,6 +32,10 @@ def realign(model: torch.nn.Module) -> int:
 
 class AlignedPreTrainedModel(PreTrainedModel):
     """`PreTrainedModel` whose `from_pretrained` gives bit-equal outputs to the model that was saved (CPU)."""
+
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """Return patterns of learned tokens and position tables of backbones, which weight decay must leave alone."""
+        return _TOKENS_AND_POSITIONS
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

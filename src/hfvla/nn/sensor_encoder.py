@@ -148,6 +148,10 @@ class SensorEncoder(nn.Module):
         self.no_sensor = nn.Parameter(torch.empty(output_width))
         self.reset_missing()
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the vectors for what is missing: weight decay would pull them to zero."""
+        return {"no_point", "no_branch", "no_sensor"}
+
     def reset_missing(self) -> None:
         """Draw new vectors for what is missing; a `PreTrainedModel` must call it in its `_init_weights`."""
         for vector in (self.no_point, self.no_branch, self.no_sensor):

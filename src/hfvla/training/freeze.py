@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -37,6 +37,7 @@ class GroupRow:
         share: trainable / parameters.
         learning_rate: highest learning rate used in it, 0.0 when frozen.
         dtype: dtypes of its tensors.
+        decayed: scalars of it that train with weight decay.
         phase: phase of the stage that the line is about; 0 is the stage's own `train`.
     """
 
@@ -47,6 +48,7 @@ class GroupRow:
     share: float
     learning_rate: float
     dtype: str
+    decayed: int = 0
     phase: int = 0
 
 
@@ -196,6 +198,7 @@ def trainable_table(
     trained: Mapping[str, str],
     learning_rates: Mapping[str, float],
     phase: int = 0,
+    decayed: Collection[str] = (),
 ) -> list[GroupRow]:
     """Return one row a parameter group, each parameter counted once (in its narrowest group), and a total.
 
@@ -205,6 +208,7 @@ def trainable_table(
         trained: entry of `train:` by parameter name.
         learning_rates: learning rate by entry of `train:`.
         phase: phase of the stage that the rows are about.
+        decayed: names of the parameters that weight decay acts on.
     """
     parameters, plain = dict(model.named_parameters()), plain_parameters(model).items()
     members = {
@@ -220,7 +224,8 @@ def trainable_table(
     for key in parameters:
         by_group[owner.get(key, "(other)")].append(key)
     by_group["total"] = list(parameters)
-    rows = [_row(name, keys, parameters, trained, learning_rates) for name, keys in by_group.items() if keys]
+    shrinks = set(decayed)
+    rows = [_row(name, keys, parameters, trained, learning_rates, shrinks) for name, keys in by_group.items() if keys]
     return [replace(row, phase=phase) for row in rows]
 
 
@@ -230,6 +235,7 @@ def _row(
     parameters: Mapping[str, nn.Parameter],
     trained: Mapping[str, str],
     learning_rates: Mapping[str, float],
+    decayed: Collection[str],
 ) -> GroupRow:
     count = sum(parameters[key].numel() for key in keys)
     active = [key for key in keys if key in trained]
@@ -242,6 +248,7 @@ def _row(
         share=trainable / count if count else 0.0,
         learning_rate=max((learning_rates[trained[key]] for key in active), default=0.0),
         dtype=", ".join(sorted({str(parameters[key].dtype).removeprefix("torch.") for key in keys})),
+        decayed=sum(parameters[key].numel() for key in active if key in decayed),
     )
 
 

@@ -16,7 +16,7 @@ from hfvla.training.phases import begins
 
 __all__ = ["handover_text", "trainable_text"]
 
-_WIDTH = 110
+_WIDTH = 119
 
 
 def _text(table: Table) -> str:
@@ -26,7 +26,7 @@ def _text(table: Table) -> str:
 
 
 def trainable_text(stage: Stage, rows: Sequence[GroupRow]) -> str:
-    """Return a table of parameter groups for each phase: tensors, parameters, trainable share, learning rate, dtype.
+    """Return a table of parameter groups for each phase: what trains and decays, learning rate and dtype.
 
     Args:
         stage: the stage.
@@ -43,7 +43,7 @@ def trainable_text(stage: Stage, rows: Sequence[GroupRow]) -> str:
 
 def _groups_text(title: str, rows: Sequence[GroupRow]) -> str:
     table = Table(title=title, title_justify="left")
-    for heading in ("group", "tensors", "parameters", "trainable", "share", "learning rate", "dtype"):
+    for heading in ("group", "tensors", "parameters", "trainable", "decayed", "share", "learning rate", "dtype"):
         table.add_column(heading, justify="left" if heading in ("group", "dtype") else "right")
     for row in rows:
         if row.group == "total":
@@ -54,6 +54,7 @@ def _groups_text(title: str, rows: Sequence[GroupRow]) -> str:
             f"{row.tensors:,}",
             f"{row.parameters:,}",
             f"{row.trainable:,}",
+            f"{row.decayed:,}",
             f"{row.share:.1%}",
             rate,
             row.dtype,

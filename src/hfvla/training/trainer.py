@@ -41,6 +41,7 @@ from hfvla.training.phases import (
     phase_entries,
 )
 from hfvla.training.resume.checkpoints import ExactResume
+from hfvla.training.weight_decay import decayed_parameters
 from hfvla.training.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
 
 __all__ = ["StagedTrainer"]
@@ -121,10 +122,11 @@ class StagedTrainer(ExactResume):
     def trainable_table(self) -> list[GroupRow]:
         """Return the tables of groups that are printed before the stage: one for each phase that adds something."""
         rows: list[GroupRow] = []
+        decayed = self.get_decay_parameter_names(self.model) if self.args.weight_decay else ()
         for number, entries in enumerate(phase_entries(self.stage)):
             if entries:
                 trained = self._trained_in(number)
-                rows += trainable_table(self.model, self.groups, trained, self.learning_rates(), phase=number)
+                rows += trainable_table(self.model, self.groups, trained, self.learning_rates(), number, decayed)
         return rows
 
     def _trained_in(self, phase: int) -> dict[str, str]:
@@ -178,6 +180,10 @@ class StagedTrainer(ExactResume):
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, optimizer_model)
             self.optimizer = optimizer_class(self._parameter_groups(optimizer_model), **kwargs)
         return self.optimizer
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return what `Trainer` would decay, without vectors, scalars and what the model says must not decay."""
+        return decayed_parameters(model, super().get_decay_parameter_names(model))
 
     def _parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         decayed = set(self.get_decay_parameter_names(model))

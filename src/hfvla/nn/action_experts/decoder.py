@@ -85,6 +85,10 @@ class ActionDenoiser(nn.Module):
         self.positions = nn.Parameter(torch.empty(horizon, width))
         self.reset_positions()
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the horizon positions: weight decay would pull them to zero."""
+        return {"positions"}
+
     def reset_positions(self) -> None:
         """Draw new horizon positions; a `PreTrainedModel` must call it in its `_init_weights`."""
         nn.init.normal_(self.positions, std=0.5)

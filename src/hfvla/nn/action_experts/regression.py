@@ -47,6 +47,10 @@ class RegressionExpert(ActionExpert):
         self.output = nn.Linear(width, action_dim)
         self.reset_queries()
 
+    def no_weight_decay(self) -> set[str]:
+        """Return the queries of the horizon: weight decay would pull them to zero."""
+        return {"queries"}
+
     def reset_queries(self) -> None:
         """Draw new queries; a `PreTrainedModel` must call it in its `_init_weights`."""
         nn.init.normal_(self.queries, std=0.5)
