@@ -10,6 +10,7 @@ once, its decoders are open, and its tensors were compared with the others'. A r
 
 `lerobot` reads through torchcodec, its default, where that starts, and through PyAV. Ours uses all cores unless told
 otherwise, torchcodec one: the row "one thread" is ours with one, and processor time stands next to passing time.
+Without `lerobot` there is neither a data set nor a peer: the benchmark says so, and how to get it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from rich.console import Console
 from rich.table import Table
 
 from hfvla.data.frame_loader import FrameLoader
 from hfvla.data.samples_actions import FrameRef
 from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot
-from hfvla.data.video import VideoReader
+from hfvla.data.video import VideoReader, available_backends
 
 Read = Callable[[Sequence[int]], dict[str, Any]]
 BATCH, HORIZON, FPS, GOAL = 8, 8, 30, 1.5
@@ -47,6 +48,8 @@ OURS, THEIRS = "hfvla", "lerobot, torchcodec"
 
 def write_dataset(folder: Path, episodes: int, steps: int, height: int, width: int, codec: str) -> None:
     """Record moving textures with `lerobot`."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     picture = {"dtype": "video", "shape": (height, width, 3), "names": ["height", "width", "channels"]}
     features: dict[str, Any] = {camera: picture for camera in CAMERAS}
     features["observation.state"] = {"dtype": "float32", "shape": (14,), "names": None}
@@ -71,6 +74,8 @@ def write_dataset(folder: Path, episodes: int, steps: int, height: int, width: i
 
 def lerobot_way(folder: Path, backend: str) -> Read:
     """Read as the package's data loader does: item by item, then collated."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     chunk = {"action": [step / FPS for step in range(HORIZON)]}
     data = LeRobotDataset("local/set", root=folder, delta_timestamps=chunk, video_backend=backend)
 
@@ -157,8 +162,8 @@ def summarise(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
     return summary
 
 
-def show(results: dict[str, dict[str, Any]]) -> None:
-    """Print one table."""
+def show(results: dict[str, dict[str, Any]], left_out: dict[str, str]) -> None:
+    """Print one table, with a row for every way that was left out."""
     table = Table(title=f"samples/s, two cameras, batch {BATCH} (time that passed / processor time)")
     for name in ("videos", "way", "samples/s", "hfvla is faster by"):
         table.add_column(name, justify="left" if name in ("videos", "way") else "right")
@@ -168,6 +173,8 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             faster = "" if ratios[0] is None else f"{ratios[0]:.2f} / {ratios[1]:.2f}"
             table.add_row(codec, name, f"{rate:.1f} / {result['cpu']['samples_per_s'][name]:.1f}", faster)
         table.add_section()
+    for name, why in left_out.items():
+        table.add_row("", f"{name}: left out, {why}")
     console = Console(width=120)
     console.print(table)
     for codec, result in results.items():
@@ -187,11 +194,18 @@ def cpu_model() -> str:
 
 def torchcodec_problem() -> str:
     """Return why torchcodec does not start, or ""."""
-    try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, OSError, RuntimeError) as error:
-        return str(error).strip().splitlines()[0]
-    return ""
+    return available_backends()["torchcodec"]
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the version of each package, "not installed" where it is not."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def main() -> None:
@@ -208,7 +222,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "lerobot_reader.json")
     args = parser.parse_args()
     before, problem = os.getloadavg()[0], torchcodec_problem()
-    results = {}
+    results: dict[str, Any] = {}
+    left_out = {THEIRS: problem} if problem else {}
+    if find_spec("lerobot") is None:  # nor is there anything to read
+        args.codecs, left_out = [], {"lerobot": "not installed (pip install lerobot)"}
     for codec in args.codecs:
         with tempfile.TemporaryDirectory(prefix="hfvla-lerobot-") as work:
             folder = Path(work) / "set"
@@ -220,13 +237,14 @@ def main() -> None:
             steps = args.episodes * args.steps
             check_equal(ways, [0, steps - 1, *random.Random(args.seed).sample(range(steps), BATCH - 2)])
             results[codec] = summarise(measure(ways, steps, args.rounds, args.seed))
-    show(results)
+    show(results, left_out)
     packages = ("lerobot", "torch", "torchcodec", "torchvision", "av", "datasets", "numpy")
     report = {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {name: version(name) for name in packages},
+        "versions": versions(*packages),
         "torchcodec": problem or "starts",
+        "left_out": left_out,
         "load_average": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
         "dataset": {"episodes": args.episodes, "steps": args.steps, "size": args.size, "cameras": len(CAMERAS)},
         "batch": BATCH,

@@ -5,6 +5,7 @@
 Reads the clips of the folder and two generated 30 s 720p clips: x264's default (a key frame every 250 frames,
 B-frames) and what a dashcam's encoder writes (a key frame every 2 s, none). Every way reads every clip once a round,
 in an order shuffled each round; the table shows medians. Every way but transformers' default must return equal pixels.
+A package that is not installed or does not start (torchcodec without FFmpeg's libraries) is a row that says so.
 
 Next to the time that passes stands the processor time of all threads: on a machine that others use as well, only that
 can be compared.
@@ -20,30 +21,32 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import av
-import decord
 import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torchcodec.decoders import VideoDecoder
 from transformers.video_utils import load_video
 
-from hfvla.data.video import VideoReader, probe, read_frames, segment_centres
+from hfvla.data.video import VideoReader, available_backends, probe, read_frames, segment_centres
 
 Read = Callable[[str, np.ndarray], np.ndarray]
 FRAMES, FPS, WIDTH, HEIGHT = 6, 30, 1280, 720
 BARE = ("decord", "torchcodec", "torchcodec, all cores", "PyAV, seek and decode")
 OURS, DEFAULT, SAME = "hfvla", "transformers", "transformers, same frames"
+PACKAGES = {"hfvla, backend=decord": "decord", "hfvla, backend=torchcodec": "torchcodec",
+            "decord": "decord", "torchcodec": "torchcodec", "torchcodec, all cores": "torchcodec"}  # fmt: skip
 ROUND_S = 1e-6
 
 
 def bare_decord(path: str, times_s: np.ndarray) -> np.ndarray:
     """Read with decord, threads by its own choice."""
+    import decord
+
     reader = decord.VideoReader(path, ctx=decord.cpu(0))
     starts = reader.get_frame_timestamp(range(len(reader)))[:, 0]
     return reader.get_batch(np.searchsorted(starts, times_s + ROUND_S, side="right") - 1).asnumpy()
@@ -51,6 +54,8 @@ def bare_decord(path: str, times_s: np.ndarray) -> np.ndarray:
 
 def bare_torchcodec(path: str, times_s: np.ndarray, threads: int = 1) -> np.ndarray:
     """Read with torchcodec; one thread is its default, 0 leaves it to FFmpeg."""
+    from torchcodec.decoders import VideoDecoder
+
     decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=threads)
     return decoder.get_frames_played_at((times_s + ROUND_S).tolist()).data.numpy()
 
@@ -81,11 +86,17 @@ def transformers_same(path: str, times_s: np.ndarray) -> np.ndarray:
     return np.asarray(load_video(path, sample_indices_fn=indices)[0])
 
 
+def left_out() -> dict[str, str]:
+    """Return why, by the name of the way, for each that needs a package which does not work here."""
+    found = available_backends()
+    return {way: found[package] for way, package in PACKAGES.items() if found[package]}
+
+
 def ways() -> dict[str, Read]:
-    """Name every way to read; the reader's memories belong to the ways that say so."""
+    """Name every way to read that works here; the reader's memories belong to the ways that say so."""
     warm = VideoReader(open_files=64)
     remembering = VideoReader(open_files=64, cache_bytes=1 << 30)
-    return {
+    every: dict[str, Read] = {
         OURS: lambda path, times: read_frames(path, times).pixels,
         "hfvla, file open": lambda path, times: warm.read(path, times).pixels,
         "hfvla, frames cached": lambda path, times: remembering.read(path, times).pixels,
@@ -98,6 +109,8 @@ def ways() -> dict[str, Read]:
         SAME: transformers_same,
         DEFAULT: lambda path, times: np.asarray(load_video(path, num_frames=len(times))[0]),
     }
+    absent = left_out()
+    return {name: read for name, read in every.items() if name not in absent}
 
 
 def write_clip(path: Path, options: dict[str, str], seconds: int) -> None:
@@ -172,7 +185,7 @@ def summarise(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for column, kind in enumerate(("wall", "cpu")):
         medians = {name: 1e3 * float(np.median([pair[column] for pair in pairs])) for name, pairs in taken.items()}
-        fastest = min(BARE, key=medians.__getitem__)
+        fastest = min((name for name in BARE if name in medians), key=medians.__getitem__)
         summary[kind] = {
             "median_ms": {name: round(value, 2) for name, value in medians.items()},
             "best_ms": {name: round(1e3 * min(pair[column] for pair in pairs), 2) for name, pairs in taken.items()},
@@ -184,8 +197,8 @@ def summarise(taken: dict[str, list[tuple[float, float]]]) -> dict[str, Any]:
     return summary
 
 
-def show(results: dict[str, dict[str, Any]]) -> None:
-    """Print one table: passing time / processor time, ratios last."""
+def show(results: dict[str, dict[str, Any]], absent: dict[str, str]) -> None:
+    """Print one table: passing time / processor time, what was left out and why, ratios last."""
     table = Table(title=f"{FRAMES} frames by timestamp: median ms that passed / ms of processor time")
     table.add_column("way")
     for clip in results:
@@ -194,6 +207,8 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     for name in columns[0]["wall"]["median_ms"]:
         cells = (f"{c['wall']['median_ms'][name]:.0f} / {c['cpu']['median_ms'][name]:.0f}" for c in columns)
         table.add_row(name, *cells)
+    for name, why in absent.items():
+        table.add_row(f"{name}: left out, {why}")
     table.add_section()
     for label, key in (
         ("hfvla / fastest bare backend (goal <= 1.1)", "time_over_fastest_bare"),
@@ -202,6 +217,17 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     ):
         table.add_row(label, *(f"{column['wall'][key]:.2f} / {column['cpu'][key]:.2f}" for column in columns))
     Console(width=150).print(table)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the version of each package, "not installed" where it is not."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
 
 
 def main() -> None:
@@ -218,11 +244,12 @@ def main() -> None:
         clips = collect_clips(args.clips, Path(work), args.seconds)
         about = {name: probe(path) for name, path in clips.items()}
         results = {name: summarise(time_clip(path, args.rounds, args.seed)) for name, path in clips.items()}
-    show(results)
+    show(results, left_out())
     report = {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {name: version(name) for name in ("av", "decord", "torchcodec", "transformers", "torch")},
+        "versions": versions("av", "decord", "torchcodec", "transformers", "torch"),
+        "left_out": left_out(),
         "load_average": {"before": before, "after": load_average()},
         "frames": FRAMES,
         "rounds": args.rounds,

@@ -1,9 +1,11 @@
 """What every test runs under: offline, one thread a process, no files outside the test's own folders."""
 
+import importlib.util
 import logging
 import os
 import socket
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,41 @@ def _connect_locally(self, address):
 
 
 socket.socket.connect = _connect_locally
+
+
+@lru_cache(maxsize=1)
+def _no_pictures() -> str:
+    """Return why the simulator cannot draw here, or ""; a library may be there and still find no display or device."""
+    from hfvla.data.synthetic.insertion.simulator import choose_drawing, import_simulator
+    from hfvla.errors import HfvlaError
+
+    if any(importlib.util.find_spec(name) is None for name in ("metaworld", "mujoco")):
+        return 'the extra "sim" is not installed'
+    if choose_drawing(os.environ) == "disabled":
+        return "neither OSMesa nor EGL (make system-libs)"
+    try:
+        import_simulator()[0].GLContext(8, 8).free()
+    except (HfvlaError, ImportError, AttributeError, RuntimeError, OSError, NameError) as error:
+        return f"{choose_drawing(os.environ)} does not draw: {error}"
+    return ""
+
+
+def _no_torchcodec() -> str:
+    from hfvla.data.video import available_backends
+
+    return available_backends()["torchcodec"]
+
+
+_SYSTEM = {"pictures": _no_pictures, "torchcodec": _no_torchcodec}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before any fixture: skip a test marked `system(what)` where that is missing; `make test-system` fails it."""
+    for mark in item.iter_markers("system"):
+        problem = _SYSTEM[mark.args[0]]()
+        if problem:
+            (pytest.fail if os.environ.get("HFVLA_TESTS_SYSTEM") else pytest.skip)(f"{mark.args[0]}: {problem}")
 
 
 def pytest_unconfigure(config):

@@ -74,6 +74,45 @@ def test_lerobot_reader(repository, monkeypatch, tmp_path, capsys):
     assert "samples/s, two cameras" in capsys.readouterr().out
 
 
+def without(monkeypatch, package):
+    """Let a package be not installed, here and in processes that are started."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *words: None if name == package else find(name, *words)
+    )
+    for module in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_lerobot_reader_without_lerobot(repository, monkeypatch, tmp_path, capsys):
+    without(monkeypatch, "lerobot")
+    found = run(repository, monkeypatch, "lerobot_reader.py", tmp_path / "l.json")
+    assert found["left_out"] == {"lerobot": "not installed (pip install lerobot)"} and found["results"] == {}
+    assert "lerobot: left out, not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("absent", [{}, {"torchcodec": "no FFmpeg", "decord": "not there"}])
+def test_video_decode_times_what_works_here_and_names_the_rest(repository, monkeypatch, tmp_path, capsys, absent):
+    from hfvla.data import video
+
+    here = {**video.available_backends(), **absent}
+    monkeypatch.setattr(video, "available_backends", lambda: here)
+    for package in (name for name, why in here.items() if why):
+        without(monkeypatch, package)
+    words = ("--rounds", "1", "--seconds", "1")
+    found = run(repository, monkeypatch, "video_decode.py", tmp_path / "v.json", *words)
+    gone = [name for name, why in here.items() if why]
+    assert set(found["left_out"]) >= {*gone, *(f"hfvla, backend={name}" for name in gone)}
+    printed = capsys.readouterr().out
+    for clip in found["clips"].values():
+        timed = set(clip["wall"]["median_ms"])
+        assert {"hfvla", "PyAV, seek and decode", "transformers"} <= timed and not timed & set(found["left_out"])
+        assert clip["wall"]["fastest_bare"] in timed
+    for way, why in found["left_out"].items():
+        assert f"{way}: left out, {why}" in printed
+
+
 def test_policy_server(repository, monkeypatch, tmp_path, capsys):
     found = run(repository, monkeypatch, "policy_server.py", tmp_path / "p.json", "--quick")
     assert set(found["sensor"]) == {"none", "65 x 1026"}
@@ -85,12 +124,9 @@ def test_policy_server(repository, monkeypatch, tmp_path, capsys):
 
 
 def skip_without(*packages):
-    """Skip unless these and a library that draws are there; mujoco must not be imported before MUJOCO_GL is set."""
-    from hfvla.data.synthetic.insertion.simulator import choose_drawing
-
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing or choose_drawing(os.environ) == "disabled":
-        pytest.skip(f"not installed: {missing or 'OSMesa or EGL'}")
+    if missing:
+        pytest.skip(f"not installed: {missing}")
 
 
 def check_insertion(found):
@@ -104,17 +140,16 @@ def check_insertion(found):
     return rows
 
 
+@pytest.mark.system("pictures")
 def test_insertion_vs_lerobot_our_side(repository, monkeypatch, tmp_path, capsys):
     skip_without("metaworld", "mujoco", "accelerate")
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *words: None if name == "lerobot" else find(name, *words)
-    )
+    without(monkeypatch, "lerobot")
     words = ("--quick", "--work", str(tmp_path))
     rows = check_insertion(run(repository, monkeypatch, "insertion_vs_lerobot.py", tmp_path / "i.json", *words))
     assert set(rows) == {("hfvla", "regression")} and "processor seconds of training" in capsys.readouterr().out
 
 
+@pytest.mark.system("pictures")
 def test_insertion_vs_lerobot(repository, monkeypatch, tmp_path):
     """Needs an environment with lerobot and the simulator: this one, or LEROBOT_PYTHON names its interpreter."""
     python = os.environ.get("LEROBOT_PYTHON")

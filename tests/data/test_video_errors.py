@@ -2,16 +2,17 @@
 
 import struct
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hfvla.data.video import BACKENDS, VideoReader, available_backends, probe, read_frames
+from hfvla.data.video import VideoReader, available_backends, probe, read_frames
 from hfvla.data.video.records import Timeline
 from hfvla.errors import DataError, MissingExtraError
 
-from .video_clips import av, read_number, write_clip, write_sound
+from .video_clips import EACH_BACKEND, av, read_number, write_clip, write_sound
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def clip(folder):
     return write_clip(folder / "whole.mp4")
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=EACH_BACKEND)
 def backend(request):
     if available_backends()[request.param]:
         pytest.skip(available_backends()[request.param])
@@ -208,6 +209,24 @@ def test_a_backend_that_does_not_load_is_explained(clip, monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [broken, *sys.meta_path])
     with pytest.raises(DataError, match=r"'torchcodec' does not start; got 'Could not load libtorchcodec.'.*FFmpeg"):
         read_frames(clip, [0.0], backend="torchcodec")
+
+
+def test_torchcodec_without_ffmpeg_does_not_start(clip, monkeypatch, tmp_path):
+    """Its later releases can be imported without FFmpeg, and fail at each video."""
+    for name in ("torchcodec", "torchcodec.decoders"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(ffmpeg_major_version=None))
+    (tmp_path / "torchcodec" / "decoders").mkdir(parents=True)
+    (tmp_path / "torchcodec" / "__init__.py").write_text("ffmpeg_major_version = None\n")
+    (tmp_path / "torchcodec" / "decoders" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    with pytest.raises(DataError, match=r"'torchcodec' does not start; got 'torchcodec found no FFmpeg.*system-libs"):
+        read_frames(clip, [0.0], backend="torchcodec")
+    available_backends.cache_clear()
+    try:
+        found = available_backends()
+    finally:
+        available_backends.cache_clear()
+    assert found["torchcodec"] == "torchcodec found no FFmpeg that it can load" and not found["pyav"]
 
 
 def test_looking_for_backends_survives_a_crash(monkeypatch, tmp_path):

@@ -10,9 +10,7 @@ from hfvla.data.video import BACKENDS, VideoReader, available_backends, probe, r
 from hfvla.data.video.records import Timeline
 from hfvla.errors import DataError
 
-from .video_clips import FPS, HEIGHT, VARIABLE_MS, WIDTH, av, picture, read_number, write_clip
-
-GUESTS = [name for name in BACKENDS if name != "pyav"]
+from .video_clips import EACH_BACKEND, FPS, HEIGHT, VARIABLE_MS, WIDTH, av, picture, read_number, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def test_rounding_below_a_microsecond_does_not_lose_a_frame():
     assert line.select([0.333333, 0.666666, 0.3333], where="x")[0].tolist() == [1, 2, 0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_constant_rate(constant, backend):
     needs(backend)
     times = [0.0, 0.04, 0.0799, 0.5, 1.0, 1.59, 1.6]
@@ -69,7 +67,7 @@ def test_constant_rate(constant, backend):
     assert frames.backend == backend and frames.clamped == 0
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_variable_rate(variable, backend):
     needs(backend)
     starts = np.array(VARIABLE_MS) / 1000
@@ -164,14 +162,14 @@ def test_frames_that_nothing_depends_on_are_skipped(folder, monkeypatch):
     assert len(decoded) < 25  # of the 38 up to there
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_order_and_repeats_are_the_callers(constant, backend):
     needs(backend)
     frames = read_frames(constant, [1.2, 0.1, 1.2, 0.6, 0.11], backend=backend)
     assert [read_number(pixels) for pixels in frames.pixels] == [30, 2, 30, 15, 2]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 @pytest.mark.parametrize(("rotation", "corner"), [(90, "bottom left"), (180, "bottom right"), (270, "top right")])
 def test_rotation(folder, rotation, corner, backend):
     needs(backend)
@@ -192,7 +190,7 @@ def test_rotation(folder, rotation, corner, backend):
     assert (read_frames(path, [0.0, 0.5], backend="pyav").pixels == pixels).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_scaled_down_the_same(constant, backend):
     needs(backend)
     small = read_frames(constant, [0.3, 1.1], backend=backend, short_side=32).pixels
@@ -202,7 +200,7 @@ def test_scaled_down_the_same(constant, backend):
     assert read_frames(constant, [0.3], backend=backend, short_side=999).pixels.shape == (1, HEIGHT, WIDTH, 3)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", EACH_BACKEND)
 def test_probe(variable, constant, backend):
     needs(backend)
     info = probe(constant, backend=backend)
@@ -236,7 +234,7 @@ ODD_CLIPS = {
 }
 
 
-@pytest.mark.parametrize("backend", GUESTS)
+@pytest.mark.parametrize("backend", [name for name in EACH_BACKEND if name != "pyav"])
 @pytest.mark.parametrize("name", ["stream.ts", "deep.mp4", "fields.mp4"])
 def test_backends_refuse_what_they_decode_otherwise(folder, name, backend):
     needs(backend)

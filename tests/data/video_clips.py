@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hfvla.data.video import BACKENDS
+
 av = pytest.importorskip("av")
+
+# torchcodec is marked: it needs FFmpeg's libraries.
+EACH_BACKEND = [
+    pytest.param(name, marks=pytest.mark.system("torchcodec")) if name == "torchcodec" else name for name in BACKENDS
+]
 
 WIDTH, HEIGHT, FPS = 96, 64, 25
 FLAT = {"crf": "12", "g": "12", "bf": "2"}

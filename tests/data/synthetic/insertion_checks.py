@@ -1,21 +1,17 @@
 """What the tests of the insertion task share."""
 
 import importlib.util
-import os
 
 import numpy as np
 import pytest
 
 from hfvla.data.synthetic.insertion import Demonstrator, InsertionEnv
-from hfvla.data.synthetic.insertion.simulator import choose_drawing
 
 needs_simulator = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("metaworld", "mujoco")),
     reason='the extra "sim" is not installed',
 )
-needs_pictures = pytest.mark.skipif(
-    choose_drawing(os.environ) == "disabled", reason="neither OSMesa nor EGL (make system-libs)"
-)
+needs_pictures = pytest.mark.system("pictures")
 
 
 def demonstrate(

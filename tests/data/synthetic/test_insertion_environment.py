@@ -229,6 +229,47 @@ def test_drawing_library_is_chosen_and_its_absence_explained():
     assert "make system-libs" in seen.stdout and "libosmesa6" in seen.stdout
 
 
+def test_what_draws_is_freed_before_its_library_ends():
+    """Without a library that draws: one that ends itself at exit, as EGL does, made after somebody's finalizer."""
+    code = (
+        "import atexit, weakref\n"
+        "from hfvla.data.synthetic.insertion import cameras\n"
+        "somebody = weakref.finalize(cameras.Cameras, print, 'a finalizer')\n"  # takes its place in the order of exit
+        "class Renderer:\n"
+        "    def __init__(self, name): self.name = name; atexit.register(print, name, 'library ends')\n"
+        "    def close(self): print(self.name, 'freed')\n"
+        "def draw(name):\n"
+        "    made = cameras.Cameras(None, 8, ())\n"
+        "    made._renderer = Renderer(name)\n"
+        "    cameras._close_at_exit(made)\n"
+        "    return made\n"
+        "first, second = draw('first'), draw('second')\n"
+        "first.close()\n"
+        "first.close()\n"
+        "print('end')\n"
+    )
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = ["first freed", "end", "second freed", "second library ends", "first library ends", "a finalizer"]
+    assert seen.stdout.splitlines() == lines and seen.stderr == ""
+
+
+@pytest.mark.parametrize("library", ["egl", "glfw"])
+def test_a_library_without_a_screen_is_explained_and_nothing_else_is_printed(library):
+    """Half-made renderers and contexts used to complain from their destructors."""
+    code = (
+        "from hfvla.data.synthetic.insertion import InsertionEnv\n"
+        "from hfvla.errors import HfvlaError\n"
+        "now = InsertionEnv('plain').reset(0)\n"
+        "try: now.views['wrist']\n"
+        "except HfvlaError as error: print(error)\n"
+    )
+    env = {**os.environ, "MUJOCO_GL": library, "MUJOCO_EGL_DEVICE_ID": "99", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    seen = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=env, capture_output=True, text=True)
+    told = seen.stdout + seen.stderr  # without libEGL it is refused where the simulator is imported
+    assert f"MUJOCO_GL={library}: pictures of the simulated robot cannot be drawn" in told
+    assert "Exception ignored" not in seen.stderr
+
+
 @needs_pictures
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_torch_trains_in_the_process_that_draws():

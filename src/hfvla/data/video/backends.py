@@ -33,6 +33,7 @@ _MODULES = {"pyav": "av", "torchcodec": "torchcodec.decoders", "decord": "decord
 _SHARED_FORMATS = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 _SHARED_CONTAINERS = {"mov", "mp4", "matroska", "webm"}
 _CLOCK_GAP_S = 1e-3  # decord keeps times in 32 bits
+_NO_FFMPEG = "torchcodec found no FFmpeg that it can load"
 
 
 class Decoder(Protocol):
@@ -63,7 +64,10 @@ def available_backends() -> dict[str, str]:
 
 
 def _try_import(module: str) -> str:
-    code = f"import importlib; importlib.import_module({module!r})"
+    code = (
+        f"import importlib, sys; importlib.import_module({module!r}); package = sys.modules.get('torchcodec'); "
+        f"sys.exit({_NO_FFMPEG!r} if getattr(package, 'ffmpeg_major_version', 0) is None else 0)"
+    )
     try:
         trial = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -94,7 +98,11 @@ def open_decoder(
 
 def _import(name: str) -> Any:
     try:
-        return importlib.import_module(_MODULES[name])
+        module = importlib.import_module(_MODULES[name])
+        # Later releases can be imported without FFmpeg, for their pictures; then each video fails.
+        if name == "torchcodec" and getattr(sys.modules["torchcodec"], "ffmpeg_major_version", 0) is None:
+            raise RuntimeError(_NO_FFMPEG)
+        return module
     except ModuleNotFoundError as error:
         if name == "torchcodec":  # no extra: which release fits depends on torch's
             raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -91,12 +92,13 @@ class Cameras:
             raise drawing_error("neither library was found")
         self._options = mujoco.MjvOption()
         self._options.sitegroup[:] = 0
+        # Destructors read these also where the constructor failed before it set them.
+        mujoco.Renderer._gl_context = mujoco.Renderer._mjr_context = mujoco.GLContext._context = None
         try:
             self._renderer = mujoco.Renderer(model, self.size, self.size)
         except (ImportError, AttributeError, RuntimeError, OSError, NameError, mujoco.FatalError) as error:
             raise drawing_error(error) from error
-        # Also when the process ends: by then the library behind the context may be gone.
-        self._free = weakref.finalize(self, self._renderer.close)
+        _close_at_exit(self)
 
     def draw(self, name: str) -> np.ndarray:
         """Return a picture of the simulation as it is now, [size, size, 3] uint8 RGB.
@@ -136,8 +138,28 @@ class Cameras:
     def close(self) -> None:
         """Free the drawing context."""
         if self._renderer is not None:
-            self._free()
+            self._renderer.close()
             self._renderer = None
+
+
+_open: weakref.WeakSet[Cameras] = weakref.WeakSet()
+
+
+def _close_open() -> None:
+    for cameras in list(_open):
+        cameras.close()
+
+
+def _close_at_exit(cameras: Cameras) -> None:
+    """Free what is still open when the process ends, before the library that draws ends itself.
+
+    EGL ends its display at exit too, and a context freed after that fails. What was registered last runs first, so
+    this is registered anew behind whatever the library registered while the context was made. (`weakref.finalize` does
+    not do: all its objects share one place in that order, taken when anything in the process first used it.)
+    """
+    _open.add(cameras)
+    atexit.unregister(_close_open)
+    atexit.register(_close_open)
 
 
 class LazyViews(Mapping[str, np.ndarray]):
