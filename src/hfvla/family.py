@@ -293,6 +293,8 @@ class FamilySpec:
             (`EvaluationContext.options`).
         policies: further names under which `hfvla` offers classes of `hfvla.serve.policy`, e.g. {"MyPolicy":
             "ChunkPolicy"}; for families whose model has `predict_actions`. Optional.
+        model_options: pydantic model of what `model.options` of a recipe may say. Optional; without it, the family's
+            own `build_config` checks them.
         examples: `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
     """
 
@@ -324,6 +326,7 @@ class FamilySpec:
     embed_texts: str | None = None
     evaluation_options: Mapping[str, str] = field(default_factory=dict)
     policies: Mapping[str, str] = field(default_factory=dict)
+    model_options: str | None = None
 
     def __post_init__(self) -> None:
         """Take one string as one name."""

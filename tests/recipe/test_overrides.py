@@ -119,3 +119,53 @@ def test_data_arguments(text, options):
 def test_bad_data_arguments(text, message):
     with pytest.raises(RecipeError, match=message):
         parse_data_argument(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("/x/run #2", "/x/run #2"),
+        ("#2", "#2"),
+        ("/x/a: b", "/x/a: b"),
+        ("a: 1", "a: 1"),
+        ("- a", "- a"),
+        ("*.json", "*.json"),
+        ("&b", "&b"),
+        ("| a", "| a"),
+        ("a, b", "a, b"),
+        ("it's", "it's"),
+        ("it's #2", "it's #2"),
+        ("/x/run ", "/x/run "),
+        ("C:\\new", "C:\\new"),
+        ("---", "---"),
+        ("<<", "<<"),
+        (" 7 ", 7),
+        (" null ", None),
+        ('"7"', "7"),
+        ("'/x/run #2'", "/x/run #2"),
+        ('"a: b, c"', "a: b, c"),
+        ("'it''s'", "it's"),
+        ("[a, 'b # c', {d: 1}]", ["a", "b # c", {"d": 1}]),
+        ("{a: 'b: c'}", {"a": "b: c"}),
+    ],
+)
+def test_a_value_is_all_that_stands_behind_the_equals_sign(text, value):
+    assert applied(f"output_dir={text}")["output_dir"] == value
+    if "," not in text.strip("\"'[{"):
+        assert parse_data_argument(f"records:path={text},split=test")[1]["path"] == value
+
+
+@pytest.mark.parametrize("text", ['"/x/run" #2', "[a] #2", "{a: 1} b", "'a' 'b'", "[a", "'a", "{a: [}"])
+def test_what_begins_like_yaml_must_be_yaml_to_its_end(text):
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        raise RecipeError(apply_overrides(Document(tree()), [f"output_dir={text}"]))
+
+
+def test_commas_stand_in_quotes():
+    found = parse_data_argument("records:path=\"/data/a, b.json\",names=['x, y', z],size=3,title=it's")[1]
+    assert found == {
+        "source": "records", "path": "/data/a, b.json", "names": ["x, y", "z"], "size": 3, "title": "it's",
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match=r"'b.json' is not key=value; a value with a comma stands in quotes"):
+        parse_data_argument("records:path=/data/a,b.json")
+    assert parse_data_argument("records=/data/a, b #3.json")[1]["path"] == "/data/a, b #3.json"

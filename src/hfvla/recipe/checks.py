@@ -17,11 +17,12 @@ from hfvla.recipe.arguments import argument_problems, strategy_problems
 from hfvla.recipe.balance_checks import balance_problems
 from hfvla.recipe.batch_checks import batch_problems
 from hfvla.recipe.cache_checks import cache_problems
+from hfvla.recipe.config_checks import config_problems
 from hfvla.recipe.document import Problem, Steps, format_steps
 from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
 from hfvla.recipe.phase_checks import phase_problems
 from hfvla.recipe.schema import Recipe
-from hfvla.recipe.words import plain_problems
+from hfvla.recipe.words import plain_problems, validate_strictly
 from hfvla.recipe.zero_checks import zero_problems
 
 __all__ = ["all_problems", "build_options", "source_entries", "structure_problems"]
@@ -77,6 +78,7 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
     problems += structure_problems(tree)
     problems += _args_problems(tree) if check_args else ()
     problems += _family_problems(tree, families)
+    problems += config_problems(tree, families)
     problems += _evaluation_problems(tree, families)
     problems += lora_problems(tree, families)
     problems += balance_problems(tree, families)
@@ -222,7 +224,7 @@ def _source_problems(spec: FamilySpec, source: str, options: dict[str, Any], ste
         return
     model: type[BaseModel] = resolve(spec.sources[source].options)
     try:
-        model.model_validate(options)
+        validate_strictly(model, options)
     except ValidationError as error:
         for problem in plain_problems(error, model, steps):
             yield Problem(problem.steps, problem.text.replace("unknown key", f"source '{source}' has no option", 1))
@@ -245,4 +247,4 @@ def build_options(spec: FamilySpec, source: str, options: Mapping[str, Any], whe
         parts = ((where, format_steps(problem.steps), problem.text) for problem in problems)
         raise RecipeError([": ".join(part for part in line if part) for line in parts])
     model: type[BaseModel] = resolve(spec.sources[source].options)
-    return model.model_validate(dict(options))
+    return validate_strictly(model, options)

@@ -1,4 +1,7 @@
-"""`key=value` words of the command line: change a recipe, or name a data source and its options."""
+"""`key=value` words of the command line: change a recipe, or name a data source and its options.
+
+How a value is read is said in `hfvla.recipe.document.parse_value`: a path is taken letter by letter, with its `#`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.recipe.document import Document, Steps, format_steps, parse_value
+from hfvla.recipe.scalars import shortened, strange_letter
 
 __all__ = ["apply_overrides", "parse_data_argument"]
 
@@ -22,7 +26,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[str]:
 
     Args:
         document: changed in place; later problems at an overridden value name the override.
-        overrides: "key.path=value", the value in YAML; list items by number, `name` or `source`.
+        overrides: "key.path=value", the value as `parse_value` reads it; list items by number, `name` or `source`.
 
     Returns:
         `list[str]`: one line for each override that could not be applied.
@@ -37,7 +41,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> list[str]:
 
 
 def _apply(document: Document, override: str, line: int) -> None:
-    place = f"override '{override}'"
+    place = f"override {_quoted(override)}"
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"{place}: expected key=value, e.g. seed=1 or stages.<name>.args.learning_rate=1e-4")
@@ -56,6 +60,11 @@ def _apply(document: Document, override: str, line: int) -> None:
         holder = holder[step]
     document.forget(steps)
     document.put(steps, place, line)
+
+
+def _quoted(text: str) -> str:
+    text = shortened(text, most=200)
+    return f"'{text}'" if text.isprintable() else repr(text)
 
 
 def _split(key: str, place: str) -> list[str]:
@@ -77,9 +86,9 @@ def _step(holder: Any, name: str, steps: Steps, place: str) -> str | int:
         return name
     where = f"{place}: {format_steps(steps)}"
     if not isinstance(holder, list):
-        raise RecipeError(f"{where}: is {holder!r} and has no '{name}' inside")
+        raise RecipeError(f"{where}: is {shortened(repr(holder))} and has no '{name}' inside")
     if name.isdigit():
-        if int(name) < len(holder):
+        if len(name) < 10 and int(name) < len(holder):
             return int(name)
         raise RecipeError(f"{where}: has {len(holder)} items, numbered from 0; got {name}")
     labels = [_labels(item) for item in holder]
@@ -102,25 +111,52 @@ def _labels(item: Any) -> list[str]:
 def parse_data_argument(text: str) -> tuple[str, dict[str, Any]]:
     """Read SOURCE, SOURCE=FILE or SOURCE:key=value,key=value of the command line.
 
+    A value that holds a comma stands in quotes: `records:path="a, b.json",split=test`.
+
     Returns:
         `tuple[str, dict]`: the source's name and {"source": name, "path": file, **options}, as in `data.eval`.
 
     Raises:
         RecipeError: not of that form.
     """
-    place = f"--data '{text}'"
+    place = f"--data {_quoted(text)}"
     match = _DATA.fullmatch(text)
     if match is None:
         raise RecipeError(f"{place}: expected SOURCE, SOURCE=FILE or SOURCE:key=value,key=value")
     options: dict[str, Any] = {"source": match["source"]}
     if match["path"]:
-        options["path"] = match["path"]
-    parts = re.split(r",(?![^\[{]*[\]}])", match["options"]) if match["options"] else []
-    for part in parts:
+        options["path"] = _path(match["path"], place)
+    for part in _parts(match["options"]) if match["options"] else []:
         key, equals, value = part.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*", key.strip()):
-            raise RecipeError(f"{place}: '{part}' is not key=value")
+            raise RecipeError(f"{place}: {_quoted(part)} is not key=value; a value with a comma stands in quotes")
         if key.strip() in options:
             raise RecipeError(f"{place}: '{key.strip()}' is given twice")
         options[key.strip()] = parse_value(value, place)
     return match["source"], options
+
+
+def _path(text: str, place: str) -> str:
+    if strange_letter(text):
+        raise RecipeError(f"{place}: the path holds the character {strange_letter(text)}")
+    return text
+
+
+def _parts(text: str) -> list[str]:
+    """Split at the commas outside of quotes and brackets; a quote opens at the beginning of a value only."""
+    parts, part, depth, quote = [], "", 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"" and (part.rstrip()[-1:] in "=[{,:" if depth else part.rstrip().endswith("=")):
+            quote = letter
+        elif letter in "[{" and (depth or part.rstrip().endswith("=")):
+            depth += 1
+        elif letter in "]}" and depth:
+            depth -= 1
+        elif letter == "," and not depth:
+            parts.append(part)
+            part = ""
+            continue
+        part += letter
+    return [*parts, part]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from hfvla.errors import did_you_mean
 from hfvla.recipe.document import Problem, Steps
 
-__all__ = ["plain_problems"]
+__all__ = ["plain_problems", "shown", "validate_strictly"]
 
 _EXPECTED = {
     "string_type": "text",
@@ -36,6 +37,24 @@ _BOUNDS = {
     "less_than": ("<", "lt"),
     "less_than_equal": ("<=", "le"),
 }
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def validate_strictly(kind: type[_Model], values: Mapping[str, Any]) -> _Model:
+    """Return a model of values that were written: `true` is no number, 1.5 no count, "3" no size; lists may be tuples.
+
+    Values that only Python code can hold (a `Path`, a `tuple`) are taken as pydantic takes them.
+
+    Raises:
+        ValidationError: with everything that is wrong.
+    """
+    try:
+        text = json.dumps(dict(values))
+    except (TypeError, ValueError):
+        return kind.model_validate(dict(values))
+    return kind.model_validate_json(text, strict=True)
 
 
 def plain_problems(error: ValidationError, expected: Any, base: Steps = ()) -> list[Problem]:
@@ -64,7 +83,7 @@ def _is_other_branch(problem: Problem, problems: Mapping[Steps, Problem]) -> boo
     """Tell whether a union's plain branch refused a mapping whose inside another branch has checked."""
     depth = len(problem.steps)
     inside = any(len(steps) > depth and steps[:depth] == problem.steps for steps in problems)
-    return inside and problem.text.startswith("expected a number; got a mapping")
+    return inside and problem.text.startswith(("expected a number; got a mapping", "expected a list; got ["))
 
 
 def _walk(annotation: Any, location: tuple[int | str, ...]) -> tuple[Steps, type[BaseModel] | None]:
@@ -139,21 +158,21 @@ def _text(details: Mapping[str, Any], model: type[BaseModel] | None, location: S
         description = _description(model, str(name))
         return f"the key '{name}' is missing" + (f" ({description})" if description else "")
     if kind == "value_error":
-        return f"{context.get('error', details['msg'])}; got {_shown(got)}"
+        return f"{context.get('error', details['msg'])}; got {shown(got)}"
     if kind in _BOUNDS:
         sign, bound = _BOUNDS[kind]
-        return f"expected a number {sign} {context[bound]:g}; got {_shown(got)}"
+        return f"expected a number {sign} {context[bound]:g}; got {shown(got)}"
     if kind in {"model_type", "model_attributes_type", "dataclass_type"}:
-        return f"expected a mapping with keys; got {_shown(got)}"
+        return f"expected a mapping with keys; got {shown(got)}"
     if kind in {"too_short", "too_long"}:
-        return f"expected at {'least' if kind == 'too_short' else 'most'} {_count(context)}; got {_shown(got)}"
+        return f"expected at {'least' if kind == 'too_short' else 'most'} {_count(context)}; got {shown(got)}"
     if kind in {"literal_error", "enum"}:
-        return f"expected {context['expected']}; got {_shown(got)}"
+        return f"expected {context['expected']}; got {shown(got)}"
     if kind in _EXPECTED:
         hint = ". Put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
-        return f"expected {_EXPECTED[kind]}; got {_shown(got)}{hint}"
+        return f"expected {_EXPECTED[kind]}; got {shown(got)}{hint}"
     message = str(details["msg"]).removeprefix("Input ").removeprefix("Value error, ")
-    return f"{message}; got {_shown(got)}"
+    return f"{message}; got {shown(got)}"
 
 
 def _count(context: Mapping[str, Any]) -> str:
@@ -161,7 +180,7 @@ def _count(context: Mapping[str, Any]) -> str:
     return "one item" if count == 1 else f"{count} items"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Return a value as the user wrote it, shortened."""
     if value is None:
         return "nothing"

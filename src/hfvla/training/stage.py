@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.data.epoch import EpochRows
+from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
+from hfvla.recipe.config_checks import change_problems
+from hfvla.recipe.document import format_steps
 from hfvla.registry import load_checkpoint
 from hfvla.training.arguments import stage_arguments
 from hfvla.training.caching import cached_rows
@@ -36,7 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 def merge_config(config: Any, changes: Mapping[str, Any]) -> Any:
-    """Return a new config of the same class with `changes` merged in, nested mappings key by key."""
+    """Return a new config of the same class with `changes` merged in, nested mappings key by key.
+
+    Raises:
+        RecipeError: a key that the config, or one of its parts, does not have, or a value of another type.
+    """
+    problems = change_problems(config, changes)
+    if problems:
+        raise RecipeError([f"model: {format_steps(problem.steps)}: {problem.text}" for problem in problems])
     return type(config)(**_merge(config.to_dict(), dict(changes)))
 
 

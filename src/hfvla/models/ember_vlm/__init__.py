@@ -49,6 +49,7 @@ FAMILY = FamilySpec(
     },
     initialise=f"{_HERE}.building_ember_vlm:initialise",
     build_config=f"{_HERE}.building_ember_vlm:build_config",
+    model_options=f"{_HERE}.building_ember_vlm:EmberVLMOptions",
     collator=f"{_HERE}.data_ember_vlm:EmberVLMCollator",
     compute_metrics=f"{_HERE}.building_ember_vlm:compute_metrics",
     metric_names=("top1_in_set", "exact_match", "jaccard", "macro_f1"),

@@ -22,6 +22,9 @@ SPECIAL_TOKENS: dict[str, str] = {
 }
 """Config attribute prefix -> token text; ids are set from the tokenizer (`<name>_id`)."""
 
+CALIBRATION: dict[str, float] = {"temperature": 1.0, "threshold": 0.5}
+"""What is fitted on validation rows after training."""
+
 _REAL_TEXT = {"n_layer": 6, "n_head": 6, "n_embd": 384, "n_inner": 1536, "n_positions": 1024, "vocab_size": 50_263}
 _REAL_VISION = {"architecture": "repvit_m0_9", "do_pooling": False}
 
@@ -55,6 +58,8 @@ class EmberVLMConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="timm_wrapper"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2"),
     }
+    sub_config_types = {"vision_config": ("timm_wrapper",), "text_config": ("gpt2",)}  # noqa: RUF012
+    nested_keys = {"calibration": CALIBRATION}  # noqa: RUF012
     keys_to_ignore_at_inference = ["logits", "loss_terms", "verdict_logits", "hidden_states"]  # noqa: RUF012
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -90,7 +95,7 @@ class EmberVLMConfig(PreTrainedConfig):
         self.text_config = self._sub_config(self.text_config, "gpt2", _REAL_TEXT)
         self.robots = list(self.robots or ROBOTS)
         self.loss_weights = dict(self.loss_weights or {"selection": 1.0, "reasoning": 1.0, "consistency": 0.4})
-        self.calibration = dict(self.calibration or {"temperature": 1.0, "threshold": 0.5})
+        self.calibration = dict(self.calibration or CALIBRATION)
         # The generic config fills its own two-label map from kwargs, which would shadow the fleet's.
         kwargs.pop("id2label", None), kwargs.pop("label2id", None), kwargs.pop("num_labels", None)
         super().__post_init__(**kwargs)

@@ -64,6 +64,7 @@ FAMILY = FamilySpec(
     },
     initialise=f"{_HERE}.building_internvl_retrieval:initialise",
     build_config=f"{_HERE}.building_internvl_retrieval:build_config",
+    model_options="hfvla.nn.internvl_backbone:BackboneOptions",
     collator=f"{_HERE}.data_internvl_retrieval:InternVLRetrievalCollator",
     compute_metrics=f"{_HERE}.building_internvl_retrieval:compute_metrics",
     metric_names=("retrieval_mean_recall", "box_iou", "spatial_accuracy", "combined"),

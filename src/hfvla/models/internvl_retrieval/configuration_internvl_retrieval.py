@@ -50,6 +50,8 @@ class InternVLRetrievalConfig(PreTrainedConfig):
     sub_configs_defaults = {  # noqa: RUF012
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl"),
     }
+    sub_config_types = {"backbone_config": ("internvl",)}  # noqa: RUF012
+    nested_keys = {"adapter": ADAPTER, "negatives": NEGATIVES, "image_prompt": IMAGE_PROMPT}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms", "features", "logits_per_image"]  # noqa: RUF012
 
     backbone_config: dict | PreTrainedConfig | None = None

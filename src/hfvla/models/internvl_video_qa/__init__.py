@@ -50,6 +50,7 @@ FAMILY = FamilySpec(
     },
     initialise=f"{_HERE}.building_internvl_video_qa:initialise",
     build_config=f"{_HERE}.building_internvl_video_qa:build_config",
+    model_options="hfvla.nn.internvl_backbone:BackboneOptions",
     collator=f"{_HERE}.data_internvl_video_qa:InternVLVideoQACollator",
     compute_metrics=f"{_HERE}.building_internvl_video_qa:compute_metrics",
     metric_names=("accuracy",),

@@ -46,6 +46,8 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     sub_configs_defaults = {  # noqa: RUF012
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl"),
     }
+    sub_config_types = {"backbone_config": ("internvl",)}  # noqa: RUF012
+    nested_keys = {"frames": FRAMES, "tiling": TILING, "calibration": {"temperature": 1.0}}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
     backbone_config: dict | PreTrainedConfig | None = None

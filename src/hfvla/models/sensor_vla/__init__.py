@@ -82,6 +82,7 @@ FAMILY = FamilySpec(
     },
     initialise=f"{_HERE}.building_sensor_vla:initialise",
     build_config=f"{_HERE}.building_sensor_vla:build_config",
+    model_options=f"{_HERE}.building_sensor_vla:SensorVLAOptions",
     collator=f"{_HERE}.data_sensor_vla:SensorVLACollator",
     compute_metrics=f"{_HERE}.building_sensor_vla:compute_metrics",
     metric_names=("action_mse", "first_action_mse"),

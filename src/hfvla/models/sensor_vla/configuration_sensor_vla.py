@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 # Not `from transformers import ...`: this module is imported while transformers' Auto modules are still loading.
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from hfvla.errors import CheckpointError, did_you_mean
-from hfvla.nn.action_experts import ACTION_EXPERTS
+from hfvla.models.sensor_vla.backbones_sensor_vla import KINDS
+from hfvla.nn.action_experts import ACTION_EXPERTS, ActionExpert
 from hfvla.nn.fusion import FUSIONS
 from hfvla.nn.vlm_shapes import VLM_SHAPES, tiny_vlm
 
@@ -41,6 +43,19 @@ POOLINGS = ("tokens", "mean")
 """What of the backbone the expert reads: all valid tokens, or their mean."""
 
 
+def _expert_keys(expert: Mapping[str, Any]) -> dict[str, Any]:
+    """Return type by key of what an expert of this kind takes; of any kind where it is none that is known."""
+    kind = expert.get("kind", EXPERT["kind"])
+    classes = [ACTION_EXPERTS[kind]] if kind in ACTION_EXPERTS else list(ACTION_EXPERTS.values())
+    known: dict[str, Any] = {"kind": Literal[tuple(ACTION_EXPERTS)]}
+    for owner in (owner for chosen in classes for owner in chosen.__mro__):
+        if "__init__" in vars(owner) and issubclass(owner, ActionExpert):
+            arguments = inspect.signature(owner.__init__).parameters.values()
+            hints = get_type_hints(owner.__init__)
+            known |= {a.name: hints[a.name] for a in arguments if a.kind is a.KEYWORD_ONLY and a.name not in known}
+    return known
+
+
 class SensorVLAConfig(PreTrainedConfig):
     r"""Configuration of `SensorVLAForActionPrediction`; the defaults are Qwen2.5-VL-3B and the original rig.
 
@@ -68,6 +83,14 @@ class SensorVLAConfig(PreTrainedConfig):
     sub_configs_defaults = {  # noqa: RUF012
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2_5_vl"),
     }
+    sub_config_types = {"backbone_config": tuple(KINDS)}  # noqa: RUF012
+    nested_keys = {  # noqa: RUF012
+        "action": {**ACTION, "names": list[str] | None},
+        "sensor": {**SENSOR, "names": list[str] | None},
+        "sensor_encoder": {**SENSOR_ENCODER, "branches": list[int] | None},
+        "normalization": NORMALIZATION,
+        "expert": _expert_keys,
+    }  # fmt: skip
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
     backbone_config: dict | PreTrainedConfig | None = None
