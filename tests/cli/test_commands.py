@@ -235,7 +235,7 @@ def test_schema_goes_to_stdout_or_a_file(hfvla_cli, monkeypatch, tmp_path):
     done = hfvla_cli("schema", "--output", str(target))
     assert json.loads(target.read_text()) == schema and str(target) in done.out and asked[-1] is None
     done = hfvla_cli("schema", "--output", str(tmp_path))
-    assert done.code == 2 and "cannot write the schema" in done.err
+    assert done.code == 2 and "cannot be written: it is a folder" in done.err
 
 
 def test_families_are_listed(hfvla_cli, monkeypatch):

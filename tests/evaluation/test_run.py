@@ -6,10 +6,11 @@ import json
 import pytest
 from rich.console import Console
 
-from hfvla.errors import CheckpointError, DataError
+from hfvla.errors import CheckpointError, DataError, HfvlaError
 from hfvla.evaluation.run import evaluate_checkpoint, evaluate_model, metrics_json, results_table, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, Figure, SourceData
 from hfvla.models.ember_vlm import FAMILY
+from hfvla.outputs import claim_folder
 
 from .fakes import FakeCollator, FakeModel, dataset, task_row
 
@@ -151,3 +152,28 @@ def test_evaluate_model_calls_the_familys_evaluator(monkeypatch, tmp_path):
     write_evaluation({"one": result, "two": result}, tmp_path, {})
     html = (tmp_path / "report.html").read_text("utf-8")
     assert html.count("<summary>Parameters</summary>") == 1  # the model's, told once for both sets
+
+
+def test_a_place_that_cannot_take_the_scores_is_found_before_any_scoring(_fake_family, monkeypatch, tmp_path):
+    _recipe(tmp_path / "final", "train.json")
+    (tmp_path / "file").write_text("mine")
+    claim_folder(tmp_path / "run", "run")
+    (tmp_path / "run" / "metrics.json").write_text("the run's own")
+    monkeypatch.setattr("hfvla.registry.load_checkpoint", None)
+    sets = {"robot_selection": {"path": "eval.json"}}
+    for output, problem in (
+        ("file/scores", "Not a directory"),
+        ("run", "holds a run"),
+        ("final", "holds other files"),
+    ):
+        with pytest.raises(HfvlaError, match=problem):
+            evaluate_checkpoint(tmp_path / "final", sets, tmp_path / output, device="cpu")
+    assert (tmp_path / "run" / "metrics.json").read_text() == "the run's own" and not _fake_family
+
+
+def test_an_evaluation_is_replaced_by_the_next_and_named(_fake_family, tmp_path, caplog):
+    sets, given = {"robot_selection": {"path": "eval.json"}}, {"device": "cpu", "max_generate": 0}
+    for _ in range(2):
+        evaluate_checkpoint(tmp_path, sets, tmp_path / "out", **given, bootstrap_samples=5)
+    (message,) = [message for message in caplog.messages if "is replaced" in message]
+    assert "metrics.json" in message and "report.html" in message

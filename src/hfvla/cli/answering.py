@@ -47,7 +47,7 @@ def predict(
     limit: Annotated[int | None, _file_option("Only the first questions, for a quick test.", min=1)] = None,
     deadline: Deadline = 30.0,
     id_column: Annotated[str, _file_option("Heading of the column of ids, e.g. question_id.")] = "id",
-    overwrite: Annotated[bool, _file_option("Start the file anew.", "--overwrite")] = False,
+    overwrite: Annotated[bool, _file_option("Start the file anew, or replace a sheet.", "--overwrite")] = False,
     retry_failed: Annotated[bool, _file_option("Ask failed questions again.", "--retry-failed")] = False,
     seed: Annotated[int, _file_option("Seed of generated data.", min=0)] = 0,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
@@ -64,7 +64,8 @@ def predict(
         if text is not None:
             from hfvla.cli.searching import search_pictures
 
-            return search_pictures(checkpoint, text, gallery=gallery, top_k=top_k, sheet=sheet, device=device)
+            asked = {"gallery": gallery, "top_k": top_k, "sheet": sheet, "overwrite": overwrite}
+            return search_pictures(checkpoint, text, **asked, device=device)
         request = _request(task, choices, question, {"image": image, "video": video})
         if task is not None:
             request |= {"top_k": top_k, "reasoning": not no_reasoning}
@@ -133,6 +134,7 @@ def _answer(checkpoint: str, request: dict[str, Any], device: str | None) -> Any
 
 def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int, device: str | None) -> dict[str, Any]:
     from hfvla.family import AnswerFile, resolve
+    from hfvla.outputs import check_writable
     from hfvla.recipe import build_options, parse_data_argument
     from hfvla.registry import family_of_checkpoint, load_checkpoint
 
@@ -140,6 +142,7 @@ def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int,
     spec = family_of_checkpoint(checkpoint)
     if spec.answer_file is None:
         raise HfvlaError("this family writes no file of answers", got=spec.name, fix="Use `hfvla eval`.")
+    check_writable(file["path"], "--csv", error=DataError)
     options = {key: value for key, value in entry.items() if key != "source"}
     built = build_options(spec, name, options, where=f"--data {name}")
     if "max_bad_fraction" in type(built).model_fields and "max_bad_fraction" not in built.model_fields_set:

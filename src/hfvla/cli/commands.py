@@ -60,7 +60,7 @@ def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
     output: Annotated[str | None, typer.Option(metavar="DIR", help="Run folder; default: the recipe's.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier run in that folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in that folder.")] = False,
     allow_recipe_change: Annotated[
         bool, typer.Option("--allow-recipe-change", help="Go on with a recipe that was changed since.")
     ] = False,
@@ -171,7 +171,10 @@ def evaluate(
             metavar="SOURCE", help="SOURCE, SOURCE=FILE or SOURCE:key=value,key=value; repeat for more sets."
         ),
     ],
-    output: Annotated[str, typer.Option(metavar="DIR", help="Folder for metrics.json and report.html.")],
+    output: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="Folder for metrics and report; a run's own is refused."),
+    ],
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
     max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
     option: Annotated[
@@ -218,20 +221,23 @@ app.command()(merge)
 def schema(
     family: Annotated[str | None, typer.Option(help="Only recipes of this family.")] = None,
     output: Annotated[str | None, typer.Option(metavar="FILE", help="Write to a file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Print the JSON schema of recipes, for completion in an editor."""
 
     def work() -> Any:
+        from hfvla.outputs import claim_file
         from hfvla.recipe import recipe_json_schema
 
+        if output is not None:
+            claim_file(output, overwrite, "--output")
         text = to_json(recipe_json_schema(family))
         if output is None:
             return text
         try:
-            Path(output).parent.mkdir(parents=True, exist_ok=True)
             Path(output).write_text(text + "\n", encoding="utf-8")
         except OSError as error:
-            raise HfvlaError(f"cannot write the schema: {error}", where=output) from error
+            raise HfvlaError(f"the schema cannot be written: {error.strerror}", where=output) from error
         return f"Schema: {output}"
 
     run_command(work, typer.echo, as_json=False)

@@ -38,12 +38,16 @@ def index(
     """Embed a folder of pictures once, for many searches: Parquet, NumPy and FAISS."""
 
     def work() -> Any:
-        from hfvla.serve.index import build_index, has_faiss, write_index
+        from hfvla.serve.gallery import list_pictures
+        from hfvla.serve.index import build_index, claim_index_folder, has_faiss, write_index
 
         if faiss and not has_faiss():
             from hfvla.errors import MissingExtraError
 
             raise MissingExtraError("faiss-cpu", "index", "hfvla index --faiss")
+        _check_family(checkpoint)
+        list_pictures(gallery)  # a folder without any is said before the index gets one
+        claim_index_folder(output)
         spec, model, processor = _load(checkpoint, device)
         embed = partial(spec.load("embed_images"), model, processor, batch_size=batch_size)
         built = build_index(embed, gallery, _facts(spec, checkpoint), max_bad_fraction)
@@ -61,6 +65,7 @@ def search(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Pictures to list.")] = 5,
     sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw them on a contact sheet.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a contact sheet that is there.")] = False,
     max_bad_fraction: BadFraction = 0.0,
     device: Device = None,
     as_json: AsJson = False,
@@ -70,7 +75,7 @@ def search(
     def work() -> Any:
         return search_pictures(
             checkpoint, text, index=index, gallery=gallery, top_k=top_k, sheet=sheet,
-            max_bad_fraction=max_bad_fraction, device=device,
+            overwrite=overwrite, max_bad_fraction=max_bad_fraction, device=device,
         )  # fmt: skip
 
     run_command(work, _show_found, as_json)
@@ -84,20 +89,26 @@ def search_pictures(
     gallery: str | None = None,
     top_k: int = 5,
     sheet: str | None = None,
+    overwrite: bool = False,
     max_bad_fraction: float = 0.0,
     device: str | None = None,
 ) -> dict[str, Any]:
     """Return {"text", "searched", "results": [{"rank", "id", "score", "path"}], "sheet"}.
 
     Raises:
-        HfvlaError: neither or both of index and gallery; an index of another checkpoint; an empty text.
+        HfvlaError: neither or both of index and gallery; an index of another checkpoint; an empty text; a sheet
+            that is there and may not be replaced.
     """
     if (index is None) == (gallery is None):
         raise HfvlaError("search an --index or a --gallery, one of the two", got=f"{index} and {gallery}")
     if not text.strip():
         raise HfvlaError("the text is empty", where="--text", expected="words")
+    from hfvla.serve.contact_sheet import claim_sheet
     from hfvla.serve.index import build_index, read_index
 
+    _check_family(checkpoint)
+    if sheet is not None:
+        claim_sheet(sheet, overwrite)
     found = read_index(index) if index is not None else None
     spec, model, processor = _load(checkpoint, device)
     if found is None:
@@ -120,13 +131,20 @@ def search_pictures(
     return answer
 
 
-def _load(checkpoint: str, device: str | None) -> tuple[Any, Any, Any]:
-    from hfvla.cli.answering import chosen_device
-    from hfvla.registry import family_of_checkpoint, load_checkpoint
+def _check_family(checkpoint: str) -> None:
+    """Refuse a checkpoint whose family embeds no pictures."""
+    from hfvla.registry import family_of_checkpoint
 
     spec = family_of_checkpoint(checkpoint)
     if spec.embed_images is None or spec.embed_texts is None:
         raise HfvlaError("this family does not search pictures", where=checkpoint, got=spec.name)
+
+
+def _load(checkpoint: str, device: str | None) -> tuple[Any, Any, Any]:
+    from hfvla.cli.answering import chosen_device
+    from hfvla.registry import load_checkpoint
+
+    _check_family(checkpoint)
     spec, model, processor = load_checkpoint(checkpoint)
     return spec, model.to(chosen_device(device)), processor
 

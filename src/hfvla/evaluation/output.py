@@ -15,6 +15,7 @@ from hfvla.evaluation.plots import HTML_KINDS, render
 from hfvla.evaluation.report import write_report
 from hfvla.evaluation.run_record import PARAMETERS, read_run
 from hfvla.family import EvaluationResult, Figure
+from hfvla.outputs import mark_folder, purpose_of
 
 __all__ = ["metrics_json", "write_evaluation"]
 
@@ -61,6 +62,14 @@ def _file_name(set_name: str, name: str, sets: int) -> str:
     return f"{set_name}_{name}" if sets > 1 else name
 
 
+def _note_files(results: Mapping[str, EvaluationResult], output_dir: Path) -> None:
+    """Note in the folder's mark what is written beside the usual files, as a run that is replaced deletes its own."""
+    purpose = purpose_of(output_dir)
+    names = [_file_name(name, file, len(results)) for name, result in results.items() for file in result.files]
+    if purpose is not None and names:
+        mark_folder(output_dir, purpose, names)
+
+
 def _take_parameters(results: Mapping[str, EvaluationResult]) -> tuple[dict[str, EvaluationResult], list[Figure]]:
     """Take the table of parameters out of the sets, where it would repeat."""
     tables = [figure for result in results.values() for figure in result.figures if figure.name == PARAMETERS]
@@ -93,6 +102,7 @@ def write_evaluation(
     output_dir = Path(output_dir)
     (output_dir / "plots").mkdir(parents=True, exist_ok=True)
     metrics = {name: metrics_json(result) for name, result in results.items()}
+    _note_files(results, output_dir)
     first = next(iter(metrics.values()))
     content = first if len(metrics) == 1 else {**first, "sets": metrics}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

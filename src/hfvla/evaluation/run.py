@@ -21,6 +21,7 @@ from hfvla.evaluation.output import metrics_json, write_evaluation
 from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
+from hfvla.outputs import MARK, claim_folder, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -87,6 +88,7 @@ def evaluate_checkpoint(
         CheckpointError: the checkpoint cannot be loaded.
         DataError: a set cannot be built, or there is none.
         RecipeError: unknown source or options.
+        HfvlaError: `output_dir` was not made for an evaluation, or cannot be written.
     """
     import torch
 
@@ -95,6 +97,7 @@ def evaluate_checkpoint(
     if not data:
         raise DataError("no evaluation set is named", fix="Pass at least one source.")
     _check_options(family_of_checkpoint(checkpoint) if options else None, options or {})
+    _claim(output_dir)
     started = time.perf_counter()
     spec, model, processor = load_checkpoint(checkpoint)
     built, bad = _build_sets(spec, data, seed)
@@ -122,6 +125,14 @@ def evaluate_checkpoint(
     }
     write_evaluation(results, output_dir, info)
     return results
+
+
+def _claim(output_dir: str | Path) -> None:
+    """Make sure that the results can be written, and name what they replace."""
+    claim_folder(output_dir, "evaluation")
+    before = {path.name for path in Path(output_dir).iterdir() if path.name != MARK}
+    if before:
+        logger.warning("the evaluation in %s is replaced: %s", output_dir, shown(before))
 
 
 def _build_sets(

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hfvla.data.pictures import load_picture
 from hfvla.errors import DataError
+from hfvla.outputs import claim_file
 
-__all__ = ["draw_sheet", "save_sheet"]
+__all__ = ["claim_sheet", "draw_sheet", "save_sheet"]
 
 _TILE, _GAP, _LINE = 224, 12, 18
 _COLUMNS = 5
@@ -46,6 +47,18 @@ def draw_sheet(title: str, pictures: Sequence[tuple[str, str]], columns: int = _
         pen.rectangle((left - 1, top - 1, left + _TILE, top + _TILE), outline=_FRAME)
         pen.text((left, top + _TILE + 3), textwrap.shorten(caption, 34, placeholder="..."), fill=_INK, font=font)
     return sheet
+
+
+def claim_sheet(path: str | Path, overwrite: bool = False) -> None:
+    """Check that a sheet can be written, before the search whose result it shows.
+
+    Raises:
+        DataError: no such format, a file that is there and may not be replaced, or it cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in Image.registered_extensions() or Image.registered_extensions()[suffix] not in Image.SAVE:
+        raise DataError("no such format of pictures", where=str(path), got=suffix, expected="for example .png or .jpg")
+    claim_file(path, overwrite, "--sheet", error=DataError)
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:

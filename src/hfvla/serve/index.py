@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from hfvla.errors import DataError, MissingExtraError
+from hfvla.outputs import MARK, claim_folder
 from hfvla.serve.gallery import Picture, list_pictures
 
-__all__ = ["PictureIndex", "build_index", "has_faiss", "read_index", "write_index"]
+__all__ = ["PictureIndex", "build_index", "claim_index_folder", "has_faiss", "read_index", "write_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +99,36 @@ def build_index(
     return PictureIndex([pictures[number] for number in kept], np.asarray(vectors, np.float32)[kept], known)
 
 
+def claim_index_folder(folder: str | Path) -> None:
+    """Create the folder of an index, before the work whose result it takes.
+
+    Raises:
+        DataError: the folder holds something else, or cannot be written.
+    """
+    folder = claim_folder(folder, "index", before_marks=_is_old_index, error=DataError)
+    before = [name for name in (_FACTS, _TABLE, _ARRAY, _FAISS) if (folder / name).exists()]
+    if before:
+        logger.warning("the index in %s is replaced: %s", folder, ", ".join(before))
+
+
+def _is_old_index(folder: Path) -> bool:
+    """Return whether a folder without a mark holds an index, and nothing else, from before there were marks."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return (
+        names <= {_FACTS, _TABLE, _ARRAY, _FAISS} and isinstance(facts, dict) and {"pictures", "width"} <= set(facts)
+    )
+
+
 def write_index(index: PictureIndex, folder: str | Path, *, faiss: bool | None = None) -> dict[str, Any]:
     """Write embeddings.parquet (id, path, embedding), embeddings.npy, index.json and, with FAISS, index.faiss.
 
     Args:
         index: what to write.
-        folder: created; the files of an earlier index in it are replaced.
+        folder: created; the files of an earlier index in it are replaced, any other folder is refused.
         faiss: also write a FAISS index (inner product, exact); None = where the package is installed.
 
     Returns:
@@ -111,7 +136,7 @@ def write_index(index: PictureIndex, folder: str | Path, *, faiss: bool | None =
 
     Raises:
         MissingExtraError: a FAISS index is asked for, and the package is not installed.
-        DataError: the folder cannot be written.
+        DataError: the folder holds something else, or cannot be written.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -121,6 +146,7 @@ def write_index(index: PictureIndex, folder: str | Path, *, faiss: bool | None =
     if faiss is None and not wanted:
         logger.info('no FAISS index is written: install it with pip install "hfvla[index]"')
     folder, width = Path(folder), int(index.vectors.shape[1])
+    claim_index_folder(folder)
     table = pa.table(
         {
             "id": [picture.id for picture in index.pictures],
@@ -128,9 +154,8 @@ def write_index(index: PictureIndex, folder: str | Path, *, faiss: bool | None =
             "embedding": pa.array(list(index.vectors), type=pa.list_(pa.float32())),
         }
     )
-    files = [_FACTS, _TABLE, _ARRAY, *([_FAISS] if wanted else [])]
+    files = [MARK, _FACTS, _TABLE, _ARRAY, *([_FAISS] if wanted else [])]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name in (_FACTS, _TABLE, _ARRAY, _FAISS):  # index.json goes first: half an index is none
             (folder / name).unlink(missing_ok=True)
         parquet.write_table(table, folder / _TABLE)

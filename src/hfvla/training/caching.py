@@ -121,6 +121,7 @@ def build_caches(
     from accelerate import PartialState
 
     from hfvla.training.plan import StagePlan
+    from hfvla.training.resume.run_folder import claim_run_folder
     from hfvla.training.run import RecipeRun
 
     names = [entry.name for entry in recipe.stages]
@@ -136,6 +137,8 @@ def build_caches(
     run = RecipeRun(recipe, StagePlan.from_recipe(recipe), Path(output_dir or recipe.output_dir), state)
     if (run.output_dir / "recipe.json").is_file():  # its finished stages count, so it must be this recipe's run
         run.open_folder(overwrite=False)
+    elif state.is_main_process and any(entry.cache is not None and not entry.cache.folder for entry in chosen):
+        claim_run_folder(run.output_dir)
     with state.main_process_first():
         data = RecipeData(run.spec, recipe)
     return [{"stage": entry.name, **_build_ahead(run, data, entry).to_dict()} for entry in chosen]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hfvla.errors import DataError
 from hfvla.evaluation.comparison import ScoredRun, compare_runs, read_scored_run
 from hfvla.evaluation.comparison_file import Comparison
 from hfvla.evaluation.comparison_report import comparison_markdown
+from hfvla.outputs import claim_folder
 from hfvla.recipe import Recipe, diff_recipes, load_recipe, load_resolved
 from hfvla.training.record import read_json, write_json
 from hfvla.training.run import run_recipe
@@ -37,6 +39,7 @@ def run_comparison(
 
     Raises:
         RecipeError: a recipe is wrong, or a folder holds a run of another one.
+        HfvlaError: the folder holds something else, or cannot be written.
         DataError: the runs saw unequally many samples, or their rows cannot be paired.
     """
     folder = Path(output_dir or comparison.output_dir)
@@ -45,6 +48,8 @@ def run_comparison(
         for seed in comparison.seeds
         for name, run in comparison.runs.items()
     }  # all of them first: a mistake in the last must not cost the training of the others
+    if _is_main():
+        claim_folder(folder, "comparison", before_marks=partial(_is_old_comparison, comparison))
     runs = []
     for (name, seed), recipe in recipes.items():
         runs.append(_run(name, seed, recipe, folder / name / f"seed_{seed}", comparison.eval_set))
@@ -70,6 +75,18 @@ def _is_main() -> bool:
     from accelerate import PartialState
 
     return PartialState().is_main_process
+
+
+def _is_old_comparison(comparison: Comparison, folder: Path) -> bool:
+    """Return whether a folder without a mark is this comparison, begun before there were marks."""
+    known = {*comparison.runs, "comparison.json", "comparison.md"}
+    names = [path.name for path in folder.iterdir()]
+    return set(names) <= known and all(
+        seed.name.startswith("seed_")
+        for name in names
+        if (folder / name).is_dir()
+        for seed in (folder / name).iterdir()
+    )
 
 
 def _run(name: str, seed: int, recipe: Recipe, folder: Path, eval_set: str | None) -> ScoredRun:

@@ -99,3 +99,13 @@ def test_another_checkpoints_file_is_not_replaced(submit, tmp_path):
         submit(settings={"checkpoint": "d"})
     submit(settings={"checkpoint": "d"}, overwrite=True)
     assert (tmp_path / "out" / "submission.txt").read_text() == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_details_of_somebody_else_are_not_replaced(submit, tmp_path, overwrite):
+    mine = tmp_path / "out" / "submission.details.json"
+    mine.parent.mkdir()
+    mine.write_text('{"mine": 1}')
+    with pytest.raises(DataError, match="this file is not of this submission"):
+        submit(overwrite=overwrite)
+    assert mine.read_text() == '{"mine": 1}' and not (tmp_path / "out" / "submission.txt").exists()

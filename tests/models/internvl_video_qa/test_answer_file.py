@@ -196,3 +196,25 @@ def test_an_unwritable_place_is_named(answer, tmp_path):
     (tmp_path / "taken").write_text("a file, not a folder")
     with pytest.raises(DataError, match="submission cannot be written"):
         answer(right, scripted.questions(1), name="taken/sub.csv")
+
+
+def test_files_with_one_stem_share_nothing(answer, tmp_path):
+    rows = scripted.questions(4)
+    for name in ("ans.v1", "ans.v2"):
+        answer(right, rows, name=name, settings={"checkpoint": name})
+    for name in ("ans.v1", "ans.v2"):
+        assert json.loads((tmp_path / f"{name}.run.json").read_text())["settings"]["checkpoint"] == name
+        assert len(read(tmp_path / f"{name}.details.csv")) == 5
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("sub.run.json", '{"model": "mine"}'), ("sub.run.json", "["), ("sub.details.csv", "name,age\nx,3\n"),
+     ("sub.run.json", '{"file": "sub", "settings": {}}')],
+)  # fmt: skip
+def test_side_files_of_somebody_else_are_not_replaced(answer, tmp_path, name, content, overwrite):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=f"{name}: this file is not of this submission"):
+        answer(right, scripted.questions(4), overwrite=overwrite)
+    assert (tmp_path / name).read_text() == content and not (tmp_path / "sub.csv").exists()

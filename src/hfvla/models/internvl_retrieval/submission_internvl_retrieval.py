@@ -17,6 +17,7 @@ from hfvla.errors import DataError
 from hfvla.family import AnswerFile, SourceData
 from hfvla.metrics.functions.retrieval import stream_top_k
 from hfvla.models.internvl_retrieval.embedding_internvl_retrieval import encode_images, encode_texts, unit
+from hfvla.outputs import beside
 
 __all__ = ["PLACES", "write_submission"]
 
@@ -47,7 +48,7 @@ def write_submission(model: Any, processor: Any, data: SourceData, request: Answ
     Raises:
         DataError: no gallery, fewer than 10 pictures, no usable query, or a file of other settings is there.
     """
-    path, details = Path(request.path), Path(request.path).with_suffix(".details.json")
+    path, details = Path(request.path), beside(request.path, ".details.json", usual=".txt")
     settings = json.loads(json.dumps({**request.settings, "gallery": str(request.gallery)}, default=str))
     _check_ours(path, details, settings, request.overwrite)
     if request.gallery is None:
@@ -90,9 +91,11 @@ def _check_ours(path: Path, details: Path, settings: Mapping[str, Any], overwrit
     Raises:
         DataError: naming what differs.
     """
-    if overwrite or not path.exists():
+    before = {}
+    if details.exists():
+        before = _settings_before(path, details)
+    if overwrite or not (path.exists() or before):
         return
-    before = json.loads(details.read_text("utf-8")).get("settings", {}) if details.is_file() else {}
     changed = sorted(key for key in {*before, *settings} if before.get(key) != settings.get(key))
     if changed:
         raise DataError(
@@ -101,6 +104,28 @@ def _check_ours(path: Path, details: Path, settings: Mapping[str, Any], overwrit
             got=f"other {', '.join(changed)}",
             fix="Choose another --csv, or pass --overwrite.",
         )
+
+
+def _settings_before(path: Path, details: Path) -> dict[str, Any]:
+    """Return the settings in the details file of this submission.
+
+    Raises:
+        DataError: it is another file, which --overwrite is not for.
+    """
+    try:
+        found = json.loads(details.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    ours = isinstance(found, dict) and isinstance(found.get("settings"), dict)
+    summary = found.get("summary") if isinstance(found, dict) else None
+    name = Path(str(summary["path"])).name if isinstance(summary, dict) and "path" in summary else path.name
+    if not ours or name != path.name:
+        raise DataError(
+            "this file is not of this submission, and would be replaced",
+            where=str(details),
+            fix=f"Name another file than {path.name}, or move this one away.",
+        )
+    return dict(found["settings"])
 
 
 def _rank(

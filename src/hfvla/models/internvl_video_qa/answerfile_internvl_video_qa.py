@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from hfvla.errors import DataError
 from hfvla.family import AnswerFile
+from hfvla.outputs import beside
 
 __all__ = ["AnswerLine", "AnswerWriter"]
 
@@ -59,6 +60,8 @@ class AnswerWriter:
         submission.details.csv    id,answer,confidence,seconds,failure   why there is none, and how long each took
         submission.run.json       what all lines share (checkpoint, data), and the summary at the end
 
+    A name without .csv is kept whole: `ans.v1` has `ans.v1.details.csv`.
+
     Args:
         request: path, id column, settings, whether to start anew.
         known: ids of all questions and rejected records of the data.
@@ -70,12 +73,13 @@ class AnswerWriter:
 
     def __init__(self, request: AnswerFile, known: Iterable[str]) -> None:
         self.path = Path(request.path)
-        self.details = self.path.with_suffix(".details.csv")
-        self.record = self.path.with_suffix(".run.json")
+        self.details = beside(self.path, ".details.csv", usual=".csv")
+        self.record = beside(self.path, ".run.json", usual=".csv")
         self.settings = json.loads(json.dumps({**request.settings, "id_column": request.id_column}, default=str))
         self.id_column, self.new = request.id_column, 0
         self.lines: dict[str, AnswerLine] = {}
-        if not request.overwrite and (self.path.exists() or self.details.exists()):
+        before = self._side_files()
+        if not request.overwrite and (before or self.path.exists()):
             self._check_settings()
             self.lines = self._kept(set(known), request.retry_failed)
         try:
@@ -102,7 +106,34 @@ class AnswerWriter:
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary beside the settings."""
-        _replace(self.record, json.dumps({"settings": self.settings, "summary": summary}, indent=2) + "\n")
+        _replace(self.record, json.dumps(self._facts(summary), indent=2) + "\n")
+
+    def _side_files(self) -> bool:
+        """Return whether there are side files of this submission.
+
+        Raises:
+            DataError: they are of another one, or no side files at all; --overwrite is not for them.
+        """
+        found = [path for path in (self.details, self.record) if path.exists()]
+        for path in found:
+            if not self._is_ours(path):
+                raise DataError(
+                    "this file is not of this submission, and would be replaced", where=str(path),
+                    fix=f"Name another file than {self.path.name}, or move this one away.",
+                )  # fmt: skip
+        return bool(found)
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                if path == self.details:
+                    return (file.readline().rstrip("\n").split(",") or [""])[-4:] == list(_DETAILS)
+                record = json.load(file)
+        except (OSError, ValueError, RecursionError):
+            return False
+        return (
+            isinstance(record, dict) and "settings" in record and record.get("file", self.path.name) == self.path.name
+        )
 
     def _check_settings(self) -> None:
         try:
@@ -123,6 +154,9 @@ class AnswerWriter:
                 expected={key: before.get(key) for key in changed},
                 fix="Name another file, or start it anew with --overwrite.",
             )
+
+    def _facts(self, summary: dict[str, Any] | None) -> dict[str, Any]:
+        return {"file": self.path.name, "settings": self.settings, "summary": summary}
 
     def _kept(self, known: set[str], retry_failed: bool) -> dict[str, AnswerLine]:
         """Return the lines that both files hold in full."""
@@ -155,7 +189,7 @@ class AnswerWriter:
 
     def _rewrite(self) -> None:
         """Leave the files with exactly the lines kept."""
-        _replace(self.record, json.dumps({"settings": self.settings, "summary": None}, indent=2) + "\n")
+        _replace(self.record, json.dumps(self._facts(None), indent=2) + "\n")
         for path, columns in ((self.details, _DETAILS), (self.path, _OFFICIAL)):
             rows = [[self.id_column, *columns], *(line.cells(columns) for line in self.lines.values())]
             _replace(path, _text(rows))

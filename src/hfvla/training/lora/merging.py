@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 
 from hfvla.errors import CheckpointError, did_you_mean
+from hfvla.outputs import claim_new_folder
 from hfvla.training.lora.adapters import load_adapter, read_adapters
+from hfvla.training.record import saving
 from hfvla.training.resume.files import TEMPORARY
 
 __all__ = ["DTYPES", "merge_checkpoint"]
@@ -52,8 +55,7 @@ def merge_checkpoint(
     folder, target = Path(checkpoint), Path(output)
     if dtype is not None and dtype not in DTYPES:
         raise CheckpointError("no such type of weights", got=dtype, fix=did_you_mean(dtype, DTYPES))
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError("the output folder is not empty", where=str(target), fix="Name a new folder.")
+    claim_new_folder(target, error=CheckpointError)
     saved = read_adapters(folder)
     if saved is None:
         raise CheckpointError(
@@ -118,14 +120,18 @@ def _difference(model: Any, folder: Path, base: dict[str, torch.Tensor]) -> floa
 
 def _write(model: Any, processor: Any, target: Path, recipe: Path) -> None:
     """Write to a temporary folder beside the target, then rename it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY}{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    processor.save_pretrained(temporary)
-    if recipe.is_file():  # evaluations rebuild the training rows from it
-        shutil.copy2(recipe, temporary / _RECIPE)
-    if target.is_dir():
-        target.rmdir()
-    temporary.rename(target)
+    temporary = target.with_name(f"{TEMPORARY}{target.name}-{os.getpid()}")  # never one that lay there before
+    try:
+        with saving("the merged checkpoint", temporary):
+            temporary.mkdir()
+            model.save_pretrained(temporary)
+            processor.save_pretrained(temporary)
+            if recipe.is_file():  # evaluations rebuild the training rows from it
+                shutil.copy2(recipe, temporary / _RECIPE)
+            if target.is_dir():
+                target.rmdir()
+            temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     logger.info("wrote %s", target)

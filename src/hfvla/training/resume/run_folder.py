@@ -10,16 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import RecipeError
+from hfvla.outputs import MARK, check_folder, claim_folder, create_folder, mark_folder, marked_files, shown
 from hfvla.recipe import Recipe, diff_recipes, load_resolved, save_resolved
 from hfvla.training.record import read_json, remove_leftovers, saving, write_json
 from hfvla.training.resume.files import TEMPORARY, sync_folder
 from hfvla.training.resume.lock import FolderLock
 
-__all__ = ["lock_run_folder", "open_run_folder", "replace_folder"]
+__all__ = ["claim_run_folder", "lock_run_folder", "open_run_folder", "replace_folder"]
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 20
+_RUN_FILES = {
+    *("recipe.json", "recipe_changes.json", "run.json", "experiment_summary.json"),
+    *("metrics.json", "report.html", "plots", "final", "cache", "logs"),
+}
+_STAGE_FILES = ("stage.json", "trainable.json", "checkpoints")
 _NEVER_CHANGES = ("family", "seed", "model")
 
 
@@ -43,46 +49,123 @@ def open_run_folder(
     """
     with saving("the run", folder):
         if overwrite:
-            _delete_run(folder)
+            _delete_run(folder, recipe)
         _remove_leftovers(folder, recipe)
         accepted = _accepted_changes(folder, recipe, allow_recipe_change)
         save_resolved(recipe, folder / "recipe.json")
     return accepted
 
 
-def lock_run_folder(folder: Path) -> FolderLock:
-    """Create a run folder, or check that it is one, and keep other runs out of it.
+def claim_run_folder(folder: Path) -> None:
+    """Create and mark a run folder ahead of its run, for a cache that is built first.
 
     Raises:
-        RecipeError: the folder holds other files, or another run is writing there.
+        RecipeError: the folder holds other files, or cannot be created.
+    """
+    claim_folder(folder, "run", before_marks=_is_old_run, error=RecipeError)
+
+
+def lock_run_folder(folder: Path) -> FolderLock:
+    """Create a run folder, or check that it is one, keep other runs out of it, and mark it as a run's.
+
+    Raises:
+        RecipeError: the folder holds other files or cannot be created, or another run is writing there.
         CheckpointError: the folder cannot be written.
     """
+    check_folder(folder, "run", before_marks=_is_old_run, error=RecipeError)
     with saving("the run", folder):
-        if folder.exists():
-            _check_is_run(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        create_folder(folder, error=RecipeError)
         lock = FolderLock(folder)
         lock.acquire()
+        try:
+            mark_folder(folder, "run", error=RecipeError)
+        except RecipeError:
+            lock.release()
+            raise
     return lock
 
 
-def _check_is_run(folder: Path) -> None:
-    # A cache may be built ahead, and a run may be killed while it writes its very first file.
-    others = [path for path in folder.iterdir() if path.name not in ("cache", ".lock") and path.suffix != ".tmp"]
-    if others and not (folder / "recipe.json").is_file():
+def _is_old_run(folder: Path) -> bool:
+    """Return whether a folder without a mark is a run from before there were marks, or holds a run's cache alone.
+
+    A recipe.json is not enough: it must be a recipe of this program, and the rest must be what a run writes. Stage
+    folders and `final/`, which hold a recipe.json too, are no runs.
+    """
+    names = {path.name for path in folder.iterdir() if path.name not in (".lock", "cache")}
+    names = {name for name in names if not (name.startswith(".") and name.endswith(".tmp"))}
+    if not names:
+        return True
+    if "recipe.json" not in names:
+        return False
+    try:
+        recipe = load_resolved(folder / "recipe.json")
+    except RecipeError:
+        return False
+    stages = {stage.name for stage in recipe.stages}
+    begun = [folder / name for name in names & stages if (folder / name).is_dir()]
+    ours = {name for name in names if name in _RUN_FILES or name.startswith(TEMPORARY)} | {path.name for path in begun}
+    if _is_record(folder / "run.json") or names <= ours:
+        return True
+    return any(not any(path.iterdir()) or _is_stage(path) for path in begun)
+
+
+def _is_stage(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in _STAGE_FILES)
+
+
+def _is_record(path: Path) -> bool:
+    try:
+        record = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"recipe", "stages", "seed"} <= set(record)
+
+
+def _delete_run(folder: Path, recipe: Recipe) -> None:
+    """Delete what a run wrote, named first; anything else in the folder stays.
+
+    recipe.json goes last, so that a deletion that was cut short can be gone on with; without one there is no run.
+
+    Raises:
+        RecipeError: what stays has the name of a stage.
+    """
+    known = {*_RUN_FILES, *marked_files(folder), *_stage_names(folder)}
+    entries = [path for path in folder.iterdir() if path.name not in (".lock", MARK)]
+    begun = (folder / "recipe.json").is_file()
+    ours = [path for path in entries if begun and _is_ours(path, known)]
+    strange = [path.name for path in entries if path not in ours]
+    in_the_way = {stage.name for stage in recipe.stages} & set(strange)
+    if in_the_way:
         raise RecipeError(
-            "this folder holds other files and is not a run of hfvla",
+            "--overwrite deletes only what a run wrote, and this is something else with the name of a stage",
             where=str(folder),
-            fix="Choose another --output, or empty the folder yourself.",
+            got=shown(in_the_way),
+            fix="Choose another --output, or move it away.",
         )
-
-
-def _delete_run(folder: Path) -> None:
-    """Delete a run; recipe.json goes last, so that a deletion that was cut short can be gone on with."""
-    for path in folder.iterdir():
-        if path.name not in ("recipe.json", ".lock"):
+    if ours:
+        logger.warning("--overwrite deletes the run in %s: %s", folder, shown(path.name for path in ours))
+    if strange:
+        logger.warning("not of the run, and left where it is: %s", shown(strange))
+    for path in ours:
+        if path.name != "recipe.json":
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     (folder / "recipe.json").unlink(missing_ok=True)
+
+
+def _stage_names(folder: Path) -> set[str]:
+    try:
+        return {stage.name for stage in load_resolved(folder / "recipe.json").stages}
+    except RecipeError:
+        return set()
+
+
+def _is_ours(path: Path, known: set[str]) -> bool:
+    name = path.name
+    if name in known or name.startswith(TEMPORARY) or (name.startswith(".") and name.endswith(".tmp")):
+        return True
+    if name.startswith("predictions") and name.endswith(".jsonl"):
+        return True
+    return _is_stage(path)  # one that the recipe has since left out
 
 
 def _remove_leftovers(folder: Path, recipe: Recipe) -> None:
