@@ -5,7 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "DataError", "HfvlaError", "MissingExtraError", "RecipeError", "did_you_mean"]
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "HfvlaError",
+    "MissingExtraError",
+    "PredictionError",
+    "RecipeError",
+    "did_you_mean",
+]
 
 
 class HfvlaError(Exception):
@@ -48,6 +56,10 @@ class DataError(HfvlaError):
 
 class CheckpointError(HfvlaError):
     """A checkpoint cannot be loaded, carried over or saved as asked."""
+
+
+class PredictionError(HfvlaError):
+    """What a model computed is no answer: numbers that are not finite."""
 
 
 class MissingExtraError(HfvlaError):

@@ -36,7 +36,7 @@ def predict_logits(
     change: Change | None = None,
     label: str = "predict",
 ) -> np.ndarray:
-    """Return uncalibrated selection logits [N, R] in row order.
+    """Return uncalibrated selection logits [N, R] in row order, also such that are not finite.
 
     Args:
         model: `EmberVLMForRobotSelection`.
@@ -98,6 +98,8 @@ def run_ablations(
         context: seed and batch size.
         prior: the majority baseline's choices, for the rows that cannot be answered without the picture.
 
+    Rows whose scores are not finite under a change are left out of that change's scores (and "n" says so).
+
     Returns:
         `dict`: scores by name: with_image (untouched, same rows), blank_image, shuffled_image, text_only, image_only,
         and scene_only/{with_image, blank_image, prior} on rows with `needs_scene`; empty without pictures.
@@ -120,10 +122,17 @@ def run_ablations(
     }
     untouched = choices.rows(index)
     systems = {"with_image": untouched, **ablated}
-    scores = {name: selection_metrics(gold, each, robots) for name, each in systems.items()}
+    usable = {name: np.isfinite(each.probabilities).all(axis=1) for name, each in systems.items()}
+    scores = {
+        name: selection_metrics(gold[usable[name]], each.rows(usable[name]), robots)
+        for name, each in systems.items()
+        if usable[name].any()
+    }
     scene = np.flatnonzero(np.asarray(seen["needs_scene"], dtype=bool))
     if len(scene):
-        systems = {"with_image": untouched, "blank_image": ablated["blank_image"]}
+        systems = {"with_image": untouched}
+        if usable["blank_image"].all():
+            systems["blank_image"] = ablated["blank_image"]
         if prior is not None:
             systems["prior"] = prior.rows(index)
         for name, each in systems.items():

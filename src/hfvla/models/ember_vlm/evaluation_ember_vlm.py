@@ -26,6 +26,8 @@ __all__ = ["calibrate", "evaluate"]
 
 logger = logging.getLogger(__name__)
 
+_NOT_FINITE = "the model's scores are not finite"
+_KEPT = ("id", "task", "robots", "source", "group")
 _ENOUGH_ROWS = 30  # below, calibration is drawn towards temperature 1 and threshold 0.5
 
 
@@ -38,17 +40,25 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
         rows: `datasets.Dataset` of `RobotTask` rows; rows without robots are predicted only.
         context: training rows for baselines, seed, batch size, number of resamples and of generated texts.
 
+    A row whose scores are not finite has no prediction: it is counted, named, and left out of the scores.
+
     Raises:
-        DataError: no rows, or a robot that is not in the fleet.
+        DataError: no rows, a robot that is not in the fleet, or too many rows without finite scores.
     """
     if not len(rows):
         raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
     robots = list(model.config.robots)
     model.to(context.device)
     gold = gold_sets(rows, robots)
-    choices = calibrated_choices(model, predict_logits(model, processor, rows, context))
+    logits = predict_logits(model, processor, rows, context)
+    finite = np.isfinite(logits).all(axis=1)
+    failed = rows.select(np.flatnonzero(~finite))
+    notes = _failure_notes(failed, len(rows), context)
+    if len(failed):
+        rows, gold, logits = rows.select(np.flatnonzero(finite)), gold[finite], logits[finite]
+    choices = calibrated_choices(model, logits)
     labelled = np.flatnonzero(gold.any(axis=1))
-    result = EvaluationResult(metrics={"n": len(labelled) or len(rows)})
+    result = EvaluationResult(metrics={"n": len(labelled) or len(rows), "failures": len(failed)}, notes=notes)
     if len(labelled):
         _score(result, model, processor, rows.select(labelled), gold[labelled], choices.rows(labelled), context)
     if len(labelled) < len(rows):
@@ -62,7 +72,26 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
         result.figures.append(examples_figure(written, rows, gold, choices, robots))
         result.notes.append(f"Text was generated for {len(written.index)} of {len(rows)} rows.")
     result.rows = _prediction_rows(rows, gold, choices, written, robots)
+    for row_id, task, names, source, group in zip(*(failed[column] for column in _KEPT), strict=True):
+        lost = {"id": row_id, "task": task, "gold": list(names), "source": source, "group": group}
+        result.rows.append(lost | {"prediction": None, "failure": _NOT_FINITE})
     return result
+
+
+def _failure_notes(failed: Any, count: int, context: EvaluationContext) -> list[str]:
+    """Name the rows whose scores are not finite.
+
+    Raises:
+        DataError: they are more than the context allows, or all.
+    """
+    if not len(failed):
+        return []
+    text = f"{len(failed)} of {count} rows have no prediction: {_NOT_FINITE}; first: {failed[0]['id']}"
+    if len(failed) > context.max_bad_fraction * count or len(failed) == count:
+        limit = f"at most {context.max_bad_fraction:.1%}"
+        raise DataError(text, expected=limit, fix="Look at the training's loss: the weights are damaged.")
+    logger.warning("%s", text)
+    return [text]
 
 
 def _score(
@@ -109,9 +138,7 @@ def _prediction_rows(
 ) -> list[dict[str, Any]]:
     texts = {int(i): m for m, i in enumerate(written.index)}
     found = []
-    for i, (row_id, task, names, source, group) in enumerate(
-        zip(*(rows[column] for column in ("id", "task", "robots", "source", "group")), strict=True)
-    ):
+    for i, (row_id, task, names, source, group) in enumerate(zip(*(rows[column] for column in _KEPT), strict=True)):
         scores, chosen = choices.probabilities[i], choices.predicted[i]
         top = int(scores.argmax())
         row = {
@@ -146,6 +173,9 @@ def calibrate(model: Any, processor: Any, rows: Any, context: EvaluationContext)
 
     Returns:
         `dict`: temperature, threshold, n, nll_before, nll_after (NLL per label) and a note.
+
+    Raises:
+        DataError: the scores of too many rows are not finite.
     """
     gold = gold_sets(rows, model.config.robots)
     labelled = np.flatnonzero(gold.any(axis=1))
@@ -154,6 +184,9 @@ def calibrate(model: Any, processor: Any, rows: Any, context: EvaluationContext)
         return {**model.config.calibration, "n": 0, "note": "No labelled validation rows: left at 1.0 and 0.5."}
     model.to(context.device)
     logits, gold = predict_logits(model, processor, rows.select(labelled), context, label="calibrate"), gold[labelled]
+    finite = np.isfinite(logits).all(axis=1)
+    _failure_notes(rows.select(labelled[~finite]), len(labelled), context)
+    logits, gold, labelled = logits[finite], gold[finite], labelled[finite]
     trust = min(1.0, len(labelled) / _ENOUGH_ROWS)
     temperature = float(np.exp(trust * np.log(fit_temperature(logits, gold))))
     best = choose_threshold(sigmoid(logits / temperature), gold)

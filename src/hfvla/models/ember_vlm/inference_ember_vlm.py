@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.samples import Subtask
+from hfvla.errors import PredictionError
 
 if TYPE_CHECKING:
     from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
@@ -97,10 +98,14 @@ class RobotInferenceMixin:
 
         Raises:
             DataError: the task is empty or the image cannot be read.
+            PredictionError: the model's scores are not finite.
         """
         self.eval()
         batch = processor.prompts([task_description], [image]).to(self.device)
-        probabilities = self.probabilities(self(**batch).selection_logits)
+        logits = self(**batch).selection_logits
+        if not logits.isfinite().all():
+            raise PredictionError("the model's scores are not finite", got=logits[0].tolist())
+        probabilities = self.probabilities(logits)
         chosen = self.chosen(probabilities)[0].tolist()
         scores = probabilities[0].tolist()
         answer = None

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfvla.data.pictures import load_picture
-from hfvla.errors import DataError
+from hfvla.errors import DataError, PredictionError
 
 __all__ = ["Change", "EncodedImages", "embed_images", "embed_texts", "encode_images", "encode_texts", "unit"]
 
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 Change = Callable[[Image.Image, str], Image.Image]
 """Maps a picture and its name to the picture that is shown in its place."""
 
+_NOT_FINITE = "the model's vector of it is not finite"
 _FULL_GRID_BYTES = 2**30  # above, the grid is kept in half precision
 _LOG_EVERY_S = 30.0
 
@@ -35,7 +36,7 @@ class EncodedImages:
     Shapes: I pictures, D width of the shared space, G image tokens.
 
     Attributes:
-        embed: [I, D], not normalised; zeros for a picture that could not be read.
+        embed: [I, D], not normalised; zeros for a picture that could not be read or has no finite vector.
         grid: [I, G, D] for heads over the grid, else None.
         failures: reason by picture number.
     """
@@ -81,7 +82,7 @@ def encode_images(
         change: shows something else in place of each picture.
 
     Raises:
-        DataError: none of the pictures can be read.
+        DataError: none of the pictures can be read and encoded.
     """
     model.eval()
     found, device = EncodedImages(torch.zeros(0)), model.device
@@ -97,14 +98,22 @@ def encode_images(
             if pixels is None:
                 continue
             features = model(pixel_values=pixels.to(device), encode_only=True).features
+            lost = _not_finite(features["image_embed"], *([features["grid"]] if "grid" in features else []))
+            found.failures |= {numbers[place]: _NOT_FINITE for place in lost}
             _fill(found, torch.tensor(numbers), features, len(paths))
             if time.perf_counter() - told > _LOG_EVERY_S:
                 told = time.perf_counter()
                 logger.info("encoded %d of %d pictures", start + len(numbers), len(paths))
     if len(found.failures) == len(paths):
         first = next(iter(found.failures.values()), "no picture")
-        raise DataError("none of the pictures can be read", got=first, expected=f"{len(paths)} pictures")
+        raise DataError("none of the pictures can be encoded", got=first, expected=f"{len(paths)} pictures")
     return found
+
+
+def _not_finite(*parts: Tensor) -> list[int]:
+    """Return the places in a batch where a feature is NaN or infinite."""
+    finite = torch.stack([part.flatten(1).isfinite().all(dim=1) for part in parts]).all(dim=0)
+    return (~finite).nonzero().flatten().tolist()
 
 
 def _fill(found: EncodedImages, index: Tensor, features: dict[str, Tensor], count: int) -> None:
@@ -118,6 +127,10 @@ def _fill(found: EncodedImages, index: Tensor, features: dict[str, Tensor], coun
     found.embed[index] = embed
     if grid is not None and found.grid is not None:
         found.grid[index] = grid.to("cpu", found.grid.dtype)
+    lost = [number for number in index.tolist() if number in found.failures]
+    for part in (found.embed, found.grid):
+        if part is not None and lost:
+            part[lost] = 0.0
 
 
 def _read(
@@ -149,7 +162,9 @@ def _pixels(processor: Any, paths: Sequence[str], change: Change | None) -> Tens
 
 
 @torch.inference_mode()
-def encode_texts(model: Any, processor: Any, texts: Sequence[str], *, batch_size: int = 32) -> Tensor:
+def encode_texts(
+    model: Any, processor: Any, texts: Sequence[str], *, batch_size: int = 32, failures: dict[int, str] | None = None
+) -> Tensor:
     """Return [T, D] vectors of texts, not normalised, on the CPU; texts of like length share a batch.
 
     Args:
@@ -157,9 +172,12 @@ def encode_texts(model: Any, processor: Any, texts: Sequence[str], *, batch_size
         processor: its processor.
         texts: T texts; a text that is there twice is encoded once.
         batch_size: texts a forward pass.
+        failures: takes the reason by number of each text that has no finite vector (zeros stand there); without it
+            the first is an error.
 
     Raises:
         DataError: an empty text, or no text.
+        PredictionError: the vector of a text is not finite.
     """
     if not len(texts):
         raise DataError("there is no text to encode", expected="at least one")
@@ -173,7 +191,14 @@ def encode_texts(model: Any, processor: Any, texts: Sequence[str], *, batch_size
         parts.append(model(**batch, encode_only=True).features["text_embed"].float().cpu())
     vectors = torch.cat(parts)
     place = {different[number]: row for row, number in enumerate(ranked)}
-    return vectors[torch.tensor([place[text] for text in texts])]
+    lost = set(_not_finite(vectors))
+    if lost and failures is None:
+        raise PredictionError(_NOT_FINITE, where=repr(different[ranked[min(lost)]]))
+    vectors[list(lost)] = 0.0
+    places = [place[text] for text in texts]
+    if failures is not None:
+        failures |= {number: _NOT_FINITE for number, row in enumerate(places) if row in lost}
+    return vectors[torch.tensor(places)]
 
 
 def _batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -75,9 +75,12 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     model.eval().to(context.device)
     clock = Clock()
     data, images, failures = _encoded(model, processor, Searchable.of(list(rows)), context, clock)
+    unanswered: dict[int, str] = {}
+    with clock.measure("captions", len(set(data.captions)), model.device):
+        texts = encode_texts(model, processor, data.captions, batch_size=context.batch_size, failures=unanswered)
+    data, images, texts = _without(data, images, texts, unanswered, context)
+    failures["failures"] += len(unanswered)
     captions = data.captions
-    with clock.measure("captions", len(set(captions)), model.device):
-        texts = encode_texts(model, processor, captions, batch_size=context.batch_size)
     legacy = bool(context.options.get("legacy_building_ids", False))
     ids = data.ids(legacy)
     with clock.measure("scores", len(data.paths) * len(captions), model.device):
@@ -133,6 +136,29 @@ def _encoded(
     kept.failures = {number: f"{data.paths[number]}: {reason}" for number, reason in images.failures.items()}
     data = Searchable.of([row for row, gone in zip(data.rows, lost, strict=True) if not gone])
     return data, kept, {"failures": float(lost.sum()), "failures/pictures": float(len(kept.failures))}
+
+
+def _without(
+    data: Searchable, images: EncodedImages, texts: Tensor, lost: Mapping[int, str], context: EvaluationContext
+) -> tuple[Searchable, EncodedImages, Tensor]:
+    """Leave out the rows whose caption has no finite vector, and the pictures that no other row has.
+
+    Raises:
+        DataError: more rows than the context allows.
+    """
+    if not lost:
+        return data, images, texts
+    first = min(lost)
+    text = f"{len(lost)} of {len(data.rows)} captions have no vector; first: {data.rows[first]['id']}: {lost[first]}"
+    if len(lost) > context.max_bad_fraction * len(data.rows):
+        raise DataError(text, expected=f"at most {context.max_bad_fraction:.1%}")
+    logger.warning("%s", text)
+    kept = [number for number in range(len(data.rows)) if number not in lost]
+    part = Searchable.of([data.rows[number] for number in kept])
+    place = {path: number for number, path in enumerate(data.paths)}
+    shown = images.take([place[path] for path in part.paths])
+    shown.failures = images.failures
+    return part, shown, texts[kept]
 
 
 def _failed_note(images: EncodedImages, data: Searchable) -> str:

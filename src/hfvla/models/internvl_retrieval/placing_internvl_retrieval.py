@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hfvla.errors import DataError
+from hfvla.errors import DataError, PredictionError
 from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.functions.boxes import box_overlaps, box_scores
 from hfvla.metrics.functions.spatial import per_class_scores, spatial_scores
@@ -118,6 +118,9 @@ def predict_places(
         images: encoded pictures.
         image_of_row: number of each row's picture.
         batch_size: rows at a time.
+
+    Raises:
+        PredictionError: a box or a relation is not finite.
     """
     model.eval()
     boxes = np.zeros((len(truth.sentences), 4))
@@ -141,6 +144,9 @@ def predict_places(
             first, second = truth.pairs.T
             own = own[first]
             logits[own] = relations[place_of[first[own]] - start, slot_of[first[own]], slot_of[second[own]]]
+    if not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
+        broken = int((~np.isfinite(boxes)).any(axis=1).sum()), int((~np.isfinite(logits)).any(axis=1).sum())
+        raise PredictionError("boxes or relations are not finite", got=f"{broken[0]} boxes, {broken[1]} pairs")
     return Places(boxes, np.stack([logits[:, :3].argmax(1), logits[:, 3:].argmax(1)], axis=1))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hfvla.errors import PredictionError
 from hfvla.metrics.functions.retrieval import RetrievalRanks, first_hit_ranks, stream_top_k
 from hfvla.models.internvl_retrieval.embedding_internvl_retrieval import EncodedImages, unit
 
@@ -97,7 +98,11 @@ def match_shortlists(model: Any, images: EncodedImages, texts: Tensor, k_test: i
 
 
 def _match(model: Any, images: EncodedImages, texts: Tensor, image_of: np.ndarray, text_of: np.ndarray) -> np.ndarray:
-    """Return the score [P] of each pair of an image and a text."""
+    """Return the score [P] of each pair of an image and a text.
+
+    Raises:
+        PredictionError: one is not finite.
+    """
     order = np.argsort(image_of, kind="stable")
     scores = np.empty(len(order), dtype=np.float32)
     device = model.device
@@ -113,6 +118,11 @@ def _match(model: Any, images: EncodedImages, texts: Tensor, image_of: np.ndarra
         found = (logits[..., 1] - logits[..., 0]).cpu().numpy()
         for row, (start, end) in enumerate(segments):
             scores[order[start:end]] = found[row, : end - start]
+    broken = int((~np.isfinite(scores)).sum())
+    if broken:  # a comparison with NaN is false, so such a pair would come out on top
+        raise PredictionError(
+            "the matching head's scores are not finite", got=f"{broken} of {len(scores)} pairs", expected="numbers"
+        )
     return scores
 
 

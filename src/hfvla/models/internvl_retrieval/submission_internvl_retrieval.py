@@ -62,14 +62,15 @@ def write_submission(model: Any, processor: Any, data: SourceData, request: Answ
         raise DataError("two queries have one name in a submission", got=twice[0])
     # A picture that cannot be read must not end a submission: it is named, and cannot be found.
     gallery = read_gallery(request.gallery, max_bad_fraction=1.0)
-    lines, lost = _rank(model.to(request.device), processor, rows, gallery)
+    lines, lost, unanswered = _rank(model.to(request.device), processor, rows, gallery)
     known = {row["id"] for row in data.dataset} if request.limit is None else set(data.rejected)
     broken = gallery.census["rejected"]
     failed = {row_id: f"unusable record: {why}" for row_id, why in data.rejected.items() if row_id not in known}
+    failed |= {row_id: f"no answer: {why}" for row_id, why in unanswered.items()}
     summary = {
         "path": str(path),
         "details": str(details),
-        "questions": len(rows) + len(failed),
+        "questions": len(rows) + len(failed) - len(unanswered),
         "answered": len(lines),
         "failed": len(failed),
         "reasons": dict(Counter(reason.split(": ")[1] for reason in failed.values())),
@@ -130,8 +131,8 @@ def _settings_before(path: Path, details: Path) -> dict[str, Any]:
 
 def _rank(
     model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], gallery: Gallery
-) -> tuple[list[str], dict[str, str]]:
-    """Return the lines, and the pictures that cannot be decoded with their reasons.
+) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Return the lines, the pictures that cannot be decoded, and the queries without a vector, with their reasons.
 
     Raises:
         DataError: fewer than 10 pictures can be ranked.
@@ -146,13 +147,17 @@ def _rank(
         raise DataError(
             "a picture's name has a blank, which separates the ids of a line", got=blanks[0], fix="Rename the file."
         )
-    texts = unit(encode_texts(model, processor, [row["caption"] for row in rows], batch_size=_BATCH))
+    failures: dict[int, str] = {}
+    captions = [row["caption"] for row in rows]
+    texts = unit(encode_texts(model, processor, captions, batch_size=_BATCH, failures=failures))
     best = np.concatenate([part.numpy() for _, _, part in stream_top_k(texts, unit(images.take(kept).embed), PLACES)])
     lines = [
         " ".join([submission_name(row["id"]), *(names[number] for number in order)])
-        for row, order in zip(rows, best, strict=True)
+        for place, (row, order) in enumerate(zip(rows, best, strict=True))
+        if place not in failures
     ]
-    return lines, {gallery.images[number].id: reason for number, reason in images.failures.items()}
+    lost = {gallery.images[number].id: reason for number, reason in images.failures.items()}
+    return lines, lost, {rows[number]["id"]: reason for number, reason in failures.items()}
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.errors import DataError
+from hfvla.errors import DataError, PredictionError
 from hfvla.family import CutContext
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 from hfvla.nn.internvl_backbone import (
@@ -182,6 +182,7 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
 
     Raises:
         DataError: video, question or choices are missing or cannot be used.
+        PredictionError: the model's scores are not finite.
     """
     from hfvla.data.choices import LETTERS
 
@@ -191,6 +192,8 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
     choices = list(request["choices"])
     ask = model.generate_answer if request.get("generate") else model.answer
     answer = ask(processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())
+    if answer.failed and not answer.probabilities:
+        raise PredictionError("the question has no answer", where=str(request["video"]), got=answer.reason)
     return {
         "question": request["question"],
         "letter": answer.letter,

@@ -162,7 +162,7 @@ def _failures(
         raise DataError(
             f"{len(failed)} of {len(rows)} questions cannot be answered; first: {rows[first]['id']}: {failed[first]}",
             expected=f"at most {context.max_bad_fraction:.1%}",
-            fix="Repair the videos, or raise max_bad_fraction.",
+            fix="Repair the videos or the model, or raise max_bad_fraction.",
         )
     return {"failures": float(len(failed)), **{f"failures/{reason}": float(n) for reason, n in counts.items()}}
 

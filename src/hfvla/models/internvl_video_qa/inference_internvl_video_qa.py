@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hfvla.data.choices import LETTERS
 from hfvla.models.internvl_video_qa.frames_internvl_video_qa import FrameMode
+from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import NOT_FINITE
 from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class VideoAnswer:
     Attributes:
         index: of the choice; -1 = failed.
         letter: of the choice, or "".
-        probabilities: calibrated, by choice; sums to 1.
-        failed: no choice was found (only a written answer can fail).
+        probabilities: calibrated, by choice; sums to 1. Empty where the model's scores are not finite.
+        failed: no choice was found, or the scores are not finite.
         reason: why it failed, or "".
         text: what was written, or "" when the letters were scored.
     """
@@ -142,8 +143,8 @@ class VideoAnswerMixin:
         self.eval()
         items = [PromptItem(text, choices, features.frame_tiles) for text, choices in questions]
         logits = self.choice_logits(processor, items, features.features.repeat(len(questions), 1, 1))
-        found = self.probabilities(logits).tolist()
-        return [_answer(row[: len(choices)]) for row, (_, choices) in zip(found, questions, strict=True)]
+        rows = zip(logits.tolist(), self.probabilities(logits).tolist(), questions, strict=True)
+        return [_answer(scores[: len(choices)], found[: len(choices)]) for scores, found, (_, choices) in rows]
 
     def answer(
         self,
@@ -189,6 +190,8 @@ class VideoAnswerMixin:
         item = PromptItem(question, choices, features.frame_tiles, in_words=in_words)
         batch = processor.encode([item], padding_side="left")
         scored = self.answer_features(processor, features, [(question, choices)])[0]
+        if scored.failed:
+            return scored
         embeddings = self.embed(batch["input_ids"].to(self.device), features.features)
         tokenizer = processor.tokenizer
         ids = self.backbone.generate(
@@ -208,6 +211,8 @@ class VideoAnswerMixin:
         return VideoAnswer(parsed.index, letter, scored.probabilities, parsed.failed, parsed.reason, text)
 
 
-def _answer(probabilities: Sequence[float]) -> VideoAnswer:
+def _answer(scores: Sequence[float], probabilities: Sequence[float]) -> VideoAnswer:
+    if not np.isfinite(scores).all():
+        return VideoAnswer(-1, "", (), failed=True, reason=f"{NOT_FINITE}; got {list(scores)}")
     index = int(np.argmax(probabilities))
     return VideoAnswer(index, LETTERS[index], tuple(probabilities))

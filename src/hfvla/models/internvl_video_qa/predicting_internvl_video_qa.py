@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from hfvla.family import EvaluationContext
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 
-__all__ = ["LetterScores", "predict_letters", "predict_orders"]
+__all__ = ["NOT_FINITE", "LetterScores", "predict_letters", "predict_orders"]
+
+NOT_FINITE = "the model's scores are not finite"
+"""Why a question has no answer though it could be asked."""
 
 
 @dataclass
 class LetterScores:
-    """Scores of every row; one that could not be read is NaN and named in `failures`, one not asked is NaN.
+    """Scores of every row; one without an answer is NaN and named in `failures`, one not asked is NaN.
 
     Shapes: N rows, L letters (A to D), as the choices were shown.
 
@@ -79,7 +82,8 @@ def predict_letters(
 ) -> LetterScores:
     """Score the letters of every row; questions on one clip that share a batch share its tiles.
 
-    A row whose video or question cannot be used is not answered: it is NaN, and its reason is in `failures`.
+    A row whose video or question cannot be used, or whose scores are not finite, is not answered: it is NaN, and its
+    reason is in `failures`.
 
     Args:
         model: `InternVLForVideoQA`.
@@ -120,7 +124,7 @@ def predict_orders(
 
     Returns:
         `list[LetterScores]`: one for the first order of every row, one for the second ...; a row that has no such
-        order is NaN there. Failures and times are in the first.
+        order is NaN there. Times and unreadable rows are in the first.
     """
     passes = [
         LetterScores.empty([each[place] if place < len(each) else () for each in orders])
@@ -194,9 +198,14 @@ def _score(
         answer = order.index(row["answer"]) if row["answer"] >= 0 else -1
         items.append(PromptItem(row["question"], [row["choices"][i] for i in order], counts, answer, str(row["id"])))
     logits = model.choice_logits(processor, items, features)
-    scores.log_likelihoods[numbers] = logits.double().cpu().numpy()
-    scores.probabilities[numbers] = model.probabilities(logits).double().cpu().numpy()
+    found, probabilities = logits.double().cpu().numpy(), model.probabilities(logits).double().cpu().numpy()
     scores.answers[numbers] = [item.answer for item in items]
+    for place, (number, item) in enumerate(zip(numbers, items, strict=True)):
+        own = found[place, : len(item.choices)]
+        if not np.isfinite(own).all():
+            scores.failures[number] = f"{item.where}: {NOT_FINITE}; got {own.tolist()}"
+            continue
+        scores.log_likelihoods[number], scores.probabilities[number] = found[place], probabilities[place]
 
 
 def _turn(first: LetterScores, numbers: Sequence[int], scores: LetterScores) -> None:

@@ -100,8 +100,8 @@ class Permuted:
 
 def answers_from(scores: LetterScores) -> Answers:
     """Turn letter scores into answers in the order of the rows' own choices."""
-    probabilities = np.nan_to_num(scores.by_choice())
-    failed = np.isin(np.arange(len(probabilities)), list(scores.failures))
+    by_choice = scores.by_choice()
+    failed, probabilities = np.isnan(by_choice).any(axis=1), np.nan_to_num(by_choice)
     return Answers(np.where(failed, -1, probabilities.argmax(axis=1)), probabilities)
 
 
@@ -142,7 +142,7 @@ def permuted_answers(passes: Sequence[LetterScores], index: np.ndarray) -> Permu
     letters = np.full((len(index), len(LETTERS)), -1)
     for steps, scores in enumerate(passes):
         letters[:, steps] = scores.predictions[index]
-    failed = passes[0].failures
+    failed = {number for scores in passes for number in scores.failures}
     free = [
         place for place, row in enumerate(index) if len(passes) > 1 and passes[1].orders[row] and row not in failed
     ]

@@ -14,7 +14,7 @@ from hfvla.metrics.functions.actions import action_scores, hold_last, mean_actio
 from hfvla.models.sensor_vla.closedloop_sensor_vla import run_closed_loop, simulator_facts
 from hfvla.models.sensor_vla.data_sensor_vla import SensorVLACollator
 from hfvla.models.sensor_vla.figures_sensor_vla import open_loop_figures
-from hfvla.models.sensor_vla.predicting_sensor_vla import ABLATIONS, Chunks, count_option, predict_chunks
+from hfvla.models.sensor_vla.predicting_sensor_vla import ABLATIONS, NOT_FINITE, Chunks, count_option, predict_chunks
 from hfvla.models.sensor_vla.shuffling_sensor_vla import donor_rows
 
 __all__ = ["evaluate"]
@@ -61,7 +61,7 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
         f"{facts.without_previous} rows without one (an episode's first step) it is the mean action."
     )
     for number, reason in list(chunks.failures.items())[:3]:
-        result.notes.append(f"Row {rows[number]['id']} could not be read: {reason}")
+        result.notes.append(f"Row {rows[number]['id']} has no prediction: {reason}")
     result.metrics["failures"] = len(chunks.failures)
     if episodes:
         run_closed_loop(result, model, processor, rows, context, episodes)
@@ -72,8 +72,9 @@ def _refuse_if_too_bad(rows: Any, chunks: Chunks, context: EvaluationContext) ->
     share = len(chunks.failures) / len(rows)
     if share > context.max_bad_fraction:
         number, reason = next(iter(chunks.failures.items()))
+        problem = "have no answer" if reason == NOT_FINITE else "cannot be read"
         raise DataError(
-            f"{len(chunks.failures)} of {len(rows)} rows cannot be read; the first: {reason}",
+            f"{len(chunks.failures)} of {len(rows)} rows {problem}; the first: {reason}",
             where=str(rows[number]["id"]),
             expected=f"at most {context.max_bad_fraction:.1%}",
         )
@@ -98,6 +99,10 @@ def _ablate(
         names.remove("without_state")
     for name in names:
         found = predict_chunks(model, processor, collator, rows, context, name, failures)  # type: ignore[arg-type]
+        broken = set(found.failures) - set(failures)
+        if broken:
+            result.notes.append(f"{name.replace('_', ' ').capitalize()}: no scores, {found.failures[min(broken)]}.")
+            continue
         result.ablations[name] = facts.scores(found.actions)
         result.notes.append(f"{name.replace('_', ' ').capitalize()}: {ABLATIONS[name]}.")
     having = np.array([bool(sensor) for sensor in rows["sensor"]])

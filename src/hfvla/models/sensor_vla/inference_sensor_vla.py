@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.observation import Observation
-from hfvla.errors import DataError
+from hfvla.errors import DataError, PredictionError
 
 __all__ = ["ActionInferenceMixin"]
 
@@ -67,6 +67,7 @@ class ActionInferenceMixin:
 
         Raises:
             DataError: an observation cannot be used, or the expert cannot continue a prefix.
+            PredictionError: an action is not finite.
         """
         self.eval()
         if features is None:
@@ -80,7 +81,15 @@ class ActionInferenceMixin:
                     "this action expert cannot continue a prefix", got=self.config.expert["kind"], expected="flow"
                 )
             options["prefix"] = self._normalised(processor, prefix)
-        return processor.decode_actions(self.expert.sample(fused.tokens, **options))
+        actions = processor.decode_actions(self.expert.sample(fused.tokens, **options))
+        broken = np.argwhere(~np.isfinite(actions))
+        if len(broken):
+            row, step, channel = map(int, broken[0])
+            raise PredictionError(
+                "the model's actions are not finite", where=f"step {step}, channel {channel} of chunk {row}",
+                got=float(actions[row, step, channel]), expected="finite numbers",
+            )  # fmt: skip
+        return actions
 
     @property
     def can_continue(self: Any) -> bool:

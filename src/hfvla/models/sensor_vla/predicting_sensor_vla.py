@@ -14,7 +14,7 @@ from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
 from hfvla.models.sensor_vla.shuffling_sensor_vla import donor_rows
 
-__all__ = ["ABLATIONS", "Chunks", "count_option", "predict_chunks"]
+__all__ = ["ABLATIONS", "NOT_FINITE", "Chunks", "count_option", "predict_chunks"]
 
 Ablation = Literal["none", "without_sensor", "shuffled_sensor", "blank_views", "without_state"]
 ABLATIONS: dict[str, str] = {
@@ -25,6 +25,9 @@ ABLATIONS: dict[str, str] = {
 }
 """What is taken away, by name."""
 
+NOT_FINITE = "the model's actions are not finite"
+"""Why a row that can be read has no prediction."""
+
 _NOISE_SEED = 1_000_003
 _GREY = 128
 
@@ -34,7 +37,8 @@ class Chunks:
     """Predictions for rows.
 
     Attributes:
-        actions: [N, H, A] float64 in the robot's units; NaN where the row could not be read.
+        actions: [N, H, A] float64 in the robot's units; NaN where the row could not be read, or the model's actions
+            were not finite.
         failures: why, by row number.
     """
 
@@ -100,10 +104,19 @@ def predict_chunks(
             for part in _batches(collator, numbers, chosen, found.failures):
                 generator = torch.Generator().manual_seed(_NOISE_SEED + context.seed)
                 sampled = _sample(model, part[1], ablation, generator, steps)
-                found.actions[part[0]] = processor.decode_actions(sampled)
+                _keep(found, part[0], processor.decode_actions(sampled))
     finally:
         processor._frames = own_frames
     return found
+
+
+def _keep(found: Chunks, numbers: Sequence[int], actions: np.ndarray) -> None:
+    """Put the chunks of a batch in their places; one that is not finite is a failure."""
+    for number, chunk in zip(numbers, actions, strict=True):
+        if np.isfinite(chunk).all():
+            found.actions[number] = chunk
+        else:
+            found.failures[number] = NOT_FINITE
 
 
 def _batches(

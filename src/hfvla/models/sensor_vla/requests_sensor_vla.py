@@ -23,6 +23,7 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
 
     Raises:
         DataError: something is missing or cannot be used.
+        PredictionError: the model's actions are not finite.
     """
     missing = [name for name in ("task", "views") if not request.get(name)]
     if processor.state_dim and request.get("state") is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hfvla.data.observation import Observation
-from hfvla.errors import DataError, HfvlaError
+from hfvla.errors import DataError, HfvlaError, PredictionError
 from hfvla.serve.policy.errors import PolicyStopped
 
 __all__ = ["ModelRunner", "PolicyFacts", "can_act"]
@@ -122,10 +122,13 @@ class ModelRunner:
             PolicyStopped: an action is not finite.
         """
         known = None if prefix is None else prefix[None]
-        found = self.model.predict_actions(
-            self.processor, [observation], features=features, prefix=known, steps=self.denoising_steps,
-            generator=generator,
-        )  # fmt: skip
+        try:
+            found = self.model.predict_actions(
+                self.processor, [observation], features=features, prefix=known, steps=self.denoising_steps,
+                generator=generator,
+            )  # fmt: skip
+        except PredictionError as error:
+            raise PolicyStopped(error.what, where=error.where, got=error.got, expected=error.expected) from None
         chunks = np.asarray(found)
         expected = (1, self.facts.horizon, self.facts.action_dim)
         if chunks.shape != expected:
