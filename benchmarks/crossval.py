@@ -19,10 +19,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hfvla.data.samples import normalise_task
-from hfvla.data.splits import grouped_folds
+from hfvla.data.rows.splits import grouped_folds
+from hfvla.data.samples.robots import normalise_task
 from hfvla.metrics.bootstrap import bootstrap_intervals
-from hfvla.metrics.functions.selection import selection_scores, set_matrix
+from hfvla.metrics.selection import selection_scores, set_matrix
 from hfvla.recipe import load_recipe
 
 METRICS = ("top1_in_set", "exact_match", "jaccard", "macro_f1", "ece")

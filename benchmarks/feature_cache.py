@@ -32,7 +32,7 @@ from rich.table import Table
 from transformers import TrainerCallback
 
 from hfvla.recipe import Recipe, check_recipe
-from hfvla.training.run import run_recipe
+from hfvla.training.run.run import run_recipe
 
 GOAL = 10.0
 RESULTS = Path(__file__).parent / "results"

@@ -41,9 +41,9 @@ def latencies(step: Callable[[], Any], runs: int, device: str, warmup: int = 3) 
 
 def build(views: int, expert: Mapping[str, Any], tiny: bool, device: str) -> tuple[Any, dict[str, Any]]:
     """Return a model with random bf16 weights and the inputs of one robot, on the device."""
+    from hfvla.models.sensor_vla.batches import plan_batch
     from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
     from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
-    from hfvla.models.sensor_vla.planning_sensor_vla import plan_batch
 
     names = [f"view{number}" for number in range(views)]
     if tiny:

@@ -38,8 +38,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hfvla.data.synthetic.insertion import InsertionOptions, evaluation_seeds
-from hfvla.data.synthetic.insertion.source import ensure_recording
+from hfvla.worlds.insertion import InsertionOptions, evaluation_seeds
+from hfvla.worlds.insertion.source import ensure_recording
 
 HERE = Path(__file__).resolve().parent
 SIDES = HERE / "insertion_sides"

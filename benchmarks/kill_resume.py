@@ -95,8 +95,8 @@ def augment() -> None:
     """Let the family's collator brighten and mirror training pictures, by the seeds that their rows carry."""
     import numpy as np
 
-    from hfvla.data.epoch import AUGMENTATION_SEED
-    from hfvla.models.ember_vlm.data_ember_vlm import EmberVLMCollator
+    from hfvla.data.rows.epoch import AUGMENTATION_SEED
+    from hfvla.models.ember_vlm.batches import EmberVLMCollator
 
     original = EmberVLMCollator.__call__
 

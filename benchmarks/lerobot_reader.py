@@ -35,8 +35,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.samples_actions import FrameRef
+from hfvla.data.samples.actions import FrameRef
+from hfvla.data.signals.frame_loader import FrameLoader
 from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot
 from hfvla.data.video import VideoReader, available_backends
 

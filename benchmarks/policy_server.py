@@ -25,8 +25,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorSamples
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.serve.policy import PolicyFacts, PolicyServer, RemotePolicy
 from hfvla.serve.policy.arrays import pack
 from hfvla.serve.policy.messages import observation_to_message

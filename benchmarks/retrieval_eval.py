@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from hfvla.metrics.functions import retrieval
-from hfvla.metrics.functions.retrieval import RetrievalRanks, chance_recalls, first_hit_ranks, merge_ranks, recalls
+from hfvla.metrics import retrieval
+from hfvla.metrics.retrieval import RetrievalRanks, chance_recalls, first_hit_ranks, merge_ranks, recalls
 
 RESULTS = Path(__file__).parent / "results" / "retrieval_eval.json"
 CHUNKS = ((510, 2040), (1024, 4096), (2048, 16384))

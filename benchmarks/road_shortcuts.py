@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hfvla.data.synthetic.road import RoadOptions
-from hfvla.data.synthetic.road.builder import generate_questions
 from hfvla.recipe import load_recipe
+from hfvla.worlds.road import RoadOptions
+from hfvla.worlds.road.builder import generate_questions
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes/internvl_video_qa/tiny.yaml"
 KINDS = ("light", "side")

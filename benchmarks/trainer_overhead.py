@@ -43,7 +43,7 @@ from transformers import (
 
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 RESULTS = Path(__file__).parent / "results" / "trainer_overhead.json"
 LEARNING_RATE, LOG_EVERY, WARMUP_TURNS = 1e-3, 10, 5

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 import hfvla  # noqa: F401  makes the Auto classes know hfvla's families
-from hfvla.data.synthetic.fleet import render_scene
+from hfvla.worlds.fleet import render_scene
 
 
 def main() -> None:

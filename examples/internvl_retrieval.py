@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 import hfvla  # noqa: F401  makes the Auto classes know hfvla's families
-from hfvla.data.synthetic.drone import DroneOptions, build_drone
+from hfvla.worlds.drone import DroneOptions, build_drone
 
 
 def generated_gallery() -> tuple[list[str], str, str]:

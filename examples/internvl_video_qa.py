@@ -12,7 +12,7 @@ import argparse
 from transformers import AutoModel, AutoProcessor
 
 import hfvla  # noqa: F401  makes the Auto classes know hfvla's families
-from hfvla.data.synthetic.road import RoadOptions, build_road
+from hfvla.worlds.road import RoadOptions, build_road
 
 
 def generated_questions() -> tuple[str, list[tuple[str, list[str]]], list[str]]:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Phase, Stage
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 COLOURS, PLACES = torch.eye(3), ("left", "middle", "right")
 SENTENCES = torch.tensor([[1, 2 + colour, 5 + place] for colour in range(3) for place in range(3)])  # "a red one left"

@@ -14,9 +14,9 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 import hfvla  # noqa: F401  makes the Auto classes know hfvla's families
-from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorSamples
-from hfvla.data.synthetic.reaching import draw_episode
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorSamples
+from hfvla.worlds.reaching import draw_episode
 
 SENSOR_HZ, FPS, STEPS = 400.0, 20.0, 12
 

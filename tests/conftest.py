@@ -39,8 +39,8 @@ socket.socket.connect = _connect_locally
 @lru_cache(maxsize=1)
 def _no_pictures() -> str:
     """Return why the simulator cannot draw here, or ""; a library may be there and still find no display or device."""
-    from hfvla.data.synthetic.insertion.simulator import choose_drawing, import_simulator
     from hfvla.errors import HfvlaError
+    from hfvla.worlds.insertion.simulator import choose_drawing, import_simulator
 
     if any(importlib.util.find_spec(name) is None for name in ("metaworld", "mujoco")):
         return 'the extra "sim" is not installed'

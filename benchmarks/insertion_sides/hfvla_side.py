@@ -21,12 +21,12 @@ from accelerate import PartialState
 from budget import Budget
 from transformers import TrainerCallback
 
-from hfvla.data.synthetic.insertion import run_episodes, summarise
-from hfvla.models.sensor_vla.closedloop_sensor_vla import ChunkedPolicy
+from hfvla.models.sensor_vla.evaluation.closed_loop import ChunkedPolicy
 from hfvla.recipe import load_recipe
 from hfvla.registry import get_family, load_checkpoint
-from hfvla.training.data import RecipeData
-from hfvla.training.stage import StageRun
+from hfvla.training.run.stage_run import StageRun
+from hfvla.training.stage.data import RecipeData
+from hfvla.worlds.insertion import run_episodes, summarise
 
 STAGE = """{name: see, train: [vision, projector, language, state, sensor, fusion, expert], losses: {action: 1.0},
             args: {num_train_epochs: 10000}}"""

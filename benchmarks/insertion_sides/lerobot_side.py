@@ -26,11 +26,11 @@ from lerobot.policies.act.modeling_act import ACTConfig, ACTPolicy
 from lerobot.policies.diffusion.modeling_diffusion import DiffusionConfig, DiffusionPolicy
 from lerobot.policies.factory import make_pre_post_processors
 
-from hfvla.data.observation import Observation
-from hfvla.data.samples_actions import SensorRef
-from hfvla.data.sensor_loader import SensorLoader
+from hfvla.data.samples.actions import SensorRef
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorLoader
 from hfvla.data.sources.lerobot import LeRobotOptions, SensorOptions, build_lerobot
-from hfvla.data.synthetic.insertion import run_episodes, summarise
+from hfvla.worlds.insertion import run_episodes, summarise
 
 POLICIES: dict[str, tuple[Any, Any]] = {"act": (ACTConfig, ACTPolicy), "diffusion": (DiffusionConfig, DiffusionPolicy)}
 WRENCHES = ("newest", "mean")

@@ -69,7 +69,7 @@ class FeatureCut:
         groups: parameter groups that lie before the cut; none of their parameters may train. The output must depend
             on no other weight.
         prepare: `prepare(context, rows) -> batch`, tensors by name that `encode` reads, from B rows. A row that is to
-            be augmented carries its seed (`hfvla.data.epoch.AUGMENTATION_SEED`), as in training.
+            be augmented carries its seed (`hfvla.data.rows.epoch.AUGMENTATION_SEED`), as in training.
         encode: `encode(model, batch) -> [{name: Tensor}] * B`, without gradients and without padding.
         fields: row fields that decide the output; equal fields are encoded once.
         required: those of `fields` without which a row has nothing to encode (no picture, say).

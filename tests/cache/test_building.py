@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hfvla.cache import CachedCollator, FeatureCache, Split, choose_cut, encoding
-from hfvla.data.epoch import EpochRows
+from hfvla.data.rows.epoch import EpochRows
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import CACHED_FEATURES
 

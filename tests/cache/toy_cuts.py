@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hfvla.cache import FeatureCache
-from hfvla.data.epoch import AUGMENTATION_SEED
+from hfvla.data.rows.epoch import AUGMENTATION_SEED
 from hfvla.family import FamilySpec, FeatureCut, ParameterGroup
 from hfvla.recipe import CacheRecipe
 

@@ -84,7 +84,7 @@ def test_train_runs_the_recipe(hfvla_cli, replace, loaded):
             },
         }
 
-    replace("hfvla.training.run", run_recipe=run_recipe)
+    replace("hfvla.training.run.run", run_recipe=run_recipe)
     done = hfvla_cli("train", "r.yaml", "seed=1", "args.x=2", "--output", "there", "--overwrite")
     assert done.code == 0
     assert loaded == [("r.yaml", ["seed=1", "args.x=2"])] and calls == [("r.yaml", "there", True)]
@@ -98,7 +98,7 @@ def test_train_runs_the_recipe(hfvla_cli, replace, loaded):
 
 
 def test_a_bad_recipe_is_exit_2_and_never_trains(hfvla_cli, replace, loaded):
-    replace("hfvla.training.run", run_recipe=None)
+    replace("hfvla.training.run.run", run_recipe=None)
     done = hfvla_cli("train", "bad.yaml")
     assert done.code == 2 and done.out == ""
     assert "bad.yaml:3: [red]one[/red]" in done.err and "bad.yaml:4: two" in done.err
@@ -111,7 +111,7 @@ def test_an_interrupted_run_is_130(hfvla_cli, replace, loaded):
     def run_recipe(*_, **__):
         raise KeyboardInterrupt
 
-    replace("hfvla.training.run", run_recipe=run_recipe)
+    replace("hfvla.training.run.run", run_recipe=run_recipe)
     done = hfvla_cli("train", "r.yaml")
     assert done.code == 130 and done.err.endswith("interrupted\n")
 
@@ -293,7 +293,7 @@ def test_an_error_in_the_work_is_reported_once(hfvla_cli, replace, loaded):
     def run_recipe(*_, **__):
         raise DataError("too many bad records", got=7)
 
-    replace("hfvla.training.run", run_recipe=run_recipe)
+    replace("hfvla.training.run.run", run_recipe=run_recipe)
     done = hfvla_cli("train", "r.yaml", "--json")
     assert done.err == "error: too many bad records; got 7\n"
     assert json.loads(done.out) == {"error": {"type": "DataError", "message": "too many bad records; got 7"}}

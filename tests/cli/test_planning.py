@@ -157,7 +157,9 @@ DRY = {
 
 def test_a_dry_run_with_problems_ends_with_2(hfvla_cli, monkeypatch, loaded):
     calls = []
-    replace(monkeypatch, "hfvla.training.dry_run", dry_run=lambda recipe, **part: calls.append((recipe, part)) or DRY)
+    replace(
+        monkeypatch, "hfvla.training.run.dry_run", dry_run=lambda recipe, **part: calls.append((recipe, part)) or DRY
+    )
     done = hfvla_cli("train", "r.yaml", "seed=1", "--dry-run", "--stop-after", "align")
     assert done.code == 2
     assert calls == [(("r.yaml", ["seed=1"]), {"start_at": None, "from_checkpoint": None, "stop_after": "align"})]
@@ -168,7 +170,7 @@ def test_a_dry_run_with_problems_ends_with_2(hfvla_cli, monkeypatch, loaded):
 
 
 def test_a_dry_run_without_problems(hfvla_cli, monkeypatch, loaded):
-    replace(monkeypatch, "hfvla.training.dry_run", dry_run=lambda *_, **__: {**DRY, "problems": []})
+    replace(monkeypatch, "hfvla.training.run.dry_run", dry_run=lambda *_, **__: {**DRY, "problems": []})
     done = hfvla_cli("train", "r.yaml", "--dry-run")
     assert done.code == 0 and "Every stage and phase trains (4.5 s); nothing was left on disk." in done.out
     done = hfvla_cli("train", "r.yaml", "--dry-run", "--output", "there")

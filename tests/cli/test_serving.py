@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hfvla.cli import main
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.serve.policy import PolicyServer, RemotePolicy
 
 

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, TrainingArguments
 from transformers.utils import ModelOutput
 
-from hfvla.data.splits import grouped_split
+from hfvla.data.rows.splits import grouped_split
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Stage, build_options
 from hfvla.registry import available_families, get_family, load_checkpoint
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 FAMILIES = sorted(available_families())
 

@@ -12,7 +12,7 @@ from hfvla.data.reasoning import (
     verdict_spans,
     write_chain,
 )
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import DataError
 
 GOLD = ("Robot with Legs", "Drone")

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from hfvla.data.samples import ROBOTS, RobotTask, Subtask
+from hfvla.data.samples.robots import ROBOTS, RobotTask, Subtask
 
 KEYWORDS = {"roof": 0, "reef": 1, "valve": 2, "parcel": 3, "hill": 4}
 COLOURS = {"red": 0, "blue": 1}  # what a scene shows: a drone's or a diver's place

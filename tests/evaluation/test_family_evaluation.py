@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import DataError
 from hfvla.evaluation.plots import HTML_KINDS, KINDS, render
 from hfvla.family import EvaluationContext
-from hfvla.models.ember_vlm.evaluation_ember_vlm import calibrate, evaluate
+from hfvla.models.ember_vlm.evaluation.evaluate import calibrate, evaluate
 
 from .fakes import FakeCollator, FakeModel, dataset, scene_row, task_row
 
@@ -18,7 +18,7 @@ PLACES = ["roof", "reef", "valve", "parcel", "hill"]
 
 @pytest.fixture(autouse=True)
 def _fake_collator(monkeypatch):
-    monkeypatch.setattr("hfvla.models.ember_vlm.data_ember_vlm.EmberVLMCollator", FakeCollator)
+    monkeypatch.setattr("hfvla.models.ember_vlm.batches.EmberVLMCollator", FakeCollator)
 
 
 def _context(**options):

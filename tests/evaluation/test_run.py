@@ -97,7 +97,7 @@ def _fake_family(monkeypatch, tmp_path):
         rows = [task_row(first + i, PLACES[i % 5]) for i in range(count)]
         return SourceData(dataset(rows), {"found": count, "usable": count, "rejected": {}})
 
-    monkeypatch.setattr("hfvla.models.ember_vlm.data_ember_vlm.EmberVLMCollator", FakeCollator)
+    monkeypatch.setattr("hfvla.models.ember_vlm.batches.EmberVLMCollator", FakeCollator)
     monkeypatch.setattr("hfvla.data.sources.robot_selection.build_robot_selection", build)
     monkeypatch.setattr("hfvla.registry.load_checkpoint", lambda path: (FAMILY, FakeModel(), None))
     return built
@@ -144,7 +144,7 @@ def test_no_set_and_no_checkpoint_are_refused(tmp_path):
 
 
 def test_evaluate_model_calls_the_familys_evaluator(monkeypatch, tmp_path):
-    monkeypatch.setattr("hfvla.models.ember_vlm.data_ember_vlm.EmberVLMCollator", FakeCollator)
+    monkeypatch.setattr("hfvla.models.ember_vlm.batches.EmberVLMCollator", FakeCollator)
     rows = dataset([task_row(i, PLACES[i % 5]) for i in range(5)])
     context = EvaluationContext(bootstrap_samples=5, max_generate=0)
     result = evaluate_model(FakeModel(), None, FAMILY, rows, context)

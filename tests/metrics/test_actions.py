@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfvla.metrics.functions.actions import action_scores, hold_last, mean_action, per_step_errors, skill
+from hfvla.metrics.actions import action_scores, hold_last, mean_action, per_step_errors, skill
 
 # Two chunks of three steps, x in mm and a in degrees; the last step of the second chunk is past its episode's end.
 TARGET = np.array([[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]], [[4.0, 10.0], [5.0, 10.0], [np.nan, np.nan]]])

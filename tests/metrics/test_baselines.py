@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hfvla.metrics.baselines import BASELINES, fit_majority, fit_tfidf_logreg
-from hfvla.metrics.functions.selection import predicted_sets
+from hfvla.metrics.selection import predicted_sets
 
 PLACES = {"harbour": [0], "warehouse": [1], "mountain": [2], "flooded mine": [0, 2]}
 

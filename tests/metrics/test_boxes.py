@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.ops import box_convert, box_iou, generalized_box_iou
 
-from hfvla.metrics.functions.boxes import box_overlaps, box_scores
+from hfvla.metrics.boxes import box_overlaps, box_scores
 
 
 def test_by_hand():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hfvla.metrics.functions.calibration import (
+from hfvla.metrics.calibration import (
     binary_nll,
     calibration_scores,
     choose_threshold,

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import spearmanr
 
-from hfvla.metrics.functions.plan import match_subtasks, plan_scores
+from hfvla.metrics.plan import match_subtasks, plan_scores
 
 
 def _plan(*steps):

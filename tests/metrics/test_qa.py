@@ -5,7 +5,7 @@ import pytest
 from scipy.special import softmax
 
 from hfvla.data.choices import rotate_choices
-from hfvla.metrics.functions.qa import (
+from hfvla.metrics.qa import (
     accuracy_scores,
     answer_shares,
     confusion_counts,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hfvla.data.samples import ROBOTS
-from hfvla.metrics.functions.reasoning import chain_scores, content_words, reasoning_scores
+from hfvla.data.samples.robots import ROBOTS
+from hfvla.metrics.reasoning import chain_scores, content_words, reasoning_scores
 
 TASK = "Inspect the bridge cables and the towers"
 GOOD = (

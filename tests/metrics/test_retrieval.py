@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hfvla.metrics.functions import retrieval_tiles
-from hfvla.metrics.functions.retrieval import (
+from hfvla.metrics import retrieval as retrieval_tiles
+from hfvla.metrics.retrieval import (
     RetrievalRanks,
     chance_recalls,
     first_hit_ranks,

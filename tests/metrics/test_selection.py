@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score, precision_recall_fscore_support
 
-from hfvla.metrics.functions.selection import per_robot_scores, predicted_sets, selection_scores, set_matrix, top_one
+from hfvla.metrics.selection import per_robot_scores, predicted_sets, selection_scores, set_matrix, top_one
 
 ROBOTS = ["Drone", "Humanoid", "Robot with Legs"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfvla.metrics.functions.spatial import confusion_matrices, per_class_scores, spatial_scores
+from hfvla.metrics.spatial import confusion_matrices, per_class_scores, spatial_scores
 
 WANTED = np.array([[0, 0], [0, 1], [1, 1], [2, 1]])
 PREDICTED = np.array([[0, 0], [1, 1], [1, 2], [2, 1]])

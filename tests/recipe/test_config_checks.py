@@ -9,7 +9,7 @@ from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.recipe import load_recipe
 from hfvla.recipe.config_checks import change_problems
-from hfvla.training.stage import merge_config
+from hfvla.training.run.stage_run import merge_config
 
 EMBER, RETRIEVAL = "recipes/ember_vlm/tiny.yaml", "recipes/internvl_retrieval/tiny.yaml"
 FLOW, REAL = "recipes/sensor_vla/tiny_flow.yaml", "recipes/sensor_vla/full_flow.yaml"

@@ -7,7 +7,7 @@ import pytest
 
 from hfvla.errors import RecipeError
 from hfvla.recipe import load_recipe
-from hfvla.training.run import RecipeRun
+from hfvla.training.run.run import RecipeRun
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.recipe import load_recipe
 from hfvla.training.estimate import plan_recipe
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfvla.data.synthetic.reaching import ReachingOptions, build_reaching
 from hfvla.models.sensor_vla import FAMILY
 from hfvla.recipe import load_recipe, resolved_dict
 from hfvla.training.estimate import plan_recipe
+from hfvla.worlds.reaching import ReachingOptions, build_reaching
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes" / "sensor_vla").glob("*.yaml"))

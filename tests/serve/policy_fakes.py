@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorSamples
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError
 
 HORIZON, ACTIONS = 8, 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfvla.data.sensor_loader import SensorSamples
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError, HfvlaError
 from hfvla.serve.policy import ChunkPolicy, PolicyOptions, PolicyStopped, TemporalEnsemble, ensemble_weights
 

@@ -13,10 +13,10 @@ from phases_worker import BATCH, GROUPS, Tower, TowerConfig, build_rows, build_t
 from transformers import TrainingArguments
 
 from hfvla.recipe import Stage
-from hfvla.training.handover import hand_over, load_state
-from hfvla.training.lora.handover import earlier_adapters, place_adapters
-from hfvla.training.saving import save_and_audit
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.checkpoint.handover import hand_over, load_state
+from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adapters
+from hfvla.training.run.saving import save_and_audit
+from hfvla.training.trainer.trainer import StagedTrainer
 
 WORLD, RANK = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
 STAGES = {"one": {}, "two": {"lora": "continue"}}

@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 from hfvla.family import ParameterGroup
 from hfvla.losses.contrastive import group_infonce
 from hfvla.recipe import Stage
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 GROUPS = {
     "towers": ParameterGroup(("image_tower.*", "text_tower.*")),

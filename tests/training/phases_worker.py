@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 WIDTH, BATCH, STEPS, SAVE_STEPS = 16, 4, 12, 3  # 16 rows: 4 steps an epoch
 GROUPS = {

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.recipe import Recipe
 
 PLACES = ["roof", "reef", "valve", "parcel", "hill", "bridge", "tunnel", "garden", "harbour", "tower", "field", "mine"]

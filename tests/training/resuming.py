@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hfvla.data.epoch import EpochRows
+from hfvla.data.rows.epoch import EpochRows
 
 try:
     from . import toy

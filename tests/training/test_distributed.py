@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from hfvla.recipe import resolved_dict
-from hfvla.training.handover import load_state
-from hfvla.training.run import run_recipe
+from hfvla.training.checkpoint.handover import load_state
+from hfvla.training.run.run import run_recipe
 
 from .recipes import build_recipe, reasoning_stage, selection_stage, tasks, write_tasks
 

@@ -8,7 +8,7 @@ import pytest
 from hfvla.errors import RecipeError
 from hfvla.outputs import MARK, claim_folder, purpose_of
 from hfvla.recipe import Recipe, save_resolved
-from hfvla.training.resume.run_folder import lock_run_folder, open_run_folder
+from hfvla.training.run.run_folder import lock_run_folder, open_run_folder
 
 RECORD = {"recipe": {}, "stages": [], "seed": 0}
 

@@ -9,7 +9,7 @@ from hfvla.family import ParameterGroup
 from hfvla.recipe import Lora
 from hfvla.registry import available_families
 from hfvla.training.lora.injection import inject_lora
-from hfvla.training.tables import trainable_text
+from hfvla.training.run.tables import trainable_text
 from hfvla.training.weight_decay import decayed_parameters, undecayed_parameters
 
 from .toy import build_trainer

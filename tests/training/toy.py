@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 GROUPS = {
     "backbone": ParameterGroup(("backbone.*",)),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hfvla.cache.content import view_key
 from hfvla.cache.cut import prefix_names
 from hfvla.cache.store import ShardWriter
-from hfvla.data.epoch import AUGMENTATION_SEED, row_seed
+from hfvla.data.rows.epoch import AUGMENTATION_SEED, row_seed
 from hfvla.errors import DataError
 from hfvla.family import CutContext, FeatureCut, ParameterGroup
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hfvla.data.epoch import row_seed
+from hfvla.data.rows.epoch import row_seed
 from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES, FeatureCut
 

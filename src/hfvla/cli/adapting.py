@@ -27,7 +27,7 @@ def lora_targets(
     """List the layers that can take a LoRA adapter, by parameter group, and what a target matches."""
 
     def work() -> Any:
-        from hfvla.training.lora.table import describe_lora_targets
+        from hfvla.training.estimate.lora_layers import describe_lora_targets
 
         return describe_lora_targets(source, target or (), rank)
 
@@ -55,7 +55,7 @@ def merge(
     """Write a checkpoint with its LoRA adapters merged in, to deploy or to share."""
 
     def work() -> Any:
-        from hfvla.training.lora.merging import merge_checkpoint
+        from hfvla.training.checkpoint.merging import merge_checkpoint
 
         return merge_checkpoint(checkpoint, output, base=base, dtype=dtype)
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.output import run_command
+from hfvla.cli.output import chosen_device, run_command
 from hfvla.errors import DataError, HfvlaError
 
-__all__ = ["chosen_device", "predict"]
+__all__ = ["predict"]
 
 _FILE = "A file of answers"
 
@@ -112,15 +112,6 @@ def _request(
         raise DataError("a question needs its choices", where="--choices", got=choices, expected='"one|two|..."')
     given = {option: path for option, path in files.items() if path is not None}
     return {"question": question, "choices": texts, **given}
-
-
-def chosen_device(name: str | None) -> str:
-    """Return the torch device that was asked for, else a GPU if there is one."""
-    if name is not None:
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _answer(checkpoint: str, request: dict[str, Any], device: str | None) -> Any:

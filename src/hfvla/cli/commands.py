@@ -85,7 +85,7 @@ def train(
         from hfvla.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides or ())
-        from hfvla.training.run import run_recipe
+        from hfvla.training.run.run import run_recipe
 
         return run_recipe(
             loaded,
@@ -122,7 +122,7 @@ def cache(
         from hfvla.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides or ())
-        from hfvla.training.caching import build_caches
+        from hfvla.training.run.build_caches import build_caches
 
         return {"caches": build_caches(loaded, stage=stage, output_dir=output)}
 

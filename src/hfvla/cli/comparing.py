@@ -26,7 +26,7 @@ def compare(
         from hfvla.evaluation.comparison_file import load_comparison
 
         comparison = load_comparison(file)
-        from hfvla.training.comparing import run_comparison
+        from hfvla.training.run.comparing import run_comparison
 
         return run_comparison(comparison, overrides or (), output)
 

@@ -17,7 +17,15 @@ import typer
 
 from hfvla.errors import HfvlaError, RecipeError
 
-__all__ = ["INTERRUPTED", "USER_ERROR", "configure_logging", "is_main_process", "run_command", "to_json"]
+__all__ = [
+    "INTERRUPTED",
+    "USER_ERROR",
+    "chosen_device",
+    "configure_logging",
+    "is_main_process",
+    "run_command",
+    "to_json",
+]
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -130,3 +138,12 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy and torch
         return _plain(value.tolist())
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def chosen_device(name: str | None) -> str:
+    """Return the torch device that was asked for, else a GPU if there is one."""
+    if name is not None:
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -168,7 +168,7 @@ def try_recipe(
         from hfvla.recipe import load_recipe
 
         loaded = load_recipe(recipe, overrides)
-        from hfvla.training.dry_run import dry_run
+        from hfvla.training.run.dry_run import dry_run
 
         found = dry_run(loaded, start_at=start_at, from_checkpoint=from_checkpoint, stop_after=stop_after)
         problems.extend(found["problems"])

@@ -141,7 +141,7 @@ def _check_family(checkpoint: str) -> None:
 
 
 def _load(checkpoint: str, device: str | None) -> tuple[Any, Any, Any]:
-    from hfvla.cli.answering import chosen_device
+    from hfvla.cli.output import chosen_device
     from hfvla.registry import load_checkpoint
 
     _check_family(checkpoint)

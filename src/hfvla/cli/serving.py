@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.answering import chosen_device
-from hfvla.cli.output import run_command
+from hfvla.cli.output import chosen_device, run_command
 
 __all__ = ["serve"]
 

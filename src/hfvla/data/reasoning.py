@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import DataError, did_you_mean
 
 __all__ = [

@@ -1,7 +1,8 @@
 """How several loss terms share a model: learned weights, and gradients that do not undo each other.
 
 Everything here is arithmetic on T losses and on the T x T matrix of dot products of their gradients (the Gram
-matrix), so it costs nothing beside a step and can be checked by hand. `hfvla.training.balance.building` uses it.
+matrix), so it costs nothing beside a step and can be checked by hand. `hfvla.training.trainer.balance.building` uses
+it.
 """
 
 from __future__ import annotations

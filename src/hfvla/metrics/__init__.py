@@ -8,10 +8,11 @@ from typing import Any
 
 __all__ = ["METRICS", "load_metric", "metric_folder"]
 
+_MODULES = Path(__file__).parent / "modules"
 METRICS: tuple[str, ...] = tuple(
-    sorted(folder.name for folder in Path(__file__).parent.iterdir() if (folder / f"{folder.name}.py").is_file())
+    sorted(folder.name for folder in _MODULES.iterdir() if (folder / f"{folder.name}.py").is_file())
 )
-"""Names that `load_metric` knows; each is a folder here that `evaluate.load` also reads."""
+"""Names that `load_metric` knows; each is a folder in `modules/` that `evaluate.load` also reads."""
 
 
 def metric_folder(name: str) -> Path:
@@ -22,7 +23,7 @@ def metric_folder(name: str) -> Path:
     """
     if name not in METRICS:
         raise ValueError(f"there is no metric {name!r}; expected one of {', '.join(METRICS)}")
-    return Path(__file__).parent / name
+    return _MODULES / name
 
 
 def load_metric(name: str) -> Any:
@@ -34,7 +35,7 @@ def load_metric(name: str) -> Any:
     import evaluate
 
     metric_folder(name)
-    module = importlib.import_module(f"hfvla.metrics.{name}.{name}")
+    module = importlib.import_module(f"hfvla.metrics.modules.{name}.{name}")
     found = [
         value
         for value in vars(module).values()

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.metrics.functions.calibration import choose_threshold, fit_temperature, sigmoid
-from hfvla.metrics.functions.selection import predicted_sets, selection_scores
+from hfvla.metrics.calibration import choose_threshold, fit_temperature, sigmoid
+from hfvla.metrics.selection import predicted_sets, selection_scores
 
 __all__ = ["BASELINES", "TextBaseline", "fit_majority", "fit_tfidf_logreg"]
 

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from hfvla.family import as_names
-from hfvla.training.lora.names import adapter_of, plain_name
+from hfvla.training.stage.groups import adapter_of, plain_name
 
 __all__ = ["decayed_parameters", "undecayed_parameters"]
 

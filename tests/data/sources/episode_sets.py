@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hfvla.data.rotations import pose_delta
+from hfvla.data.signals.rotations import pose_delta
 
 BASE_NS, MS, HEIGHT, WIDTH = 1_760_000_000_123_000_000, 10**6, 32, 48
 FPS, RATE_HZ = 10, 650

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hfvla.data.sources.lerobot import LeRobotWriter
-from hfvla.data.synthetic.road.encode import write_mp4
+from hfvla.worlds.road.encode import write_mp4
 
 FPS, HEIGHT, WIDTH, RATE_HZ = 10, 32, 48, 65
 LENGTHS = (6, 9, 4)

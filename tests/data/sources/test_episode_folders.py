@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.rotations import apply_pose_delta
-from hfvla.data.samples_actions import ActionSample, action_features
-from hfvla.data.sensor_loader import SensorLoader
+from hfvla.data.rows.splits import grouped_split
+from hfvla.data.samples.actions import ActionSample, action_features
+from hfvla.data.signals.frame_loader import FrameLoader
+from hfvla.data.signals.rotations import apply_pose_delta
+from hfvla.data.signals.sensor_loader import SensorLoader
 from hfvla.data.sources.episode_folders import (
     EpisodeFoldersOptions,
     build_episode_folders,
     count_episode_folders,
 )
-from hfvla.data.splits import grouped_split
 from hfvla.errors import DataError
 
 from .episode_sets import (

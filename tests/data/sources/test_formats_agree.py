@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.samples_actions import ActionSample
-from hfvla.data.sensor_loader import SensorLoader
+from hfvla.data.samples.actions import ActionSample
+from hfvla.data.signals.frame_loader import FrameLoader
+from hfvla.data.signals.sensor_loader import SensorLoader
 from hfvla.data.sources.episode_folders import EpisodeFoldersOptions, build_episode_folders
 from hfvla.data.sources.hdf5_episodes import Hdf5EpisodesOptions, build_hdf5_episodes
 from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.hdf5_rows import Hdf5Rows
-from hfvla.data.samples_actions import ActionSample, FrameRef, action_features
-from hfvla.data.sensor_loader import SensorLoader
+from hfvla.data.rows.splits import grouped_split
+from hfvla.data.samples.actions import ActionSample, FrameRef, action_features
+from hfvla.data.signals.frame_loader import FrameLoader
+from hfvla.data.signals.sensor_loader import SensorLoader
 from hfvla.data.sources.hdf5_episodes import Hdf5EpisodesOptions, build_hdf5_episodes, count_hdf5_episodes
-from hfvla.data.splits import grouped_split
+from hfvla.data.sources.hdf5_rows import Hdf5Rows
 from hfvla.errors import DataError, MissingExtraError
 
 from .episode_sets import BASE_NS, FPS, RATE_HZ, picture, ramp, recording, sensor_at, write_hdf5

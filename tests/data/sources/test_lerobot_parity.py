@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from hfvla.data.samples_actions import ActionSample
+from hfvla.data.samples.actions import ActionSample
 from hfvla.data.sources.lerobot import LeRobotEpisodes, LeRobotOptions, LeRobotWriter, build_lerobot
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.parquet_rows import ParquetRows, to_array
-from hfvla.data.samples_actions import FrameRef
+from hfvla.data.samples.actions import FrameRef
+from hfvla.data.signals.frame_loader import FrameLoader
 from hfvla.data.sources.lerobot import LeRobotEpisodes
+from hfvla.data.sources.parquet_rows import ParquetRows, to_array
 from hfvla.errors import DataError
 
 from .lerobot_sets import FPS, LENGTHS, frame, picture, write_v3, write_v21

@@ -5,11 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.samples_actions import ActionSample, FrameRef, SensorRef, action_features, build_action_dataset
-from hfvla.data.sensor_loader import SensorLoader
+from hfvla.data.rows.splits import grouped_split
+from hfvla.data.samples.actions import ActionSample, FrameRef, SensorRef, action_features, build_action_dataset
+from hfvla.data.signals.frame_loader import FrameLoader
+from hfvla.data.signals.sensor_loader import SensorLoader
 from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot, count_lerobot
-from hfvla.data.splits import grouped_split
 from hfvla.errors import DataError
 
 from .lerobot_sets import FPS, LENGTHS, RATE_HZ, picture, touch, write_v3, write_v21

@@ -9,8 +9,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from hfvla.data.reasoning import parse_reasoning
+from hfvla.data.rows.splits import grouped_split
 from hfvla.data.sources import RobotSelectionOptions, build_robot_selection
-from hfvla.data.splits import grouped_split
 from hfvla.errors import DataError
 
 INSTRUCTION = "Robots: Drone, ... What is the most suited robot for the task?"

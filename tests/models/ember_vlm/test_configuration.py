@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import CheckpointError
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection

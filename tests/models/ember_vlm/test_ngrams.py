@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hfvla.models.ember_vlm.building_ember_vlm import initialise
-from hfvla.models.ember_vlm.data_ember_vlm import EmberVLMCollator
+from hfvla.models.ember_vlm.batches import EmberVLMCollator
+from hfvla.models.ember_vlm.build import initialise
 from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from hfvla.data.samples import ROBOTS, Subtask
+from hfvla.data.samples.robots import ROBOTS, Subtask
 from hfvla.errors import CheckpointError, DataError
 from hfvla.models.ember_vlm import FAMILY
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS

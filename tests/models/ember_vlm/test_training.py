@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from hfvla.models.ember_vlm import FAMILY
 from hfvla.recipe import Stage
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.trainer.trainer import StagedTrainer
 
 
 @pytest.fixture

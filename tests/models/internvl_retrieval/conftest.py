@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
+from hfvla.backbones.shapes import tiny_backbone
 from hfvla.models.internvl_retrieval import FAMILY
-from hfvla.nn.internvl_shapes import tiny_backbone
 
 
 def recipe(**config):

@@ -39,7 +39,7 @@ def test_the_real_model_has_no_output_layer(real):
 
 @pytest.mark.parametrize(("name", "width"), [("2B", 1536), ("8B", 3584)])
 def test_other_backbones(name, width):
-    from hfvla.nn.internvl_shapes import known_backbone
+    from hfvla.backbones.shapes import known_backbone
 
     config = InternVLRetrievalConfig(
         backbone_config=known_backbone(f"OpenGVLab/InternVL3-{name}-hf"), image_from="language", heads="grid"

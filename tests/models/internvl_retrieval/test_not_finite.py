@@ -6,7 +6,7 @@ import torch
 from hfvla.errors import DataError, PredictionError
 from hfvla.family import EvaluationContext
 from hfvla.models.internvl_retrieval import FAMILY
-from hfvla.models.internvl_retrieval.embedding_internvl_retrieval import embed_images, embed_texts, encode_texts
+from hfvla.models.internvl_retrieval.search import embed_images, embed_texts, encode_texts
 
 NAN = float("nan")
 

@@ -7,8 +7,8 @@ import torch
 
 from hfvla.models.internvl_retrieval import FAMILY
 from hfvla.recipe import Recipe
-from hfvla.training.handover import load_state
-from hfvla.training.run import run_recipe
+from hfvla.training.checkpoint.handover import load_state
+from hfvla.training.run.run import run_recipe
 
 from .conftest import recipe as model_section
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from hfvla.data.samples_video import VideoQuestion, build_video_dataset
-from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import LetterScores
+from hfvla.data.samples.video import VideoQuestion, build_video_dataset
+from hfvla.models.internvl_video_qa.evaluation.predicting import LetterScores
 
 COLOURS = ("red", "green", "yellow", "blue")
 

@@ -11,11 +11,11 @@ import pytest
 
 from hfvla.cli import main
 from hfvla.data.sources.road_videos import RoadVideosOptions, build_road_videos
-from hfvla.data.synthetic.road import RoadOptions
-from hfvla.data.synthetic.road.challenge import write_challenge
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
 from hfvla.models.internvl_video_qa import FAMILY
+from hfvla.worlds.road import RoadOptions
+from hfvla.worlds.road.challenge import write_challenge
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from transformers import GotOcr2ImageProcessor
 from hfvla.data.video import VideoReader
 from hfvla.errors import DataError
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import FRAMES
-from hfvla.models.internvl_video_qa.frames_internvl_video_qa import Clip, choose_times, cut_tiles
+from hfvla.models.internvl_video_qa.frames import Clip, choose_times, cut_tiles
 
 
 def test_support_frames_are_kept_and_surrounded():

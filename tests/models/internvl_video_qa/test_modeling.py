@@ -131,7 +131,7 @@ def test_pixels_decide(model, batch):
 def test_left_padding_gives_the_same_scores(model, processor, collate, rows):
     right = collate(rows)
     visual = {name: right[name] for name in ("pixel_values", "tile_index")}
-    from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
+    from hfvla.models.internvl_video_qa.wording import PromptItem
 
     frames = (right["input_ids"] == model.config.backbone_config.image_token_id).sum(1) // 4
     items = [

@@ -9,8 +9,8 @@ import torch
 from hfvla.errors import DataError, PredictionError
 from hfvla.family import AnswerFile, EvaluationContext, SourceData
 from hfvla.models.internvl_video_qa import FAMILY
-from hfvla.models.internvl_video_qa.predicting_internvl_video_qa import predict_letters
-from hfvla.models.internvl_video_qa.scoring_internvl_video_qa import answers_from
+from hfvla.models.internvl_video_qa.evaluation.predicting import predict_letters
+from hfvla.models.internvl_video_qa.evaluation.scores import answers_from
 
 
 @pytest.fixture

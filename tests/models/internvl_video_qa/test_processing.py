@@ -9,7 +9,7 @@ from transformers import AutoProcessor
 from hfvla.errors import CheckpointError, DataError
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
-from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem
+from hfvla.models.internvl_video_qa.wording import PromptItem
 
 CHAT = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}\n{% endfor %}"

@@ -8,11 +8,11 @@ import torch
 from transformers import TrainingArguments
 
 from hfvla.cli import main
-from hfvla.data.epoch import EpochRows
+from hfvla.data.rows.epoch import EpochRows
 from hfvla.models.internvl_video_qa import FAMILY
 from hfvla.recipe import Stage
-from hfvla.training.saving import save_and_audit
-from hfvla.training.trainer import StagedTrainer
+from hfvla.training.run.saving import save_and_audit
+from hfvla.training.trainer.trainer import StagedTrainer
 
 LORA = {"target": r"re:.*language_model.*\.(q|k|v|o)_proj", "r": 4, "alpha": 8}
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorSamples
-from hfvla.data.synthetic.reaching import draw_episode
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.models.sensor_vla import FAMILY
+from hfvla.worlds.reaching import draw_episode
 
 BACKBONES = ("qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
 EXPERTS = ("regression", "diffusion", "flow")

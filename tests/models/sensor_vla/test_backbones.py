@@ -5,12 +5,12 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from hfvla.errors import RecipeError
-from hfvla.models.sensor_vla.backbones_sensor_vla import KINDS, processor_arguments, wrap_processor
-from hfvla.models.sensor_vla.building_sensor_vla import build_config, initialise
+from hfvla.models.sensor_vla.acting import fake_rows
+from hfvla.models.sensor_vla.backbones import KINDS, processor_arguments, wrap_processor
+from hfvla.models.sensor_vla.batches import SensorVLACollator
+from hfvla.models.sensor_vla.build import build_config, initialise
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
-from hfvla.models.sensor_vla.data_sensor_vla import SensorVLACollator
 from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
-from hfvla.models.sensor_vla.requests_sensor_vla import fake_rows
 
 
 @pytest.fixture(scope="module")

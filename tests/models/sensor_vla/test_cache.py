@@ -9,12 +9,12 @@ from datasets import Dataset
 from PIL import Image
 
 from hfvla.cache import CachedCollator, FeatureCache, Split
-from hfvla.data.synthetic.reaching import draw_episode
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import CACHED_FEATURES, CutContext
 from hfvla.models.sensor_vla import FAMILY
-from hfvla.models.sensor_vla.building_sensor_vla import frame_contents
+from hfvla.models.sensor_vla.build import frame_contents
 from hfvla.recipe import CacheRecipe
+from hfvla.worlds.reaching import draw_episode
 
 CUT = FAMILY.feature_cuts["backbone"]
 

@@ -10,7 +10,7 @@ from hfvla.errors import CheckpointError
 from hfvla.models.sensor_vla import FAMILY
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
-from hfvla.training.freeze import expand_group
+from hfvla.training.stage.groups import expand_group
 
 from .conftest import BACKBONES, EXPERTS, observe
 

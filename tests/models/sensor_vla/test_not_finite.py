@@ -9,7 +9,7 @@ import torch
 from hfvla.errors import DataError, PredictionError
 from hfvla.family import EvaluationContext
 from hfvla.models.sensor_vla import FAMILY
-from hfvla.models.sensor_vla.closedloop_sensor_vla import ChunkedPolicy
+from hfvla.models.sensor_vla.evaluation.closed_loop import ChunkedPolicy
 from hfvla.serve.policy import ChunkPolicy, PolicyStopped
 
 from .conftest import observe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hfvla.data.sensor_loader import SensorSamples
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import CheckpointError, DataError
 
 from .conftest import BACKBONES, PERIOD_S, observe

@@ -12,12 +12,12 @@ from hfvla.errors import RecipeError
 from hfvla.models.sensor_vla import FAMILY
 from hfvla.recipe import load_recipe
 from hfvla.registry import load_checkpoint
-from hfvla.training.arguments import stage_arguments
-from hfvla.training.caching import build_caches
-from hfvla.training.data import RecipeData
-from hfvla.training.handover import load_state
-from hfvla.training.lora.merging import merge_checkpoint
-from hfvla.training.run import run_recipe
+from hfvla.training.checkpoint.handover import load_state
+from hfvla.training.checkpoint.merging import merge_checkpoint
+from hfvla.training.run.arguments import stage_arguments
+from hfvla.training.run.build_caches import build_caches
+from hfvla.training.run.run import run_recipe
+from hfvla.training.stage.data import RecipeData
 
 from .conftest import observe
 

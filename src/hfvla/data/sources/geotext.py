@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.data.samples_retrieval import ImageText, build_image_text_dataset, building_of, platform_of
+from hfvla.data.samples.retrieval import ImageText, build_image_text_dataset, building_of, platform_of
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.geotext_records import ImageFiles, captions_of, image_id_of, load_records, slots_of
 from hfvla.errors import DataError

@@ -13,7 +13,7 @@ from PIL import UnidentifiedImageError
 
 from hfvla.data.boxes import Box, box_problem, clip_box
 from hfvla.data.pictures import check_picture
-from hfvla.data.samples_retrieval import MAX_SENTENCES, building_of
+from hfvla.data.samples.retrieval import MAX_SENTENCES, building_of
 from hfvla.data.sources.census import UnusableError
 from hfvla.errors import DataError
 

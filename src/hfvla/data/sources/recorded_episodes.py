@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hfvla.data.samples_actions import ActionSample, FrameRef, build_action_dataset
+from hfvla.data.samples.actions import ActionSample, FrameRef, build_action_dataset
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.sensor_series import SensorSeries, check_clock
 from hfvla.errors import DataError, did_you_mean

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.data.choices import LETTERS, split_choice
-from hfvla.data.samples_video import UNLABELLED
+from hfvla.data.samples.video import UNLABELLED
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.video import TOLERANCE_S
 from hfvla.errors import DataError

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.data.samples_video import UNLABELLED, VideoQuestion, build_video_dataset
+from hfvla.data.samples.video import UNLABELLED, VideoQuestion, build_video_dataset
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.road_records import (
     answer_of,

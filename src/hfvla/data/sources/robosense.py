@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.data.samples_retrieval import ImageText, build_image_text_dataset
+from hfvla.data.samples.retrieval import ImageText, build_image_text_dataset
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.geotext_records import check_image, read_json
 from hfvla.errors import DataError

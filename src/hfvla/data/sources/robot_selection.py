@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hfvla.data.pictures import load_picture
 from hfvla.data.reasoning import build_chain
-from hfvla.data.samples import ROBOTS, RobotTask, Subtask, normalise_task
+from hfvla.data.samples.robots import ROBOTS, RobotTask, Subtask, normalise_task
 from hfvla.data.sources.rows import build_dataset
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import SourceData

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hfvla.data.samples import RobotTask
+from hfvla.data.samples.robots import RobotTask
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

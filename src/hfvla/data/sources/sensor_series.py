@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hfvla.data.parquet_rows import ParquetRows, to_array
-from hfvla.data.samples_actions import SensorRef
-from hfvla.data.sensor_loader import CLOCK_SLACK_S
+from hfvla.data.samples.actions import SensorRef
+from hfvla.data.signals.sensor_loader import CLOCK_SLACK_S
 from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.parquet_rows import ParquetRows, to_array
 
 __all__ = ["TIME_COLUMN", "VALUE_COLUMN", "SensorSeries", "check_clock", "check_finite", "keep_series"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
-from hfvla.data.samples import ROBOTS
+from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import CheckpointError
 
 __all__ = ["SPECIAL_TOKENS", "EmberVLMConfig"]

@@ -13,8 +13,8 @@ from transformers.utils import ModelOutput
 from hfvla.losses.contrastive import symmetric_infonce
 from hfvla.losses.selection import bernoulli_consistency, multilabel_loss
 from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
+from hfvla.models.ember_vlm.answering import RobotInferenceMixin
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
-from hfvla.models.ember_vlm.inference_ember_vlm import RobotInferenceMixin
 from hfvla.nn.loading import AlignedPreTrainedModel
 from hfvla.nn.ngrams import NgramEmbedding
 from hfvla.nn.pooling import masked_mean

@@ -13,10 +13,9 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from hfvla.data.ngrams import hashed_ngrams
 from hfvla.data.pictures import load_picture
 from hfvla.data.reasoning import verdict_spans
-from hfvla.data.samples import ROBOTS, Subtask
+from hfvla.data.samples.robots import ROBOTS, RobotAnswer, Subtask
 from hfvla.errors import CheckpointError, DataError
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
-from hfvla.models.ember_vlm.inference_ember_vlm import RobotAnswer
 
 __all__ = ["EmberVLMProcessor", "TargetText", "load_image"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from hfvla.backbones.shapes import BACKBONES, tiny_backbone
 from hfvla.errors import CheckpointError, did_you_mean
-from hfvla.nn.internvl_shapes import BACKBONES, tiny_backbone
 
 __all__ = ["ADAPTER", "IMAGE_PROMPT", "NEGATIVES", "InternVLRetrievalConfig"]
 

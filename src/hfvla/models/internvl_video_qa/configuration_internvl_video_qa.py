@@ -9,9 +9,9 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from hfvla.backbones.shapes import BACKBONES, known_backbone, tiny_backbone
 from hfvla.data.choices import LETTERS
 from hfvla.errors import CheckpointError, did_you_mean
-from hfvla.nn.internvl_shapes import BACKBONES, known_backbone, tiny_backbone
 
 __all__ = ["ANSWER_BY", "BACKBONES", "FRAMES", "TILING", "InternVLVideoQAConfig", "known_backbone"]
 

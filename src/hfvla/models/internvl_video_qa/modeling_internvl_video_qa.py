@@ -12,8 +12,8 @@ from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.utils import ModelOutput
 
 from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
+from hfvla.models.internvl_video_qa.answering import VideoAnswerMixin
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
-from hfvla.models.internvl_video_qa.inference_internvl_video_qa import VideoAnswerMixin
 from hfvla.nn.loading import AlignedPreTrainedModel
 
 __all__ = ["InternVLForVideoQA", "InternVLVideoQAOutput", "InternVLVideoQAPreTrainedModel"]

@@ -15,9 +15,8 @@ from hfvla.data.video.files import FileIdentity, check_video_file
 from hfvla.errors import CheckpointError, DataError
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import FRAMES, TILING, InternVLVideoQAConfig
-from hfvla.models.internvl_video_qa.frames_internvl_video_qa import Clip, FrameMode, Tiles, choose_times, cut_tiles
-from hfvla.models.internvl_video_qa.parsing_internvl_video_qa import ParsedAnswer, parse_answer
-from hfvla.models.internvl_video_qa.prompts_internvl_video_qa import PromptItem, padded, question_lines
+from hfvla.models.internvl_video_qa.frames import Clip, FrameMode, Tiles, choose_times, cut_tiles
+from hfvla.models.internvl_video_qa.wording import ParsedAnswer, PromptItem, padded, parse_answer, question_lines
 
 __all__ = ["InternVLVideoQAProcessor"]
 

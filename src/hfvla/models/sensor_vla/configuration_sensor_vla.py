@@ -10,11 +10,11 @@ from typing import Any, Literal, get_type_hints
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from hfvla.backbones.shapes import VLM_SHAPES, tiny_vlm
 from hfvla.errors import CheckpointError, did_you_mean
-from hfvla.models.sensor_vla.backbones_sensor_vla import KINDS
+from hfvla.models.sensor_vla.backbones import KINDS
 from hfvla.nn.action_experts import ACTION_EXPERTS, ActionExpert
 from hfvla.nn.fusion import FUSIONS
-from hfvla.nn.vlm_shapes import VLM_SHAPES, tiny_vlm
 
 __all__ = ["ACTION", "EXPERT", "NORMALIZATION", "POOLINGS", "SENSOR", "SENSOR_ENCODER", "SensorVLAConfig"]
 
@@ -37,7 +37,7 @@ EXPERT: dict[str, Any] = {"kind": "regression", "layers": 4, "heads": 8, "feed_f
 """Kind and options of `hfvla.nn.action_experts`; options of the kind may be added."""
 
 NORMALIZATION: dict[str, str] = {"action": "quantile", "state": "mean_std", "sensor": "mean_std"}
-"""How each is normalised, see `hfvla.data.normalize.Normalizer`."""
+"""How each is normalised, see `hfvla.data.signals.normalize.Normalizer`."""
 
 POOLINGS = ("tokens", "mean")
 """What of the backbone the expert reads: all valid tokens, or their mean."""
@@ -173,7 +173,7 @@ class SensorVLAConfig(PreTrainedConfig):
         """Return a config whose train step takes milliseconds on a CPU (hidden 32).
 
         Args:
-            backbone: model type, a key of `hfvla.nn.vlm_shapes.TINY_VLMS`.
+            backbone: model type, a key of `hfvla.backbones.shapes.TINY_VLMS`.
             **overrides: of the config.
         """
         settings: dict[str, Any] = {

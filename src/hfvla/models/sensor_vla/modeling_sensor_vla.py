@@ -12,8 +12,8 @@ from transformers.utils import ModelOutput
 
 from hfvla.errors import CheckpointError
 from hfvla.losses.action import action_weights, weighted_mean
+from hfvla.models.sensor_vla.acting import ActionInferenceMixin
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
-from hfvla.models.sensor_vla.inference_sensor_vla import ActionInferenceMixin
 from hfvla.nn.action_experts import RegressionExpert, build_action_expert
 from hfvla.nn.action_experts.decoder import ActionDenoiser
 from hfvla.nn.fusion import FusedFeatures, Fusion

@@ -11,16 +11,16 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.normalize import Normalizer
-from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorLoader, SensorSamples
-from hfvla.data.sensors import window_times
+from hfvla.data.signals.frame_loader import FrameLoader
+from hfvla.data.signals.normalize import Normalizer
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorLoader, SensorSamples
+from hfvla.data.signals.sensors import window_times
 from hfvla.data.video import VideoReader
 from hfvla.errors import DataError, did_you_mean
-from hfvla.models.sensor_vla.backbones_sensor_vla import backbone_kind, wrap_processor
+from hfvla.models.sensor_vla.backbones import backbone_kind, wrap_processor
 from hfvla.models.sensor_vla.configuration_sensor_vla import ACTION, SensorVLAConfig
-from hfvla.models.sensor_vla.signals_sensor_vla import RobotSignals
+from hfvla.models.sensor_vla.signals import RobotSignals
 
 __all__ = ["SensorVLAProcessor"]
 

@@ -30,7 +30,7 @@ class ActionExpert(nn.Module, ABC):
     """From feature tokens to a chunk of normalised actions.
 
     A masked step or a masked feature token has no influence on the loss or on a sample, whatever it holds (NaN too).
-    Actions are neither normalised nor clamped here: see `hfvla.data.normalize`.
+    Actions are neither normalised nor clamped here: see `hfvla.data.signals.normalize`.
 
     Shapes: B batch, N feature tokens, C feature width, H horizon steps, A action channels.
 

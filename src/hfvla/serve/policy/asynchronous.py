@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.errors import DataError, HfvlaError
 from hfvla.serve.policy.async_options import AsyncOptions, AsyncStatistics
 from hfvla.serve.policy.backbone import Backbone

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.errors import HfvlaError
 from hfvla.serve.policy.arrays import pack, unpack
 from hfvla.serve.policy.errors import PolicyConnectionError, ProtocolError

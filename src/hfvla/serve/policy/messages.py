@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.observation import Observation
-from hfvla.data.sensor_loader import SensorSamples
+from hfvla.data.signals.observation import Observation
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import CheckpointError, DataError, HfvlaError, MissingExtraError
 from hfvla.serve.policy.arrays import Jpeg
 from hfvla.serve.policy.errors import PolicyServerError, PolicyStopped, ProtocolError

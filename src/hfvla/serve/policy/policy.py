@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.errors import HfvlaError
 from hfvla.serve.policy.ensembling import TemporalEnsemble
 from hfvla.serve.policy.errors import PolicyStopped
@@ -128,7 +128,7 @@ class ChunkPolicy(PretrainedPolicy):
         return seconds
 
     def plan(self, observation: Observation) -> np.ndarray:
-        """Return the actions to execute before asking again, see `hfvla.data.observation.Policy`.
+        """Return the actions to execute before asking again, see `hfvla.data.signals.observation.Policy`.
 
         Raises:
             DataError: the observation cannot be used.

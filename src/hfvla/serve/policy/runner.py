@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.errors import DataError, HfvlaError, PredictionError
 from hfvla.serve.policy.errors import PolicyStopped
 

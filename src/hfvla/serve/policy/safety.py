@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.errors import HfvlaError
 from hfvla.serve.policy.errors import PolicyStopped
 from hfvla.serve.policy.runner import PolicyFacts

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 
-from hfvla.data.sensor_loader import SensorSamples
+from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError, HfvlaError
 
 __all__ = ["SensorBuffer"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.observation import Policy
+from hfvla.data.signals.observation import Policy
 from hfvla.errors import HfvlaError, MissingExtraError
 from hfvla.serve.policy.arrays import load_msgpack, pack, unpack
 from hfvla.serve.policy.errors import PolicyServerError, ProtocolError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from hfvla.data.observation import Observation
+from hfvla.data.signals.observation import Observation
 from hfvla.errors import HfvlaError
 from hfvla.serve.policy.errors import PolicyStopped
 from hfvla.serve.policy.safety import StopLatch

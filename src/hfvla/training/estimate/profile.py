@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hfvla.family import as_names
 from hfvla.training.estimate.kernels import GpuKernels
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
-from hfvla.training.freeze import freeze, fully_frozen_modules, stop_input_gradients
+from hfvla.training.stage.groups import freeze, fully_frozen_modules, stop_input_gradients
 
 __all__ = ["StepProfile", "default_loss", "estimate_flops", "profile_step"]
 

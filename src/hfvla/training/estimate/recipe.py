@@ -15,8 +15,6 @@ from hfvla.errors import CheckpointError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
 from hfvla.registry import get_family
-from hfvla.training.caching import ever_trained
-from hfvla.training.data import build_source
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
 from hfvla.training.estimate.devices import GPUS, Gpu
 from hfvla.training.estimate.prefix import PrefixCost, cache_note, profile_prefix
@@ -25,9 +23,19 @@ from hfvla.training.estimate.sizes import PRECISIONS
 from hfvla.training.estimate.timing import Throughput
 from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_rows, phase_row
 from hfvla.training.estimate.tracker import EstimateError
-from hfvla.training.freeze import assign_phases
-from hfvla.training.phases import Timeline, begins, entry_phases, entry_rates, loss_terms, peak_weights, phase_entries
-from hfvla.training.stage import merge_config
+from hfvla.training.run.caching import ever_trained
+from hfvla.training.run.stage_run import merge_config
+from hfvla.training.stage.data import build_source
+from hfvla.training.stage.groups import assign_phases
+from hfvla.training.stage.phases import (
+    Timeline,
+    begins,
+    entry_phases,
+    entry_rates,
+    loss_terms,
+    peak_weights,
+    phase_entries,
+)
 
 __all__ = ["base_config", "meta_model", "plan_recipe"]
 

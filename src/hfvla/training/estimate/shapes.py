@@ -19,7 +19,7 @@ from hfvla.training.estimate.devices import GPUS, Gpu
 from hfvla.training.estimate.sizes import find_precision
 from hfvla.training.estimate.timing import Throughput
 from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_rows, phase_row
-from hfvla.training.freeze import assign_parameters
+from hfvla.training.stage.groups import assign_parameters
 
 __all__ = ["ShapeRun", "plan_shape", "shape_batch", "shape_model", "shape_names"]
 

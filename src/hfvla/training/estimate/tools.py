@@ -11,9 +11,8 @@ from torch import nn
 
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Lora
-from hfvla.training.freeze import table_dicts, trainable_table
 from hfvla.training.lora.injection import inject_lora, lora_targets
-from hfvla.training.lora.names import adapter_of
+from hfvla.training.stage.groups import adapter_of, table_dicts, trainable_table
 
 __all__ = ["add_adapters", "checkpoint_bytes", "part_rows", "phase_row"]
 

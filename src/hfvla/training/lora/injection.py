@@ -21,11 +21,11 @@ from torch import nn
 from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe.stage_schema import Lora
-from hfvla.training.freeze import expand_group
-from hfvla.training.lora.names import (
+from hfvla.training.stage.groups import (
     TRAINED_ADAPTER,
     adapter_of,
     adapter_parameters,
+    expand_group,
     lora_parameters,
     plain_name,
 )

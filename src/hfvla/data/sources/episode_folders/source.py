@@ -21,10 +21,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from hfvla.data.clocks import Clock, seconds_since
-from hfvla.data.rotations import REPRESENTATIONS, Frame, Representation, pose_delta
-from hfvla.data.samples_actions import FrameRef
-from hfvla.data.sensor_loader import CLOCK_SLACK_S
+from hfvla.data.samples.actions import FrameRef
+from hfvla.data.signals.clocks import Clock, seconds_since
+from hfvla.data.signals.rotations import REPRESENTATIONS, Frame, Representation, pose_delta
+from hfvla.data.signals.sensor_loader import CLOCK_SLACK_S
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.episode_folders.layouts import EpisodeFiles, Layout, find_episodes, open_episode
 from hfvla.data.sources.episode_folders.streams import hash_files, load_picture_times, load_sensor, load_states

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hfvla.data.clocks import Clock, parse_times, to_nanoseconds
 from hfvla.data.pictures import read_picture
+from hfvla.data.signals.clocks import Clock, parse_times, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.episode_folders.layouts import list_pictures
 from hfvla.errors import did_you_mean

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.clocks import Clock, to_nanoseconds
+from hfvla.data.signals.clocks import Clock, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.errors import did_you_mean
 

@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from hfvla.data.clocks import Clock, seconds_since, to_nanoseconds
-from hfvla.data.hdf5_rows import HDF5_SUFFIXES, decode_picture, import_h5py, open_hdf5
-from hfvla.data.samples_actions import FrameRef
+from hfvla.data.samples.actions import FrameRef
+from hfvla.data.signals.clocks import Clock, seconds_since, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.hdf5_episodes.contents import EpisodeContents
+from hfvla.data.sources.hdf5_rows import HDF5_SUFFIXES, decode_picture, import_h5py, open_hdf5
 from hfvla.data.sources.recorded_episodes import (
     RecordedEpisode,
     RecordedOptions,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hfvla.data.frame_loader import FrameLoader
-from hfvla.data.parquet_rows import ParquetRows, to_array
-from hfvla.data.samples_actions import FrameRef
+from hfvla.data.samples.actions import FrameRef
+from hfvla.data.signals.frame_loader import FrameLoader
 from hfvla.data.sources.lerobot.episodes import EpisodeEntry, Stats, load_episodes, load_stats, load_tasks
 from hfvla.data.sources.lerobot.info import Feature, load_info
+from hfvla.data.sources.parquet_rows import ParquetRows, to_array
 from hfvla.errors import DataError, did_you_mean
 
 __all__ = ["LeRobotEpisodes"]

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.data.parquet_rows import to_array
 from hfvla.data.sources.lerobot.reader import LeRobotEpisodes
+from hfvla.data.sources.parquet_rows import to_array
 from hfvla.data.sources.sensor_series import TIME_COLUMN, VALUE_COLUMN, SensorSeries, check_clock, check_finite
 from hfvla.errors import DataError, did_you_mean
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.data.samples_actions import ActionSample, SensorRef, build_action_dataset
+from hfvla.data.samples.actions import ActionSample, SensorRef, build_action_dataset
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.lerobot.reader import LeRobotEpisodes
 from hfvla.data.sources.lerobot.sensors import SensorOptions, SensorSeries, check_sensor, load_series

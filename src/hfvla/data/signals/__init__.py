@@ -1,0 +1,1 @@
+"""Sensors, actions, clocks and rotations: numbers that come with time."""

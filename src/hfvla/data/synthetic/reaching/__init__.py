@@ -1,9 +1,0 @@
-"""Drawn episodes of a hand that goes to a square named in words and presses it: small, fast, no simulator.
-
-For smoke recipes, contract tests and first steps; `hfvla.data.synthetic.insertion` is the real task.
-"""
-
-from hfvla.data.synthetic.reaching.episodes import Step, draw_episode
-from hfvla.data.synthetic.reaching.source import ReachingOptions, build_reaching, count_reaching
-
-__all__ = ["ReachingOptions", "Step", "build_reaching", "count_reaching", "draw_episode"]

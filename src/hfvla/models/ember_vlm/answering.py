@@ -1,0 +1,158 @@
+"""What a trained EmberVLM is asked for: calibrated probabilities, robot choices, written reasoning and plans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hfvla.data.samples.robots import RobotAnswer
+from hfvla.errors import PredictionError
+
+if TYPE_CHECKING:
+    from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
+
+__all__ = ["RobotInferenceMixin", "RobotSelection"]
+
+
+class RobotSelection(list):
+    """Top-k choices, best first: `[{"robot_type", "confidence", "reasoning"}, ...]`.
+
+    Attributes:
+        robots: the chosen set (calibrated probability over the threshold, at least the best robot).
+        probabilities: calibrated probability by robot name.
+        reasoning: the written chain of thought, or "".
+        plan: written subtasks.
+    """
+
+    def __init__(
+        self,
+        choices: Sequence[dict[str, Any]],
+        *,
+        robots: tuple[str, ...],
+        probabilities: dict[str, float],
+        answer: RobotAnswer | None = None,
+    ) -> None:
+        super().__init__(choices)
+        self.robots, self.probabilities = robots, probabilities
+        self.reasoning = answer.reasoning if answer else ""
+        self.plan = answer.plan if answer else ()
+
+
+class RobotInferenceMixin:
+    """Inference methods of `EmberVLMForRobotSelection`."""
+
+    def probabilities(self, selection_logits: Tensor) -> Tensor:
+        """Return calibrated probabilities [B, R] from uncalibrated logits [B, R]."""
+        return torch.sigmoid(selection_logits / self.config.calibration["temperature"])
+
+    def chosen(self, probabilities: Tensor) -> Tensor:
+        """Return the chosen set [B, R] bool: over the threshold, and always the best robot."""
+        best = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(
+            1, probabilities.argmax(1, keepdim=True), True
+        )
+        return (probabilities >= self.config.calibration["threshold"]) | best
+
+    @torch.inference_mode()
+    def select_robots(
+        self,
+        processor: EmberVLMProcessor,
+        image: Any = None,
+        task_description: str = "",
+        top_k: int = 3,
+        return_reasoning: bool = True,
+        max_new_tokens: int = 256,
+    ) -> RobotSelection:
+        """Pick robots for one task.
+
+        Args:
+            processor (`EmberVLMProcessor`): the checkpoint's processor.
+            image (`PIL.Image.Image` or `bytes`, *optional*): the scene.
+            task_description (`str`): the task in words.
+            top_k (`int`): how many ranked choices to return, at most the fleet's size.
+            return_reasoning (`bool`): also write the chain of thought and the plan (slower).
+            max_new_tokens (`int`): budget of the written answer.
+
+        Returns:
+            `RobotSelection`
+
+        Raises:
+            DataError: the task is empty or the image cannot be read.
+            PredictionError: the model's scores are not finite.
+        """
+        self.eval()
+        batch = processor.prompts([task_description], [image]).to(self.device)
+        logits = self(**batch).selection_logits
+        if not logits.isfinite().all():
+            raise PredictionError("the model's scores are not finite", got=logits[0].tolist())
+        probabilities = self.probabilities(logits)
+        chosen = self.chosen(probabilities)[0].tolist()
+        scores = probabilities[0].tolist()
+        answer = None
+        if return_reasoning:
+            answer = self.generate_answers(processor, [task_description], [image], max_new_tokens)[0]
+        names = self.config.robots
+        ranked = sorted(range(len(names)), key=lambda index: -scores[index])
+        choices = [
+            {
+                "robot_type": names[index],
+                "confidence": scores[index],
+                "reasoning": answer.reasoning if answer else "",
+            }
+            for index in ranked[:top_k]
+        ]
+        return RobotSelection(
+            choices,
+            robots=tuple(names[index] for index in ranked if chosen[index]),
+            probabilities=dict(zip(names, scores, strict=True)),
+            answer=answer,
+        )
+
+    @torch.inference_mode()
+    def generate_reasoning(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        max_new_tokens: int = 200,
+        ngram_ids: Tensor | None = None,
+        **generate_kwargs: Any,
+    ) -> Tensor:
+        """Continue prompts that end with `<reasoning_start>` (see `processor.prompts(..., reasoning=True)`).
+
+        Args:
+            input_ids (`Tensor`): [B, T] long, left-padded.
+            pixel_values (`Tensor`, *optional*): [N, 3, S, S].
+            attention_mask (`Tensor`, *optional*): [B, T].
+            max_new_tokens (`int`): budget; cut to what the positions leave.
+            ngram_ids (`Tensor`, *optional*): taken so that the processor's batch fits; only the selection head reads
+                them.
+            **generate_kwargs: passed on to `generate`.
+
+        Returns:
+            `Tensor`: [B, <= max_new_tokens] new token ids.
+        """
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        embeddings, _ = self.embed(input_ids, pixel_values)
+        room = self.config.text_config.n_positions - input_ids.shape[1]
+        return self.language_model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            max_new_tokens=max(1, min(max_new_tokens, room)),
+            **{"do_sample": False, "pad_token_id": self.config.text_config.pad_token_id, **generate_kwargs},
+        )
+
+    @torch.inference_mode()
+    def generate_answers(
+        self,
+        processor: EmberVLMProcessor,
+        tasks: Sequence[str],
+        images: Sequence[Any],
+        max_new_tokens: int = 256,
+    ) -> list[RobotAnswer]:
+        """Write reasoning, robots and plan for each task; images may hold None."""
+        self.eval()
+        batch = processor.prompts(tasks, images, reasoning=True).to(self.device)
+        return [processor.parse_answer(ids) for ids in self.generate_reasoning(**batch, max_new_tokens=max_new_tokens)]

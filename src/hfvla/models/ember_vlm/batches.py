@@ -1,0 +1,258 @@
+"""From rows (`RobotTask.to_row()`) to batches, and the tokenizer a model from scratch learns on its training text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hfvla.errors import DataError, did_you_mean
+from hfvla.family import CACHED_FEATURES, as_names
+from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
+from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
+from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor, TargetText
+
+__all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_cached_batch", "training_texts"]
+
+_SELECTION_LOSSES = ("selection", "reasoning", "consistency")
+
+
+class EmberVLMCollator:
+    """Builds the sequences that the wanted loss terms need; a row without what a term needs is left out of that term.
+
+    Args:
+        processor: the checkpoint's processor.
+        config: the model's config.
+        losses: loss terms of the stage; decides which sequences a row becomes.
+        training: pad on the right (training) rather than on the left.
+    """
+
+    def __init__(
+        self,
+        processor: EmberVLMProcessor,
+        config: EmberVLMConfig,
+        losses: Sequence[str] = ("selection",),
+        training: bool = True,
+    ) -> None:
+        self.processor, self.config, self.losses, self.training = processor, config, as_names(losses), training
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return a batch for `EmberVLMForRobotSelection.forward`; see there for shapes.
+
+        Raises:
+            DataError: no row has what the wanted loss terms need; a sequence is too long; an unknown robot.
+        """
+        sequences = [item for row in rows for item in self._sequences(row)]
+        if not sequences:
+            raise DataError(
+                f"no row of the batch can train {', '.join(self.losses)}",
+                where=rows[0]["id"],
+                fix="Captions need an image and a caption, instruct needs dialogue.",
+            )
+        batch = self._encode(sequences)
+        batch.update(self._images([row for row, _, text in sequences if "<image>" in text.prompt]))
+        if any(name in self.losses for name in _SELECTION_LOSSES):
+            batch["robot_labels"] = torch.stack([self._robot_labels(row) for row, _, _ in sequences])
+            gold = [kind == "reasoning" and bool(row["robots"]) for row, kind, _ in sequences]
+            batch["robot_mask"] = torch.tensor(gold)
+        if self.processor.ngram_buckets:
+            batch["ngram_ids"] = self.processor.ngram_ids([text.prompt for _, _, text in sequences])
+        if "itc" in self.losses:
+            batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
+        return batch
+
+    def _images(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return pixel_values of the rows' pictures, or image_features where the rows bring them from the cache."""
+        if rows and CACHED_FEATURES in rows[0]:
+            return {"image_features": torch.stack([row[CACHED_FEATURES]["image_features"] for row in rows])}
+        pixel_values = self.processor.pixels([row["image"] for row in rows])
+        return {} if pixel_values is None else {"pixel_values": pixel_values}
+
+    def _sequences(self, row: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str, TargetText]]:
+        wants_caption = "itc" in self.losses or "caption" in self.losses
+        if wants_caption and row["image"] is not None and row["caption"]:
+            yield row, "caption", self.processor.caption_target(row)
+        if "instruct" in self.losses:
+            for text in self.processor.dialogue_targets(row):
+                yield row, "instruct", text
+        if any(name in self.losses for name in _SELECTION_LOSSES):
+            if self.training and not row["robots"] and not row["reasoning"]:
+                return  # text about words: nothing to select, nothing to argue for
+            text = self.processor.reasoning_target(row)
+            with_chain = "reasoning" in self.losses or "consistency" in self.losses
+            yield row, "reasoning", text if with_chain else TargetText(text.prompt)
+
+    def _encode(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> dict[str, Tensor]:
+        tokenizer = self.processor.tokenizer
+        prompts = tokenizer([self.processor.expand(t.prompt) for _, _, t in sequences], add_special_tokens=False)
+        targets = tokenizer([t.target for _, _, t in sequences], add_special_tokens=False, return_offsets_mapping=True)
+        ids, labels, verdicts = [], [], []
+        for index, (row, _, text) in enumerate(sequences):
+            prompt, target = prompts.input_ids[index], targets.input_ids[index]
+            target = [*target, tokenizer.eos_token_id] if text.target else []
+            self.processor.check_length(len(prompt) + len(target), row["id"])
+            ids.append(prompt + target)
+            labels.append([IGNORE_INDEX] * len(prompt) + target)
+            verdicts.append(self._verdict_positions(text, targets.offset_mapping[index], len(prompt)))
+        batch = {
+            "input_ids": self._pad(ids, tokenizer.pad_token_id),
+            "attention_mask": self._pad([[1] * len(item) for item in ids], 0),
+        }
+        if any(text.target for _, _, text in sequences):
+            batch["labels"] = self._pad(labels, IGNORE_INDEX)
+            batch["text_kind"] = torch.tensor([TEXT_KINDS.index(kind) for _, kind, _ in sequences])
+        if "consistency" in self.losses:
+            shift = batch["input_ids"].shape[1] - torch.tensor([len(item) for item in ids])[:, None]
+            positions = torch.tensor(verdicts)  # [B, R]
+            batch["verdict_positions"] = (
+                positions if self.training else torch.where(positions >= 0, positions + shift, positions)
+            )
+        return batch
+
+    def _verdict_positions(self, text: TargetText, offsets: Sequence[tuple[int, int]], start: int) -> list[int]:
+        spans = text.verdicts or {}
+        positions = []
+        for robot in self.config.robots:
+            begin = spans[robot][0] if robot in spans else None
+            found = (i for i, (low, high) in enumerate(offsets) if begin is not None and low <= begin < high)
+            positions.append(next((start + i for i in found), -1))
+        return positions
+
+    def _pad(self, rows: Sequence[Sequence[int]], value: int) -> Tensor:
+        width = max(len(row) for row in rows)
+        padding = [[value] * (width - len(row)) for row in rows]
+        pairs = zip(rows, padding, strict=True)
+        return torch.tensor([[*row, *pad] if self.training else [*pad, *row] for row, pad in pairs])
+
+    def _robot_labels(self, row: Mapping[str, Any]) -> Tensor:
+        label = torch.zeros(self.config.num_robots)
+        for robot in row["robots"]:
+            if robot not in self.config.robots:
+                hint = did_you_mean(robot, self.config.robots)
+                raise DataError("robot is not in the model's fleet", where=row["id"], got=robot, fix=hint)
+            label[self.config.robots.index(robot)] = 1.0
+        return label
+
+    def _captions(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        if not rows:
+            return {}
+        tokenizer = self.processor.tokenizer
+        texts = [row["caption"] for row in rows]
+        batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+        return {"caption_input_ids": batch.input_ids, "caption_attention_mask": batch.attention_mask}
+
+
+def training_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """Yield the texts of the rows that a tokenizer is learned on.
+
+    Dialogue is left out: it defines words that no task of these rows uses. As tokens of their own, they would never be
+    trained on a task; split into known pieces, they are.
+    """
+    for row in rows:
+        yield row["task"]
+        yield row["reasoning"]
+        yield row["caption"]
+        for step in row["plan"]:
+            yield f"{step['order']}. {step['robot']}: {step['subtask']};"
+
+
+def build_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """Learn a byte-level BPE tokenizer (GPT-2's kind), with the special tokens and a pad token of its own.
+
+    Args:
+        texts: training texts.
+        vocab_size: size including special tokens; deterministic for the same texts in the same order.
+
+    Returns:
+        `PreTrainedTokenizerFast`
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", *SPECIAL_TOKENS.values(), "<pad>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    # The verdict words must be single tokens even where the data writes no chain of thought.
+    verdicts = ["Drone: yes, it fits; Humanoid: no, it does not."] * 64
+    tokenizer.train_from_iterator([*texts, *verdicts], trainer=trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=special[0],
+        eos_token=special[0],
+        pad_token="<pad>",
+        additional_special_tokens=special[1:-1],
+    )
+
+
+# Tokens beside the image's, and labelled ones among them, of the longest sequence in a batch of 32 generated tasks.
+_LENGTHS = {"caption": (25, 10), "instruct": (94, 16), "selection": (33, 0), "reasoning": (212, 150)}
+_CAPTION_TOKENS, _DIALOGUES_A_SAMPLE, _NGRAMS = 14, 1.5, 64
+_FIRST_TEXT_TOKEN = 20  # of tiny vocabularies too; special tokens come before
+
+
+def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str, Any]:
+    """Return a batch for `EmberVLMForRobotSelection.forward` as the collator makes it for these loss terms.
+
+    Args:
+        config: an `EmberVLMConfig`.
+        batch_size: rows of data; one row may become several sequences.
+        losses: loss terms of the stage.
+    """
+    kinds = _sequences(batch_size, losses)
+    longest = max(_LENGTHS[kind][0] for kind in kinds)
+    width = min(config.num_visual_tokens + longest, config.text_config.n_positions)
+    ids = torch.full((len(kinds), width), _FIRST_TEXT_TOKEN)
+    ids[:, : config.num_visual_tokens] = config.image_token_id
+    mask = torch.ones_like(ids)
+    mask[0, -1] = 0  # one row is shorter: a padded batch takes another attention kernel
+    side = config.image_size
+    batch = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "pixel_values": torch.empty(len(kinds), 3, side, side, device="meta"),
+    }
+    if any(_LENGTHS[kind][1] for kind in kinds):
+        batch["labels"] = torch.full_like(ids, IGNORE_INDEX)
+        for row, kind in enumerate(kinds):
+            batch["labels"][row, width - _LENGTHS[kind][1] :] = _FIRST_TEXT_TOKEN
+        batch["text_kind"] = torch.tensor([TEXT_KINDS.index("reasoning" if k == "selection" else k) for k in kinds])
+    if any(kind in ("selection", "reasoning") for kind in kinds):
+        batch["robot_labels"] = torch.zeros(len(kinds), config.num_robots)
+        batch["robot_mask"] = torch.tensor([kind in ("selection", "reasoning") for kind in kinds])
+    if "consistency" in losses:
+        batch["verdict_positions"] = torch.full((len(kinds), config.num_robots), width // 2)
+    if config.ngram_buckets:
+        batch["ngram_ids"] = torch.ones(len(kinds), _NGRAMS, dtype=torch.long)
+    if "itc" in losses:
+        captions = torch.full((kinds.count("caption"), _CAPTION_TOKENS), _FIRST_TEXT_TOKEN)
+        batch |= {"caption_input_ids": captions, "caption_attention_mask": torch.ones_like(captions)}
+    return batch
+
+
+def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` as the feature cache leaves it: the tower's maps in place of the pixels."""
+    pixels = batch.pop("pixel_values")
+    return {**batch, "image_features": model.encode_pixels(pixels)}
+
+
+def _sequences(batch_size: int, losses: Sequence[str]) -> list[str]:
+    """Return the kind of each sequence that the rows become."""
+    kinds: list[str] = []
+    if "itc" in losses or "caption" in losses:
+        kinds += ["caption"] * batch_size
+    if "instruct" in losses:
+        kinds += ["instruct"] * max(1, round(_DIALOGUES_A_SAMPLE * batch_size))
+    if any(name in losses for name in ("selection", "reasoning", "consistency")):
+        written = "reasoning" in losses or "consistency" in losses
+        kinds += ["reasoning" if written else "selection"] * batch_size
+    return kinds

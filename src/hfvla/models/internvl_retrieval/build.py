@@ -1,0 +1,208 @@
+"""What `FAMILY` names: build from a recipe, features to cache, quick metrics, one prediction, example rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hfvla.backbones.options import (
+    BackboneOptions,
+    backbone_options,
+    backbone_settings,
+    learned_backbone,
+    loaded_backbone,
+)
+from hfvla.errors import DataError
+from hfvla.family import CutContext
+from hfvla.losses.spatial import spatial_labels
+from hfvla.metrics.boxes import box_scores
+from hfvla.metrics.retrieval import retrieval_scores
+from hfvla.metrics.spatial import spatial_scores
+from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
+
+__all__ = [
+    "build_config",
+    "compute_metrics",
+    "encode_images",
+    "fake_rows",
+    "initialise",
+    "predict",
+    "prepare_images",
+    "quick_metrics",
+]
+
+_PLANNED_PROMPT = {"before": list(range(10, 22)), "after": [5, 0]}  # as long as the real one, about
+_FAKE_CAPTIONS = 1
+
+
+def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
+    """Return the config a recipe's `model` section asks for, without weights (for plans).
+
+    The shapes of the hub's InternVL3 checkpoints are known; those of another backbone are read from its config.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+    """
+    options, settings = backbone_options(model_recipe), dict(model_recipe.get("config") or {})
+    if not any((settings.get("image_prompt") or {}).values()):
+        settings["image_prompt"] = _PLANNED_PROMPT
+    settings["backbone_config"] = backbone_settings(options, settings)
+    return InternVLRetrievalConfig(**settings)
+
+
+def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
+    """Build model and processor for a run that starts from a backbone, or from nothing.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+        train_rows: training rows; without a backbone, the tokenizer is learned on their text.
+        seed: of the random weights.
+
+    Returns:
+        `tuple`: (`InternVLForRetrieval`, `InternVLRetrievalProcessor`).
+    """
+    from transformers import set_seed
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+
+    options = backbone_options(model_recipe)
+    set_seed(seed)
+    if options.backbone is not None:
+        return _from_backbone(options, dict(model_recipe.get("config") or {}))
+    config = build_config(model_recipe)
+    processor = _new_processor(options, config, train_rows)
+    tokenizer, ids = processor.tokenizer, processor.special_ids()
+    backbone = learned_backbone(config.backbone_config, tokenizer, ids.pop("image_token_id"))
+    settings = {**config.to_dict(), **ids, "backbone_config": backbone}
+    return InternVLForRetrieval(InternVLRetrievalConfig(**settings)), processor
+
+
+def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Load a backbone's weights and processor; adapters and heads are new."""
+    import torch
+    from transformers import AutoModel, AutoProcessor
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+    from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
+
+    own = loaded_backbone(options)
+    source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
+    config = InternVLRetrievalConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
+    processor = InternVLRetrievalProcessor(
+        image_processor=source.image_processor,
+        tokenizer=source.tokenizer,
+        max_text_tokens=config.max_text_tokens,
+        chat_template=source.chat_template or source.tokenizer.chat_template,
+    )
+    ids = processor.special_ids()
+    config.image_prompt = ids["image_prompt"]
+    model = InternVLForRetrieval(config)
+    model.backbone = AutoModel.from_pretrained(
+        options.backbone, revision=options.revision, dtype=getattr(torch, options.dtype)
+    )
+    return model, processor
+
+
+def _new_processor(
+    options: BackboneOptions, config: InternVLRetrievalConfig, train_rows: Iterable[Mapping[str, Any]]
+) -> Any:
+    from transformers import GotOcr2ImageProcessor
+
+    from hfvla.data.tokenizers import learn_tokenizer
+    from hfvla.models.internvl_retrieval.batches import training_texts
+    from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
+
+    side = config.image_size
+    return InternVLRetrievalProcessor(
+        image_processor=GotOcr2ImageProcessor(
+            size={"height": side, "width": side},
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        ),
+        tokenizer=learn_tokenizer(training_texts(train_rows), options.tokenizer_vocab_size),
+        max_text_tokens=config.max_text_tokens,
+    )
+
+
+def prepare_images(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the pixels of the rows' pictures, for the feature cache."""
+    names = [str(row["id"]) for row in rows]
+    return {"pixel_values": context.processor.images([row["image"] for row in rows], names)}
+
+
+def encode_images(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return `image_pooled` [C] and `image_tokens` [G, width] of each row, as far as the config uses them."""
+    states = model.encode_pixels(batch["pixel_values"])
+    named = {"image_pooled": states.pooled, "image_tokens": states.tokens}
+    rows = len(batch["pixel_values"])
+    return [{name: value[row] for name, value in named.items() if value is not None} for row in range(rows)]
+
+
+def compute_metrics(prediction: Any, config: InternVLRetrievalConfig) -> dict[str, float]:
+    """Return the promised metrics of an evaluation's gathered outputs, as far as its loss terms give them.
+
+    Every caption is a query, every different image is in the gallery, and any image of the same building is a hit.
+    `combined` is the mean of the other three.
+    """
+    return quick_metrics(prediction.predictions, prediction.label_ids)
+
+
+def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Score {"query": text, "images": [paths]}; the reply lists the images best first and is JSON-serialisable.
+
+    Raises:
+        DataError: query or images are missing or cannot be used.
+    """
+    import torch
+
+    missing = [name for name in ("query", "images") if not request.get(name)]
+    if missing:
+        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="query and images")
+    images, query = [str(path) for path in request["images"]], str(request["query"])
+    batch = processor(images=images, text=query).to(model.device)
+    with torch.inference_mode():
+        model.eval()
+        output = model(**batch)
+        scores = (output.image_embeds @ output.text_embeds[0]).tolist()
+    ranked = sorted(range(len(images)), key=lambda place: -scores[place])
+    return {"query": query, "results": [{"image": images[place], "score": scores[place]} for place in ranked]}
+
+
+def fake_rows(n: int, seed: int = 0) -> Any:
+    """Return `n` captions of small generated scenes, two a building."""
+    from hfvla.worlds.drone import DroneOptions, build_drone
+
+    options = DroneOptions(buildings=-(-n // 2), views=2, captions=_FAKE_CAPTIONS, image_size=32)
+    return build_drone(options, seed=seed).dataset.select(range(n))
+
+
+def quick_metrics(predictions: Any, labels: Any) -> dict[str, float]:
+    """Return recall, box and relation scores, as far as the outputs have them.
+
+    Every caption is a query, and every different image is in the gallery.
+
+    Args:
+        predictions: (text_embeds [N, D], image_embeds [N, D]) and, with sentences, box_predictions [N, S, 4] and
+            spatial_logits [N, S, S, 6]; see `InternVLRetrievalOutput`.
+        labels: (group_ids [N], image_ids [N], boxes [N, S, 4], box_mask [N, S]).
+    """
+    texts, images, *places = predictions
+    groups, image_ids, boxes, mask = labels
+    _, first = np.unique(image_ids, return_index=True)
+    gallery, queries = torch.from_numpy(images[first]), torch.from_numpy(texts)
+    found = {"retrieval_mean_recall": retrieval_scores(gallery, queries, groups[first], groups)["mean_recall"]}
+    mask = np.asarray(mask, dtype=bool)
+    if not places or not mask.any():
+        return found
+    predicted, logits = places
+    found["box_iou"] = box_scores(predicted[mask], boxes[mask])["iou"]
+    wanted = spatial_labels(torch.from_numpy(boxes), torch.from_numpy(mask)).numpy()
+    pairs = wanted[..., 0] >= 0
+    if pairs.any():
+        answers = np.stack([logits[..., :3].argmax(-1), logits[..., 3:].argmax(-1)], axis=-1)
+        found["spatial_accuracy"] = spatial_scores(answers[pairs], wanted[pairs])["pair_accuracy"]
+        found["combined"] = float(np.mean(list(found.values())))
+    return found

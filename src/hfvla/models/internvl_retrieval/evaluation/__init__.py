@@ -1,0 +1,1 @@
+"""Scores, baselines, ablations and figures of this family."""

@@ -1,0 +1,144 @@
+"""Plots of an evaluation as data; `hfvla.evaluation.plots` draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hfvla.data.pictures import data_uri
+from hfvla.data.samples.actions import FrameRef
+from hfvla.family import EvaluationResult, Figure
+from hfvla.metrics.actions import per_step_errors
+
+__all__ = ["closed_loop_figure", "open_loop_figures"]
+
+_EPISODE_STEPS = 400  # drawn of one episode
+_EXAMPLES = 6
+
+
+def open_loop_figures(
+    processor: Any, rows: Sequence[Mapping[str, Any]], predicted: np.ndarray, target: np.ndarray, mask: np.ndarray
+) -> list[Figure]:
+    """Return the figures of an open-loop evaluation.
+
+    Args:
+        processor: for names of channels and the rate.
+        rows: N of them.
+        predicted: [N, H, A] in the robot's units.
+        target: [N, H, A].
+        mask: [N, H] bool.
+    """
+    names = processor.action["names"] or [f"channel {number}" for number in range(target.shape[2])]
+    return [
+        _trajectory(rows, predicted, target, names, processor.fps),
+        _horizon(predicted, target, mask, names),
+        _step_errors(predicted, target, mask, names),
+        _frames(processor, rows, predicted, target, names),
+    ]
+
+
+def _trajectory(
+    rows: Sequence[Mapping[str, Any]], predicted: np.ndarray, target: np.ndarray, names: Sequence[str], fps: float
+) -> Figure:
+    """First action of each step of one episode, done and predicted."""
+    episode = rows[0]["episode"]
+    numbers = sorted((n for n, row in enumerate(rows) if row["episode"] == episode), key=lambda n: rows[n]["index"])
+    numbers = numbers[:_EPISODE_STEPS]
+    times_s = [rows[number]["timestamp"] for number in numbers]
+    panels = [
+        {
+            "title": name,
+            "xlabel": "seconds",
+            "series": {
+                "done": {"x": times_s, "y": target[numbers, 0, channel].tolist()},
+                "predicted": {"x": times_s, "y": predicted[numbers, 0, channel].tolist()},
+            },
+        }
+        for channel, name in enumerate(names)
+    ]
+    caption = f"First action of each chunk over one episode ({episode}), {fps:g} a second; the robot's units."
+    return Figure("trajectory", "curves", "Actions of one episode: done and predicted", {"panels": panels}, caption)
+
+
+def _horizon(predicted: np.ndarray, target: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
+    """Whole chunks of four rows with large movements."""
+    movement = np.where(mask.all(axis=1), target.std(axis=1).sum(axis=1), -1.0)  # whole chunks first
+    chosen = np.argsort(-movement, kind="stable")[:4]
+    panels = []
+    for number in chosen:
+        valid = np.flatnonzero(mask[number])
+        channel = int(np.ptp(target[number][valid], axis=0).argmax())
+        panels.append(
+            {
+                "title": f"row {number}: {names[channel]}",
+                "xlabel": "step of the chunk",
+                "series": {
+                    "done": {"x": valid.tolist(), "y": target[number, valid, channel].tolist()},
+                    "predicted": {"x": valid.tolist(), "y": predicted[number, valid, channel].tolist()},
+                },
+            }
+        )
+    caption = "The four chunks that change most, and of each the channel that does."
+    return Figure("horizon", "curves", "Chunks over their horizon", {"panels": panels}, caption)
+
+
+def _step_errors(predicted: np.ndarray, target: np.ndarray, mask: np.ndarray, names: Sequence[str]) -> Figure:
+    errors = per_step_errors(predicted, target, mask)
+    steps = [int(step) for step in np.flatnonzero(errors["count"])]
+    panels = [
+        {
+            "title": name,
+            "xlabel": "step of the chunk",
+            "ylabel": "mean absolute error",
+            "series": {"error": {"x": steps, "y": errors["mae_by_channel"][steps, channel].tolist()}},
+        }
+        for channel, name in enumerate(names)
+    ]
+    caption = "How the error grows with the distance from now; the robot's units."
+    return Figure("step_errors", "curves", "Error by step of the chunk", {"panels": panels}, caption)
+
+
+def _frames(
+    processor: Any, rows: Sequence[Mapping[str, Any]], predicted: np.ndarray, target: np.ndarray, names: Sequence[str]
+) -> Figure:
+    """Pictures of evenly spaced rows, with the first action done and predicted."""
+    chosen = np.unique(np.linspace(0, len(rows) - 1, _EXAMPLES).round().astype(int))
+    examples = []
+    for number in chosen:
+        row = rows[int(number)]
+        views = [view for view in row["views"] if view["name"] in processor.views]
+        refs = [FrameRef(**{key: value for key, value in view.items() if key != "name"}) for view in views]
+        pictures = processor.frames.load(refs)
+        height = min(len(picture) for picture in pictures)
+        side_by_side = np.concatenate([picture[:height] for picture in pictures], axis=1)
+        facts = [["Views", ", ".join(view["name"] for view in views)], ["Task", row["task"]]]
+        facts += [
+            [name, f"done {done:.4g}, predicted {guess:.4g}"]
+            for name, done, guess in zip(names, target[number, 0], predicted[number, 0], strict=True)
+        ]
+        facts.append(["Sensor", "yes" if row["sensor"] else "none"])
+        shown = {"title": row["id"], "image": data_uri(side_by_side), "facts": facts}
+        examples.append({**shown, "badge": "", "bars": {}, "text": ""})
+    caption = "First action of the chunk, in the robot's units; rows evenly spaced over the set."
+    return Figure("frames", "text_examples", "Frames", {"examples": examples}, caption)
+
+
+def closed_loop_figure(result: EvaluationResult, systems: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Success rates with their Wilson intervals.
+
+    Args:
+        result: taken for its number of episodes.
+        systems: by name, {"success_rate", "interval"}.
+    """
+    data = {
+        "groups": ["success rate"],
+        "series": {name: [found["success_rate"]] for name, found in systems.items()},
+        "errors": {name: [list(found["interval"])] for name, found in systems.items()},
+        "ylabel": "share of episodes",
+        "ylim": [0, 1],
+    }
+    episodes = int(result.metrics["episodes"])
+    caption = f"{episodes} episodes on seeds that no training used. Whiskers: 95 % Wilson intervals."
+    return Figure("closed_loop", "bars", "Closed loop: episodes that end in success", data, caption)

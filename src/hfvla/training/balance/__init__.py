@@ -1,1 +1,0 @@
-"""Loss terms balanced while a stage trains, and how their gradients agree."""

@@ -1,0 +1,1 @@
+"""What a stage writes and reads: checkpoints, audit, hand-over, adapters, merging."""

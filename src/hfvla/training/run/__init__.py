@@ -1,0 +1,1 @@
+"""A run of a recipe: its stages, folder, caches, records."""

@@ -1,0 +1,72 @@
+"""TrainingArguments of a stage: what the engine sets, under what the recipe says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hfvla.errors import RecipeError
+from hfvla.family import FamilySpec
+from hfvla.recipe import Recipe, Stage
+from hfvla.training.run.trackers import chosen_trackers
+from hfvla.training.trainer.zero import check_zero
+
+__all__ = ["stage_arguments", "uses_cpu"]
+
+
+def uses_cpu(recipe: Recipe) -> bool:
+    """Tell whether a recipe trains on the CPU: where it says so, or where there is nothing else."""
+    import torch
+
+    no_accelerator = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    return bool(recipe.args.get("use_cpu", no_accelerator))
+
+
+def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool) -> Any:
+    """Return `TrainingArguments` for one stage.
+
+    Args:
+        recipe: the recipe; its `args` and the stage's own go over the engine's defaults.
+        stage: the stage.
+        spec: its family, for the label names and for which metrics are errors.
+        stage_dir: folder of the stage; Trainer checkpoints go to `checkpoints/` in it.
+        has_validation: evaluate (and, for `keep_best`, choose) at each epoch unless the recipe says otherwise.
+
+    Raises:
+        RecipeError: `keep_best` without validation rows, or a DeepSpeed config that contradicts the recipe.
+    """
+    from transformers import TrainingArguments
+
+    settings: dict[str, Any] = {
+        "use_cpu": uses_cpu(recipe),
+        "eval_strategy": "epoch" if has_validation else "no",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "logging_steps": 0.02,
+        "run_name": f"{recipe.name}-{stage.name}",
+        "project": recipe.name,
+        "ddp_find_unused_parameters": True,
+        **recipe.stage_args(stage),
+        "report_to": chosen_trackers(recipe.stage_args(stage).get("report_to")),
+        "output_dir": str(stage_dir / "checkpoints"),
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "remove_unused_columns": False,
+        "label_names": list(spec.label_names),
+    }
+    if stage.keep_best and not has_validation:
+        raise RecipeError(
+            f"stage '{stage.name}': keep_best needs validation rows, and its sources have none",
+            got=stage.keep_best,
+            fix="Name one of its sources in data.validation.sources, raise data.validation.fraction, or leave it out.",
+        )
+    if stage.keep_best:
+        settings |= {
+            "load_best_model_at_end": True,
+            "metric_for_best_model": stage.keep_best,
+            "greater_is_better": not (
+                stage.keep_best.startswith("eval_loss") or stage.keep_best.removeprefix("eval_") in spec.error_names
+            ),
+        }
+    check_zero(settings, f"stage '{stage.name}'")
+    return TrainingArguments(**settings)

@@ -1,0 +1,217 @@
+"""Runs a recipe: every stage, the hand-overs between them, calibration, final checkpoint, evaluation and report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from hfvla.evaluation.run import evaluate_model, write_evaluation
+from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
+from hfvla.recipe import Recipe, resolved_dict, save_resolved
+from hfvla.registry import get_family
+from hfvla.training.checkpoint.adapters import share_adapter
+from hfvla.training.checkpoint.audit import audit_reload
+from hfvla.training.checkpoint.files import TEMPORARY
+from hfvla.training.checkpoint.record import environment, read_json, saving, write_json
+from hfvla.training.run.arguments import uses_cpu
+from hfvla.training.run.lock import FolderLock
+from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
+from hfvla.training.run.stage_run import StageRun
+from hfvla.training.run.summary import write_summary
+from hfvla.training.run.trackers import stage_logs
+from hfvla.training.stage.data import RecipeData, build_source
+from hfvla.training.stage.plan import StagePlan
+from hfvla.training.trainer.zero import deepspeed_scope
+
+__all__ = ["run_recipe"]
+
+logger = logging.getLogger(__name__)
+
+
+def run_recipe(
+    recipe: Recipe,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    *,
+    allow_recipe_change: bool = False,
+    start_at: str | None = None,
+    from_checkpoint: str | Path | None = None,
+    stop_after: str | None = None,
+) -> dict[str, Any]:
+    """Train all stages of a recipe, evaluate the result, and write the run folder.
+
+    Running the same recipe into the same folder goes on where it stopped: finished stages are not trained again, and
+    an unfinished one continues from its last checkpoint.
+
+    Args:
+        recipe: a checked recipe (`hfvla.recipe.load_recipe`).
+        output_dir: run folder; default is the recipe's.
+        overwrite: delete an earlier run in that folder first.
+        allow_recipe_change: go on with a recipe that was changed since; finished stages stay as they are.
+        start_at: first stage to run; those before it are not trained.
+        from_checkpoint: folder that stands for the stage before `start_at`.
+        stop_after: last stage to run.
+
+    Returns:
+        `dict`: run.json's content: "output_dir", "stages", "metrics", "baselines", "seconds", ...
+
+    Raises:
+        RecipeError: the folder holds a run of another recipe; `start_at` or `stop_after` is not a stage; a stage needs
+            an earlier one that is neither run nor given.
+        DataError: a source cannot be used.
+        CheckpointError: a hand-over changes something that the recipe does not announce; a checkpoint cannot be gone
+            on from with these settings; the disk is full.
+    """
+    from accelerate import PartialState
+
+    plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
+    # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
+    state = PartialState(cpu=uses_cpu(recipe))
+    run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), state)
+    try:
+        run.open_folder(overwrite, allow_recipe_change)
+        return run.execute()
+    finally:
+        run.close_folder()
+
+
+class RecipeRun:
+    """One run of a recipe on this process; every process of a distributed run builds its own.
+
+    Args:
+        recipe: the recipe.
+        plan: the stages to run.
+        output_dir: run folder.
+        state: accelerate's `PartialState`.
+    """
+
+    def __init__(self, recipe: Recipe, plan: StagePlan, output_dir: Path, state: Any) -> None:
+        self.recipe, self.plan, self.output_dir, self.state = recipe, plan, output_dir, state
+        self.spec: FamilySpec = get_family(recipe.family)
+        self.record: dict[str, Any] = {}
+        self._lock: FolderLock | None = None
+        self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
+        self._began, self._seconds_before = time.perf_counter(), 0.0
+
+    def open_folder(self, overwrite: bool, allow_recipe_change: bool = False) -> None:
+        """Create the run folder, or check that the run found there is this one (`open_run_folder`)."""
+        if self.state.is_main_process:
+            self._lock = lock_run_folder(self.output_dir)
+            self._changes = open_run_folder(
+                self.output_dir, self.recipe, overwrite=overwrite, allow_recipe_change=allow_recipe_change
+            )
+        self.state.wait_for_everyone()
+
+    def close_folder(self) -> None:
+        """Let other runs into the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def execute(self) -> dict[str, Any]:
+        """Run the stages and finish."""
+        previous = read_json(self.output_dir / "run.json") or {}
+        self._seconds_before = previous.get("seconds", 0.0)
+        self.record = {
+            "output_dir": str(self.output_dir),
+            "recipe": resolved_dict(self.recipe),
+            "seed": self.recipe.seed,
+            "processes": self.state.num_processes,
+            **environment(),
+            **({"recipe_changes": self._changes} if self._changes else {}),
+            "stages": [],
+        }
+        with self.state.main_process_first():
+            data = RecipeData(self.spec, self.recipe, self.plan.stages)
+        self.record["census"] = data.census
+        folders = dict(self.plan.folders)
+        for stage in self.plan.stages:
+            stage_run = StageRun(self.recipe, self.spec, stage, self.output_dir / stage.name, self.state)
+            summary = stage_run.finished()
+            if summary is None:
+                report_to = self.recipe.stage_args(stage).get("report_to")
+                with deepspeed_scope(), stage_logs(self.output_dir, stage.name, self.recipe.name, report_to):
+                    summary = stage_run.train(data, folders)
+            else:
+                logger.info("stage '%s' is finished; its checkpoint is used as it is", stage.name)
+            folders[stage.name] = self.output_dir / stage.name
+            self.record["stages"].append(summary)
+            self._write_record()
+        if self.state.is_main_process:
+            with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
+                self._finish(data, folders)
+            self._write_record()
+            write_summary(self.output_dir, self.record)
+        self.state.wait_for_everyone()
+        return self.record
+
+    def _write_record(self) -> None:
+        if self.state.is_main_process:
+            self.record["seconds"] = self._seconds_before + time.perf_counter() - self._began
+            write_json(self.output_dir / "run.json", self.record)
+
+    def _finish(self, data: RecipeData, folders: dict[str, Path]) -> None:
+        """Calibrate, save `final/`, evaluate and write the report (main process).
+
+        A run that is resumed here comes with another random state than one that trained until now; so each part draws
+        from the run's seed.
+        """
+        from transformers import set_seed
+
+        last = self.plan.stages[-1]
+        model = self.spec.load("model").from_pretrained(folders[last.name]).eval()
+        processor = self.spec.load("processor").from_pretrained(folders[last.name])
+        model.to(self.state.device)
+        train_rows = data.all_training_rows()
+        context = self._context(train_rows)
+        validation = data.stage_rows(last).validation
+        if self.spec.calibrate is not None and validation is not None:
+            set_seed(self.recipe.seed)
+            self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
+        final = self.output_dir / f"{TEMPORARY}final"
+        model.save_pretrained(final)
+        share_adapter(folders[last.name], final)
+        audit_reload(model, final, model.state_dict())
+        processor.save_pretrained(final)
+        save_resolved(self.recipe, final / "recipe.json")
+        replace_folder(final, self.output_dir / "final")
+        self._write_record()
+        results = {}
+        for name, entry in self.recipe.data.eval.items():
+            source = build_source(self.spec, entry, self.recipe, f"data.eval.{name}")
+            set_seed(self.recipe.seed)
+            results[name] = evaluate_model(model, processor, self.spec, source.dataset, context)
+            results[name].census = source.census
+        self._write_results(results)
+
+    def _context(self, train_rows: Any) -> EvaluationContext:
+        settings = self.recipe.evaluation
+        return EvaluationContext(
+            train_rows=train_rows,
+            seed=self.recipe.seed,
+            batch_size=settings.batch_size,
+            bootstrap_samples=settings.bootstrap_samples,
+            max_generate=settings.max_generate,
+            device=str(self.state.device),
+            ablations=settings.ablations,
+            max_bad_fraction=self.recipe.data.max_bad_fraction,
+            options=settings.options,
+        )
+
+    def _write_results(self, results: dict[str, EvaluationResult]) -> None:
+        if not results:
+            logger.warning("the recipe has no data.eval: no metrics and no report are written")
+            return
+        first = next(iter(results.values()))
+        self.record["metrics"], self.record["baselines"] = first.metrics, first.baselines
+        self.record["evaluation"] = {
+            name: {"metrics": result.metrics, "baselines": result.baselines} for name, result in results.items()
+        }
+        self._write_record()
+        info = {
+            "title": self.recipe.name,
+            "summary": f"{self.spec.name}: {self.spec.summary}",
+            "run_folder": self.output_dir,
+        }
+        write_evaluation(results, self.output_dir, info)

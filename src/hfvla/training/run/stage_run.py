@@ -1,0 +1,239 @@
+"""One stage of a run: model taken over, table printed, trained, best checkpoint kept, folder completed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hfvla.data.rows.epoch import EpochRows
+from hfvla.errors import RecipeError
+from hfvla.family import FamilySpec
+from hfvla.recipe import Recipe, Stage
+from hfvla.recipe.config_checks import change_problems
+from hfvla.recipe.document import format_steps
+from hfvla.registry import load_checkpoint
+from hfvla.training.checkpoint.adapters import SavedAdapters
+from hfvla.training.checkpoint.files import sync_folder
+from hfvla.training.checkpoint.handover import HandoverReport, hand_over, load_state
+from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adapters
+from hfvla.training.checkpoint.record import read_json, saving, write_json
+from hfvla.training.run.arguments import stage_arguments
+from hfvla.training.run.caching import cached_rows
+from hfvla.training.run.energy import EnergyCallback, energy_callbacks
+from hfvla.training.run.saving import save_and_audit
+from hfvla.training.run.tables import handover_text, trainable_text
+from hfvla.training.stage.data import RecipeData, StageRows
+from hfvla.training.stage.groups import table_dicts
+from hfvla.training.stage.phases import final_weights, loss_terms
+from hfvla.training.trainer.trainer import StagedTrainer
+
+__all__ = ["StageRun", "merge_config"]
+
+logger = logging.getLogger(__name__)
+
+
+def merge_config(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Return a new config of the same class with `changes` merged in, nested mappings key by key.
+
+    Raises:
+        RecipeError: a key that the config, or one of its parts, does not have, or a value of another type.
+    """
+    problems = change_problems(config, changes)
+    if problems:
+        raise RecipeError([f"model: {format_steps(problem.steps)}: {problem.text}" for problem in problems])
+    return type(config)(**_merge(config.to_dict(), dict(changes)))
+
+
+def _merge(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
+    return copy.deepcopy(new)
+
+
+class StageRun:
+    """One stage of a run, on this process.
+
+    Args:
+        recipe: the recipe.
+        spec: its family.
+        stage: the stage.
+        folder: `<out>/<stage>`.
+        state: accelerate's `PartialState`.
+    """
+
+    def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, folder: Path, state: Any) -> None:
+        self.recipe, self.spec, self.stage = recipe, spec, stage
+        self.index = recipe.stages.index(stage)
+        self.folder, self.state = folder, state
+        self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
+
+    def finished(self) -> dict[str, Any] | None:
+        """Return the stage's summary if it was completed before."""
+        summary = read_json(self.folder / "stage.json")
+        if summary is not None and self.state.is_main_process:  # a run may end between the two
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        return summary
+
+    def train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
+        """Train the stage and complete its folder.
+
+        Args:
+            data: the recipe's rows.
+            folders: folder of each finished stage by name.
+
+        Returns:
+            `dict`: summary: name, seconds, steps, parameters, trainable_parameters, scores ...
+        """
+        started = time.perf_counter()
+        rows = data.stage_rows(self.stage)
+        model, processor, report = self._take_over(data, folders)
+        trainer = self._trainer(model, processor, rows)
+        table = trainer.trainable_table()
+        logger.info(
+            "stage '%s': %d training and %d validation rows\n%s\n%s",
+            self.stage.name,
+            len(rows.train),
+            len(rows.validation) if rows.validation is not None else 0,
+            trainable_text(self.stage, table),
+            handover_text(self.stage.name, report),
+        )
+        result = trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer))
+        summary = {
+            "name": self.stage.name,
+            "seconds": time.perf_counter() - started + trainer.seconds_before,
+            "steps": trainer.state.global_step,
+            "epochs": trainer.state.epoch,
+            "train_loss": result.training_loss,
+            "parameters": table[-1].parameters,
+            "trainable_parameters": table[-1].trainable,
+            "rows": {
+                "train": len(rows.train),
+                "validation": len(rows.validation) if rows.validation is not None else 0,
+            },
+            "best_metric": trainer.state.best_metric,
+            "best_step": trainer.state.best_global_step if self.stage.keep_best else None,
+            "scores": _last_scores(trainer),
+            "handover": report.counts(),
+            **_cost(trainer),
+            **({"cache": self.cache} if self.cache else {}),
+            **({"gradients": trainer.monitor.summary()} if trainer.monitor else {}),
+        }
+        with saving(f"stage '{self.stage.name}': its result", self.folder, "Its last checkpoint is untouched."):
+            self._complete(trainer, processor, report, table_dicts(table), summary)
+        return summary
+
+    def _take_over(self, data: RecipeData, folders: Mapping[str, Path]) -> tuple[Any, Any, HandoverReport]:
+        """Return the stage's model, the processor, and what was carried over."""
+        source = self.stage.handover.from_ or (self.recipe.stages[self.index - 1].name if self.index else None)
+        if source is None and self.recipe.model.pretrained is None:
+            rows = data.stage_rows(self.stage).train
+            section = self.recipe.model.model_dump()
+            section["config"] = _merge(section["config"], self.stage.model)
+            model, processor = self.spec.load("initialise")(section, rows, self.recipe.seed)
+            report = hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")
+            place_adapters(model, self.spec.groups, self.stage, None, report)
+            return model, processor, report
+        saved: SavedAdapters | None = None
+        if source is not None:
+            path: str | Path = folders[source]
+            state = load_state(path)
+            saved = earlier_adapters(self.stage, path, state)
+            config = self.spec.load("config").from_pretrained(path)
+            processor = self.spec.load("processor").from_pretrained(path)
+        else:
+            source = path = str(self.recipe.model.pretrained)
+            _, old, processor = load_checkpoint(path, family=self.spec.name)
+            state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)
+        model, report = self._filled(config, state, source, saved)
+        return model, processor, report
+
+    def _filled(
+        self, config: Any, state: dict[str, Any], source: str, saved: SavedAdapters | None
+    ) -> tuple[Any, HandoverReport]:
+        from transformers import set_seed
+
+        set_seed(self.recipe.seed + self.index)
+        model = self.spec.load("model")(merge_config(config, self.stage.model))
+        report = hand_over(model, state, self.stage.handover, self.spec.groups, source)
+        place_adapters(model, self.spec.groups, self.stage, saved, report, self.recipe.model.pretrained)
+        return model, report
+
+    def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
+        from transformers import EarlyStoppingCallback
+
+        arguments = stage_arguments(self.recipe, self.stage, self.spec, self.folder, rows.validation is not None)
+        trainer_class = self.spec.load("trainer") if self.spec.trainer else StagedTrainer
+        compute_metrics = self.spec.load("compute_metrics")
+        callbacks = energy_callbacks()
+        if self.stage.patience:
+            callbacks.append(EarlyStoppingCallback(self.stage.patience))
+        epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else math.inf
+        model.config.loss_weights = final_weights(self.stage, epochs)
+        collator = self.spec.load("collator")(processor, model.config, losses=loss_terms(self.stage), training=True)
+        if self.stage.cache is not None:
+            rows, collator, census = cached_rows(self, model, processor, rows, collator, arguments)
+            self.cache = census.to_dict()
+        return trainer_class(
+            model=model,
+            args=arguments,
+            stage=self.stage,
+            groups=self.spec.groups,
+            data_collator=collator,
+            train_dataset=EpochRows(rows.train, self.recipe.seed),
+            eval_dataset=rows.validation,
+            compute_metrics=lambda prediction: compute_metrics(prediction, model.config),
+            callbacks=callbacks,
+        )
+
+    def _last_checkpoint(self, trainer: StagedTrainer) -> str | None:
+        found = trainer.find_checkpoint(clean=True)
+        if found:
+            logger.info("stage '%s' goes on from %s", self.stage.name, Path(found).name)
+        return found
+
+    def _complete(
+        self,
+        trainer: StagedTrainer,
+        processor: Any,
+        report: HandoverReport,
+        table: list[dict[str, Any]],
+        summary: dict[str, Any],
+    ) -> None:
+        """Write checkpoint, processor and records; stage.json comes last and marks the stage as finished.
+
+        Raises:
+            CheckpointError: the checkpoint does not hold what was trained, or does not compute the same.
+        """
+        summary["audit"] = save_and_audit(trainer, self.folder, self.recipe.model.pretrained)
+        if self.state.is_main_process:
+            processor.save_pretrained(self.folder)
+            write_json(self.folder / "handover.json", report.to_dict())
+            write_json(self.folder / "trainable.json", table)
+            write_json(self.folder / "log_history.json", trainer.state.log_history)
+            sync_folder(self.folder)
+            write_json(self.folder / "stage.json", summary)
+            shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+        self.state.wait_for_everyone()
+
+
+def _cost(trainer: StagedTrainer) -> dict[str, Any]:
+    """Return the samples of an optimizer step over all processes, and the energy where it was measured."""
+    arguments = trainer.args
+    samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    found = [back for back in trainer.callback_handler.callbacks if isinstance(back, EnergyCallback)]
+    return {"batch_size": samples, "energy": found[0].summary() if found else None}
+
+
+def _last_scores(trainer: StagedTrainer) -> dict[str, float]:
+    """Return the evaluation scores of the weights that are kept: the best evaluation's, or the last one's."""
+    lines = [line for line in trainer.state.log_history if any(key.startswith("eval_") for key in line)]
+    best = [line for line in lines if line.get("step") == trainer.state.best_global_step]
+    chosen = (best or lines or [{}])[-1]
+    skipped = ("runtime", "per_second")
+    return {key: value for key, value in chosen.items() if key.startswith("eval_") and not key.endswith(skipped)}

@@ -1,0 +1,1 @@
+"""A stage of a recipe: which parameters train, when, on which rows."""

@@ -1,0 +1,1 @@
+"""The trainer of a stage, and what it does to losses, batches and gradients."""

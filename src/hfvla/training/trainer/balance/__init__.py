@@ -1,0 +1,1 @@
+"""Weights of loss terms that the gradients decide."""

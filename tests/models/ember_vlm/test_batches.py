@@ -1,0 +1,138 @@
+"""From rows to batches."""
+
+import pytest
+
+from hfvla.data.samples.robots import ROBOTS
+from hfvla.errors import DataError
+from hfvla.models.ember_vlm.batches import build_tokenizer, training_texts
+from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
+
+ALL_LOSSES = ("itc", "caption", "instruct", "selection", "reasoning", "consistency")
+
+
+def test_prompt_is_masked_and_the_end_is_learned(collate, processor, rows):
+    batch = collate([rows[0]], "selection", "reasoning")
+    text = processor.reasoning_target(rows[0])
+    prompt = processor.tokenizer(processor.expand(text.prompt), add_special_tokens=False).input_ids
+    target = processor.tokenizer(text.target, add_special_tokens=False).input_ids
+    assert batch["input_ids"][0].tolist() == [*prompt, *target, processor.tokenizer.eos_token_id]
+    assert batch["labels"][0].tolist() == [-100] * len(prompt) + [*target, processor.tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_padding_goes_to_one_side_and_is_never_learned(collate, processor, rows, training):
+    longer = {**rows[1], "task": rows[1]["task"] + " and then every other site on the island"}
+    batch = collate([rows[0], longer, rows[3]], "selection", "reasoning", "consistency", training=training)
+    padding = batch["attention_mask"] == 0
+    assert padding.any(1).tolist() == [True, False, True]
+    assert (batch["input_ids"][padding] == processor.tokenizer.pad_token_id).all()
+    assert (batch["labels"][padding] == -100).all()
+    assert padding[0, -1].item() is training and padding[0, 0].item() is not training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_verdict_positions_point_at_the_words(collate, processor, rows, training):
+    longer = {**rows[1], "task": rows[1]["task"] + " and then every other site"}
+    given = [rows[0], longer, rows[3]]
+    batch = collate(given, "selection", "consistency", training=training)
+    for row, ids, positions in zip(given, batch["input_ids"], batch["verdict_positions"], strict=True):
+        words = [processor.yes_token_id if robot in row["robots"] else processor.no_token_id for robot in ROBOTS]
+        assert ids[positions].tolist() == words
+
+
+def test_robots_without_a_verdict_have_no_position(collate, rows):
+    row = {**rows[0], "reasoning": "Step 3: Robot Capability Matching: Humanoid: no, it cannot."}
+    positions = collate([row], "consistency")["verdict_positions"][0]
+    assert (positions >= 0).tolist() == [False, False, True, False, False]
+
+
+def test_gold_sets(collate, rows):
+    batch = collate([{**rows[0], "robots": ["Humanoid", "Drone"]}, {**rows[1], "robots": []}], "selection")
+    assert batch["robot_labels"].tolist() == [[1, 0, 1, 0, 0], [0, 0, 0, 0, 0]]
+    assert batch["robot_mask"].tolist() == [True, False]
+
+
+def test_an_unknown_robot_is_named_with_the_nearest(collate, rows):
+    with pytest.raises(DataError, match="got 'Robot with Weels'. Did you mean 'Robot with Wheels'"):
+        collate([{**rows[0], "robots": ["Robot with Weels"]}], "selection")
+
+
+def test_rows_without_a_chain_are_prompts(collate, processor, rows):
+    given = [{**rows[0], "reasoning": ""}, rows[1]]
+    batch = collate(given, "selection", "reasoning")
+    length = int(batch["attention_mask"][0].sum())
+    prompt = processor.expand(processor.task_prompt(rows[0]["task"], with_image=True))
+    assert processor.tokenizer.decode(batch["input_ids"][0, :length]) == prompt
+    assert (batch["labels"][0] == -100).all() and (batch["labels"][1] != -100).any()
+    assert "labels" not in collate(given[:1], "selection", "reasoning")
+
+
+def test_selection_alone_reads_prompts_only(collate, processor, rows):
+    batch = collate(rows.select([0, 1]), "selection")
+    assert "labels" not in batch and "verdict_positions" not in batch
+    assert processor.special_ids()["reasoning_start_token_id"] not in batch["input_ids"]
+
+
+def test_pictures_and_no_pictures_mix(collate, rows):
+    given = rows.select([3, 0, 7, 1])
+    assert [row["image"] is None for row in given] == [True, False, True, False]
+    batch = collate(given, "selection")
+    images = (batch["input_ids"] == 1).sum(1)  # <image> placeholders
+    assert images.tolist() == [0, 4, 0, 4] and batch["pixel_values"].shape == (2, 3, 64, 64)
+    assert "pixel_values" not in collate(rows.select([3, 7]), "selection")
+
+
+def test_every_sequence_kind_in_one_batch(collate, rows):
+    batch = collate(rows.select([0, 3]), *ALL_LOSSES)
+    kinds = [TEXT_KINDS[kind] for kind in batch["text_kind"]]
+    assert kinds == ["caption", "instruct", "reasoning", "instruct", "reasoning"]  # row 3 has no picture to caption
+    assert batch["robot_mask"].tolist() == [False, False, True, False, True]
+    assert len(batch["caption_input_ids"]) == 1 and len(batch["pixel_values"]) == 3
+    assert len({len(batch[name]) for name in ("input_ids", "labels", "robot_labels", "verdict_positions")}) == 1
+
+
+def test_captions_stand_alone_beside_their_pictures(collate, processor, rows):
+    batch = collate(rows.select([0, 1]), "itc")
+    texts = processor.tokenizer.batch_decode(batch["caption_input_ids"], skip_special_tokens=True)
+    assert texts == [rows[0]["caption"], rows[1]["caption"]]
+    assert "robot_labels" not in batch
+
+
+@pytest.mark.parametrize(
+    ("loss", "change"),
+    [
+        ("caption", {"caption": ""}),
+        ("caption", {"image": None}),
+        ("itc", {"image": None}),
+        ("instruct", {"dialogue": []}),
+    ],
+)
+def test_rows_that_can_train_nothing_are_an_error(collate, rows, loss, change):
+    with pytest.raises(DataError, match=f"fake:0:0: no row of the batch can train {loss}"):
+        collate([{**rows[0], **change}], loss)
+    assert len(collate([{**rows[0], **change}, rows[1]], loss)["input_ids"]) == 1  # left out of that term
+
+
+def test_a_sequence_that_does_not_fit_names_its_row(collate, rows):
+    with pytest.raises(DataError, match="fake:0:1: text and image tokens exceed"):
+        collate([rows[0], {**rows[1], "reasoning": "it is far away " * 300}], "reasoning")
+
+
+def test_tokenizer_is_the_same_for_the_same_texts(rows):
+    first, second = (build_tokenizer(training_texts(rows), 420) for _ in range(2))
+    assert first.get_vocab() == second.get_vocab() and len(first) <= 420
+    text = 'Strange words: "Zürich" 漢字\n'
+    assert first.decode(first(text, add_special_tokens=False).input_ids) == text  # bytes, so nothing is unknown
+
+
+def test_tokenizer_learns_the_texts_of_a_row_but_not_words_defined_in_dialogue(rows):
+    row = {**rows[0], "plan": [{"subtask": "plan words", "robot": "Drone", "order": 1}]}
+    texts = "\n".join(training_texts([row]))
+    for part in (
+        row["task"],
+        row["reasoning"],
+        row["caption"],
+        "1. Drone: plan words",
+    ):
+        assert part in texts
+    assert "What is shown?" not in texts
