@@ -7,6 +7,7 @@ kind keeps its place, and the second keeps the whole question as it is.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -118,9 +119,10 @@ def reorder_choices(choices: Sequence[str], answer: int, order: Sequence[int]) -
 
 def _movable(choices: Sequence[str]) -> list[int]:
     """Indices of the choices that may change places."""
-    if any(_NAMES_LETTERS.search(text) for text in choices):
+    texts = [unicodedata.normalize("NFC", text) for text in choices]
+    if any(_NAMES_LETTERS.search(text) for text in texts):
         return []
-    return [index for index, text in enumerate(choices) if not _PLACED.search(text)]
+    return [index for index, text in enumerate(texts) if not _PLACED.search(text)]
 
 
 def _reorder_movable(choices: Sequence[str], answer: int, moved: Sequence[int], free: Sequence[int]) -> OrderedChoices:

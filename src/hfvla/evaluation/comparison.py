@@ -84,7 +84,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        # Line feeds alone end a line: str.splitlines cuts at U+2028, which a task's text may hold.
+        return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise DataError("predictions cannot be read", where=str(path), fix=f"{error}") from error
 

@@ -10,13 +10,15 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import spearmanr
 
+from hfvla.data.text import clean_text
+
 __all__ = ["match_subtasks", "plan_scores"]
 
 _ROBOT_TIE_BREAK = 1e-6  # only decides between equally similar texts
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[a-z0-9]+", text.lower()))
+    return frozenset(re.findall(r"[^\W_]+", clean_text(text).lower()))
 
 
 def _similarity(first: str, second: str) -> float:

@@ -9,13 +9,14 @@ import numpy as np
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from hfvla.data.reasoning import STEP_TITLES, Reasoning, parse_reasoning
+from hfvla.data.text import clean_text
 
 __all__ = ["chain_scores", "content_words", "contradictions", "reasoning_scores"]
 
 
 def content_words(text: str) -> frozenset[str]:
     """Return the lower-case words of three letters or more that are no stop words, without a plural s."""
-    words = re.findall(r"[a-z]{3,}", text.lower())
+    words = re.findall(r"[^\W\d_]{3,}", clean_text(text).lower())
     return frozenset(word[:-1] if re.search(r"[^s]s$", word) else word for word in words) - ENGLISH_STOP_WORDS
 
 

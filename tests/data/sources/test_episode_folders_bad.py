@@ -1,6 +1,10 @@
 """Episode folders that cannot be used are refused whole, named and counted; nothing is guessed."""
 
+import io
+import os
 import shutil
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import pytest
 from hfvla.data.sources.episode_folders import EpisodeFoldersOptions, build_episode_folders
 from hfvla.errors import DataError
 
-from .episode_sets import STATE, recording, write_new
+from .episode_sets import STATE, recording, write_new, write_old
 
 
 def build(folder, **options):
@@ -35,6 +39,42 @@ def sensor_with(**arrays):
         given = {"timestamps": made.sensor_ns / 1e9, "data": made.sensor}
         given |= {name: make(made) for name, make in arrays.items()}
         np.savez(folder / "sensor_data.npz", **{name: value for name, value in given.items() if value is not None})
+
+    return harm
+
+
+def huge_header(folder):
+    """The header of an array of 10^12 rows before the values of a few."""
+    path = folder / "sensor_data.npz"
+    with np.load(path) as content:
+        stamps = content["timestamps"]
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": (1_000_000_000_000, 5)}
+    )
+    np.savez(path, timestamps=stamps)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("data.npy", header.getvalue() + bytes(400))
+
+
+def twin_array(folder):
+    with warnings.catch_warnings(), zipfile.ZipFile(folder / "sensor_data.npz", "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr("data.npy", archive.read("data.npy"))
+
+
+def dead_link(name):
+    def harm(folder):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(folder / "gone")
+
+    return harm
+
+
+def pipe(name):
+    def harm(folder):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
 
     return harm
 
@@ -168,6 +208,17 @@ BAD = {
                    "gap in the sensor series", "0.155 s"),
     "sensor cut": (lambda f: (f / "sensor_data.npz").write_bytes((f / "sensor_data.npz").read_bytes()[:900]),
                    "sensor file cannot be read", "sensor_data.npz"),
+    "sensor header": (huge_header, "array of another size than its header says", "(1000000000000, 5)"),
+    "sensor twice": (twin_array, "array is there twice", "sensor_data.npz: data"),
+    "sensor link": (dead_link("sensor_data.npz"), "sensor file cannot be read", "No such file"),
+    "sensor pipe": (pipe("sensor_data.npz"), "sensor file cannot be read", "not a regular file"),
+    "state pipe": (pipe("robot_states.csv"), "robot states are missing", "robot_states.csv"),
+    "picture link": (dead_link("images/View1/1760000000.jpg"), "picture cannot be read", "No such file"),
+    "picture pipe": (pipe("images/View1/1760000000.jpg"), "picture cannot be read", "not a regular file"),
+    "column twice": (lambda f: change(f / "robot_states.csv", "gripper", "rz"), "column is there twice", "rz"),
+    "deep metadata": (lambda f: (f / "metadata.json").write_text("[" * 100_000), "metadata are broken", "too deeply"),
+    "half a character": (lambda f: (f / "metadata.json").write_text('{"task": "\\ud800"}'), "metadata are broken",
+                         "no text"),
     "sensor pickled": (sensor_with(data=lambda m: np.array([{}] * len(m.sensor), dtype=object)),
                        "sensor file cannot be read", "pickle"),
 }  # fmt: skip
@@ -207,3 +258,45 @@ def test_sensors_shorter_than_the_window_and_wrong_actions(sound):
 def test_too_old_for_the_tolerance(sound):
     with pytest.raises(DataError, match="gap in a recording.*pictures of View1.*tolerance_s 0.02"):
         build(sound, tolerance_s=0.02)
+
+
+def test_parts_without_leading_zeros_follow_one_another_by_number(tmp_path):
+    folder = write_old(tmp_path / "set/peg/recv_all_1", recording())
+    (states,) = folder.glob("robot_state_*.csv")
+    header, *rows = states.read_text().splitlines()
+    states.unlink()
+    for number in range(12):
+        part = rows[number * len(rows) // 12 : (number + 1) * len(rows) // 12]
+        (folder / f"robot_state_{number}.csv").write_text("\n".join([header, *part]) + "\n")
+    assert build(tmp_path / "set", layout="old").census["usable"] == 1
+
+
+def test_linked_episodes_are_read_and_lost_ones_counted(sound, tmp_path):
+    root = shutil.copytree(sound, tmp_path / "set")
+    (root / "peg" / "episode_1").rename(tmp_path / "elsewhere")
+    (root / "peg" / "episode_1").symlink_to(tmp_path / "elsewhere")
+    (root / "peg" / "episode_2").symlink_to(tmp_path / "gone")
+    (root / "more").symlink_to(root / "peg")
+    data = build(root, max_bad_fraction=0.5)
+    assert data.census["found"] == 3 and data.census["usable"] == 2 and data.census["passed_over"]["count"] == 1
+    assert data.rejected["set/peg/episode_2"] == "episode cannot be read: a link to nothing"
+
+
+def test_an_old_episode_whose_camera_lost_all_pictures_is_taken_out(tmp_path):
+    for number in range(3):
+        write_old(tmp_path / f"set/peg/recv_all_{number}", recording())
+    for path in picture_paths_of(tmp_path / "set/peg/recv_all_1", "View1"):
+        path.unlink()
+    data = build(tmp_path / "set", layout="old", max_bad_fraction=0.5)
+    assert "View1, which other episodes have" in data.rejected["set/peg/recv_all_1"] and data.census["usable"] == 2
+
+
+def test_a_camera_behind_a_dead_link_does_not_vanish(sound, tmp_path):
+    root = shutil.copytree(sound, tmp_path / "set")
+    dead_link("images/View3")(root / "peg" / "episode_1")
+    data = build(root, max_bad_fraction=0.5)
+    assert data.rejected["set/peg/episode_1"].startswith("view cannot be read: View3")
+
+
+def picture_paths_of(folder, view):
+    return [path for path in folder.rglob("*.jpg") if path.parent.name == view]

@@ -229,3 +229,64 @@ def test_rows_of_a_table(tmp_path):
     path.write_bytes(b"PAR1 no table")
     with pytest.raises(DataError, match="not a parquet table"):
         rows.read(path, "x")
+
+
+# ---- what meta/ may not do ---------------------------------------------------------------------------------------
+
+
+def change_info(folder, **values):
+    path = folder / "meta/info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return folder
+
+
+def test_two_tasks_of_one_number_are_refused(tmp_path):
+    folder = write_v21(tmp_path / "set")
+    with (folder / "meta/tasks.jsonl").open("a") as file:
+        file.write('{"task_index": 0, "task": "another"}\n')
+    with pytest.raises(DataError, match=r"tasks.jsonl:\d+: two tasks have one number; got .*another"):
+        LeRobotEpisodes(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "template"),
+    [
+        ("data_path", "../{episode_index}.parquet"),
+        ("data_path", "{episode_index:0999999999d}.parquet"),
+        ("data_path", "{episode_index!r:>999999999}.parquet"),
+        ("video_path", "videos/{video_key.__class__}/{episode_index}.mp4"),
+        ("data_path", "{episode_index:{episode_chunk}}.parquet"),
+    ],
+)
+def test_templates_that_leave_the_folder_or_fill_the_memory_are_refused(tmp_path, key, template):
+    folder = change_info(write_v21(tmp_path / "set"), **{key: template})
+    with pytest.raises(DataError, match=f"info.json: {key}"):
+        LeRobotEpisodes(folder)
+
+
+def test_a_camera_whose_name_leaves_the_folder_is_refused(tmp_path):
+    folder = write_v21(tmp_path / "set")
+    features = json.loads((folder / "meta/info.json").read_text())["features"]
+    change_info(folder, features={**features, "../../../out": features["observation.images.front"]})
+    with pytest.raises(DataError, match="path outside the data set.*out"):
+        LeRobotEpisodes(folder)
+
+
+@pytest.mark.parametrize("value", [10**400, float("nan"), -1, True, "5", 2**70])
+def test_numbers_that_cannot_be_are_refused(tmp_path, value):
+    for key in ("fps", "total_frames"):
+        with pytest.raises(DataError, match=f"info.json: {key}|JSON that cannot be read"):
+            LeRobotEpisodes(change_info(write_v21(tmp_path / f"set{key}"), **{key: value}))
+
+
+def test_notes_of_macos_and_twins_of_columns(tmp_path):
+    folder = write_v3(tmp_path / "set")
+    tables = list((folder / "meta/episodes").rglob("*.parquet"))
+    for path in [*tables, *(folder / "data").rglob("*.parquet")]:
+        (path.parent / f"._{path.name}").write_bytes(bytes.fromhex("0005160700020000") + bytes(60))
+    assert len(LeRobotEpisodes(folder)) == 3
+    table = pq.read_table(tables[0])
+    twins = pa.table([*table.columns, table["length"]], names=[*table.column_names, "length"])
+    pq.write_table(twins, tables[0])
+    with pytest.raises(DataError, match="the table has a column twice; got 'length'"):
+        LeRobotEpisodes(folder)

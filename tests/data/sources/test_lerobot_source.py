@@ -258,3 +258,25 @@ def test_a_window_from_the_future_is_refused(v3):
     path = str(v3 / "sensors/touch/episode_000001.parquet")
     with pytest.raises(DataError, match="reaches past the step"):
         SensorLoader().load(SensorRef(path, "values", 0, 40, 0.5, 0.0, "timestamp"))
+
+
+def test_a_list_of_episodes_that_was_cut_off_is_counted(tmp_path):
+    folder = write_v21(tmp_path / "set", lengths=(6, 9, 4))
+    path = folder / "meta/episodes.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(DataError, match="1 of 3 records are unusable .1 episode is not named.*total_episodes says 3"):
+        build_lerobot(LeRobotOptions(path=str(folder)))
+    data = build_lerobot(LeRobotOptions(path=str(folder), max_bad_fraction=0.5))
+    assert data.census["found"] == 3 and data.census["usable"] == 2 and data.rejected == {}
+
+
+def test_a_sensor_with_other_channels_in_one_episode_takes_it_out(tmp_path):
+    def sensors(episode):
+        times_s, values = touch(LENGTHS[episode])
+        return times_s, values if episode != 1 else np.c_[values, values]
+
+    folder = write_v3(tmp_path / "set", sensors=sensors)
+    options = LeRobotOptions(path=str(folder), sensor={"name": "touch", "window_s": 0.2}, max_bad_fraction=0.5)
+    data = build_lerobot(options)
+    assert list(data.census["rejected"]) == ["wrong sensor dimension"] and data.census["usable"] == 2
+    assert "4 channels, expected 2" in data.rejected["set/episode_000001"]

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import unicodedata
 
 import pytest
 from pydantic import ValidationError
@@ -189,6 +190,90 @@ def test_bad_records_are_counted_with_the_first_named(root, changes, reason, fir
     assert "bad_2" not in entry["first"]
 
 
+TWICE = ["A. Đỏ", "B. Xanh", "C. Vàng", "C. Tắt"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "index"),
+    [("C. Vàng", 2), ("C. Tắt", 3), ("D. Tắt", 3), ("Tắt", 3), ("B", 1), ("D", 3), (None, -1)],
+)
+def test_a_letter_that_stands_twice_by_a_slip_gives_way_to_places(root, answer, index, caplog):
+    data = read(write(root, [record(), record(id="slip", choices=TWICE, answer=answer)]))
+    row = data.dataset[1]
+    assert row["choices"] == ["Đỏ", "Xanh", "Vàng", "Tắt"] and row["answer"] == index
+    assert parse_details(row["details"]) == {"letters": "by_place"} and data.dataset[0]["details"] == ""
+    assert data.census["letters_by_place"] == 1 and "1 questions carry a letter twice" in caplog.text
+    assert "slip" in caplog.text
+
+
+def test_a_letter_that_stands_twice_is_refused_where_asked_or_where_places_do_not_tell(root):
+    path = write(root, [record(id="slip", choices=TWICE, answer=None)])
+    data = read(path, max_bad_fraction=1.0, repeated_letters="refuse")
+    assert data.census["rejected"]["letter used twice"]["count"] == 1 and "slip" in data.rejected
+    for letters in ("BACC", "AABC", "CCAB", "AABB", "AAA"):
+        choices = [f"{letter}. {number}" for number, letter in enumerate(letters)]
+        data = read(write(root, [record(choices=choices, answer=None)]), max_bad_fraction=1.0)
+        assert list(data.census["rejected"]) == ["letter used twice"], letters
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer"), [(["A. B", "B. C", "C. D"], "B"), (TWICE, "C"), (["A. B", "B. A"], "A")]
+)
+def test_an_answer_that_names_two_choices_is_refused(root, choices, answer):
+    data = read(write(root, [record(choices=choices, answer=answer)]), max_bad_fraction=1.0)
+    assert list(data.census["rejected"]) == ["answer names two choices"]
+
+
+def test_a_letter_that_is_its_own_choices_text_is_that_choice(root):
+    choices = ["A. A", "B. B"]
+    answers = read(write(root, [record(id=one, choices=choices, answer=one) for one in ("A", "B. B")])).dataset
+    assert answers["answer"][:] == [0, 1]
+
+
+def test_composed_and_decomposed_texts_are_one(root):
+    composed = record(answer="B. Đèn xanh", choices=["A. Đỏ", "B. Đèn xanh"])
+    changed = {
+        key: [unicodedata.normalize("NFD", one) for one in value] if key == "choices" else
+        unicodedata.normalize("NFD", value) if isinstance(value, str) else value
+        for key, value in composed.items()
+    }  # fmt: skip
+    mixed = {**composed, "answer": changed["answer"], "id": "mixed"}
+    rows = read(write(root, [composed, {**changed, "id": "nfd"}, mixed])).dataset.to_list()
+    assert [{**row, "id": ""} for row in rows[1:]] == [{**rows[0], "id": ""}] * 2
+    assert rows[0]["language"] == "vi" and rows[0]["answer"] == 1
+
+
+def test_a_video_is_found_under_the_other_spellings_of_its_name(root):
+    (root / "train" / "videos" / "x.mp4").rename(root / "train" / "videos" / unicodedata.normalize("NFD", "đường.mp4"))
+    paths = [
+        "train/videos/đường.mp4",
+        "train\\videos\\đường.mp4",
+        unicodedata.normalize("NFD", "train/videos/đường.mp4"),
+    ]
+    assert len(read(write(root, [record(id=path, video_path=path) for path in paths])).dataset) == 3
+    out = [record(video_path="train\\..\\..\\x.mp4")]
+    assert "video path outside the data root" in read(write(root, out), max_bad_fraction=1.0).census["rejected"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"question": "Broken \ud83d?"}, "question is no text"),
+        ({"choices": ["A. \udfff", "B. x"]}, "choice is no text"),
+        ({"answer": "\ud800"}, "answer is no text"),
+        ({"id": "\ud800"}, "no id"),
+        ({"video_path": "\ud800.mp4"}, "no such video path"),
+        ({"video_path": "x" * 100_000}, "no such video path"),
+        ({"video_path": "a\x00.mp4"}, "missing video"),
+    ],
+)
+def test_texts_and_paths_that_cannot_be_stored_are_counted(root, changes, reason):
+    data = read(write(root, [record(**changes)]), max_bad_fraction=1.0)
+    (found,) = data.census["rejected"].items()
+    assert found[0] == reason and found[1]["count"] == 1 and len(found[1]["first"]) < 500
+    json.dumps(data.census, ensure_ascii=False).encode()
+
+
 def test_an_id_used_twice_and_a_record_of_another_type_are_counted(root):
     data = read(write(root, [record(), record(), "text"]), max_bad_fraction=0.9)
     rejected = data.census["rejected"]
@@ -242,6 +327,9 @@ def test_a_root_of_its_own_and_links_inside_it(root, tmp_path_factory):
         ('{"questions": []}', r"\['questions'\]"),
         ('[{"task": "x"}]', r"\['task'\]"),
         ("3", "'int'"),
+        ('{"data": [{"id": "a", "id": "b"}]}', "a key stands twice in one object; got 'id'"),
+        ("[" * 100_000, "JSON is nested too deeply"),
+        ('{"data": [' + "9" * 5000 + "]}", "JSON that cannot be read"),
     ],
 )
 def test_files_of_another_kind_are_refused(root, text, message):

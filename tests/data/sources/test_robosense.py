@@ -1,6 +1,7 @@
 """The RoboSense reader: queries of every form, the gallery, and what cannot be used named."""
 
 import json
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -120,3 +121,19 @@ def test_two_images_of_one_id_no_image_and_no_folder_are_refused(gallery, tmp_pa
         read_gallery(tmp_path / "none")
     with pytest.raises(DataError, match="gallery cannot be read"):
         read_gallery(tmp_path / "missing")
+
+
+def test_queries_end_at_line_feeds_alone_and_are_composed(tmp_path):
+    path = tmp_path / "q.txt"
+    text = f"q_00001\tA red roof\u2028near water\r\nq_00002\t{unicodedata.normalize('NFD', 'đường')}\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    rows = build_robosense(RoboSenseOptions(path=str(path))).dataset
+    assert rows["caption"][:] == ["A red roof\u2028near water", "đường"]
+    (tmp_path / "q.csv").write_text('id,text\nq_1,"two\nlines"\nq_2,b\n', encoding="utf-8")
+    assert build_robosense(RoboSenseOptions(path=str(tmp_path / "q.csv"))).dataset["caption"][:] == ["two\nlines", "b"]
+
+
+def test_notes_of_macos_beside_pictures_are_passed_over_and_counted(gallery):
+    (gallery / "._image_0a.jpeg").write_bytes(bytes.fromhex("0005160700020000") + bytes(60))
+    found = read_gallery(gallery)
+    assert len(found.images) == 3 and found.census["hidden"] == 1 and found.census["found"] == 3

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import unicodedata
 
 import pytest
 from PIL import Image
@@ -184,3 +185,94 @@ def test_reasoning_can_be_left_out_and_a_users_fleet_is_accepted(tmp_path):
     row = read(path, robots=("Mower", "Boat"), reasoning=False).dataset[0]
     assert row["robots"] == ["Mower"] and row["reasoning"] == ""
     assert "Boat: no" in read(path, robots=("Mower", "Boat")).dataset[0]["reasoning"]
+
+
+# ---- texts of the world ------------------------------------------------------------------------------------------
+
+
+def test_tasks_in_any_script_have_groups_of_their_own_and_keep_their_plans(tmp_path):
+    tasks = ["Trồng cây", "Tưới cây", "橋を検査する", "Проверить мост"]
+    steps = {task: ((f"plan of {task}", "Drone", 1),) for task in tasks}
+    plan = write(tmp_path, [multi(task, steps=steps[task]) for task in tasks], "plans.json")
+    written = [unicodedata.normalize("NFD", task.upper()) for task in tasks]
+    data = read(write(tmp_path, [single(task) for task in written]), plan_path=plan)
+    assert len(set(data.dataset["group"])) == 4 and data.census["duplicates"] == 0
+    assert [row["plan"][0]["subtask"] for row in data.dataset] == [f"plan of {task}" for task in tasks]
+
+
+def test_tasks_that_differ_in_a_number_share_a_group_and_no_plan(tmp_path):
+    plan = write(tmp_path, [multi("Inspect tower 3.")], "plans.json")
+    data = read(write(tmp_path, [single("Inspect tower 3."), single("Inspect tower 4.")]), plan_path=plan)
+    assert [len(steps) for steps in data.dataset["plan"][:]] == [2, 0] and data.census["without_plan"] == 1
+    assert len(set(data.dataset["group"])) == 1
+
+
+@pytest.mark.parametrize("name", ["robot with legs", "Robot-with-Legs", "ROBOT_WITH_LEGS", " Robot  with\u00a0Legs "])
+def test_spellings_of_a_robot_by_case_blanks_and_hyphens(tmp_path, name):
+    assert read(write(tmp_path, [single("X y.", name)])).dataset[0]["robots"] == ["Robot with Legs"]
+
+
+def test_other_names_of_a_robot_are_not_guessed(tmp_path):
+    data = read(write(tmp_path, [single("X y.", "Legged Robot")]), max_bad_fraction=1.0)
+    assert list(data.census["rejected"]) == ["unknown robot name"]
+
+
+def test_lines_of_jsonl_end_at_line_feeds_alone(tmp_path):
+    path = tmp_path / "a.jsonl"
+    tasks = ["Inspect the dam\u2028and its gate", "Go\u0085up", "Climb\u2029down"]
+    text = "\r\n".join(json.dumps(single(task), ensure_ascii=False) for task in tasks)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read(str(path)).dataset["task"][:] == tasks
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (single("Go \ud83d up."), "input is not text"),
+        (single("Go up. " * 400), "task is too long"),
+        (single("X y.", image="../a.png"), "image path outside the data root"),
+        (single("X y.", image="/etc/passwd"), "image path outside the data root"),
+        (single("X y.", image="x" * 100_000), "no such image path"),
+        (single("X y.", image=7), "no image path"),
+        (multi("X y.", steps=((7, "Drone", 1),)), "subtask is not text"),
+        (single("X y.", reasoning=7), "reasoning is not text"),
+        (single("X y.", reasoning=["Step 1", None]), "reasoning is not text"),
+    ],
+)
+def test_texts_and_paths_that_cannot_be_used_are_counted(tmp_path, record, reason):
+    data = read(write(tmp_path, [single("Good one."), record]), max_bad_fraction=0.9)
+    assert list(data.census["rejected"]) == [reason] and len(data.census["rejected"][reason]["first"]) < 500
+
+
+def test_a_limit_of_letters_can_be_set(tmp_path):
+    data = read(write(tmp_path, [single("Go up. " * 400)]), max_task_letters=3000)
+    assert len(data.dataset[0]["task"]) == 400 * 7 - 1
+
+
+# ---- a record's own chain ----------------------------------------------------------------------------------------
+
+OWN = (
+    "Step 1: Task Analysis: look.\nStep 2: Environment Assessment: sea.\nStep 3: Robot Capability Matching: "
+    "Drone: yes, flies; Humanoid: no, sinks.\nStep 4: Decision Justification: best. Decision: Drone."
+)
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+def test_a_records_own_reasoning_is_used_as_it_is_given(tmp_path, reasoning):
+    records = [single("A b.", reasoning=OWN), single("C d.", reasoning=OWN.split("\n")), single("E f.")]
+    data = read(write(tmp_path, records), reasoning=reasoning)
+    assert data.dataset["reasoning"][:2] == [OWN, OWN]
+    assert bool(data.dataset["reasoning"][2]) == reasoning
+    assert data.census["reasoning_given"] == 2 and data.census["reasoning_kept_as_given"] == {}
+
+
+def test_own_reasoning_that_does_not_parse_or_contradicts_is_kept_and_counted(tmp_path, caplog):
+    records = [single("A b.", reasoning="Because."), single("C d.", "Humanoid", reasoning=OWN)]
+    data = read(write(tmp_path, records))
+    assert data.dataset["reasoning"][:] == ["Because.", OWN] and data.census["usable"] == 2
+    kept = data.census["reasoning_kept_as_given"]
+    assert (
+        kept["reasoning does not parse"]["count"] == 1 and "data.json:0" in kept["reasoning does not parse"]["first"]
+    )
+    assert "Drone; output Humanoid" in kept["reasoning decides for other robots"]["first"]
+    assert "records with reasoning" in caplog.text

@@ -55,3 +55,10 @@ def test_anything_else_fails_with_its_reason(text, reason):
 def test_two_choices_with_one_text_are_not_guessed():
     assert parse_answer("yes", ["Yes", "yes."]).failed
     assert parse_answer("B. yes", ["Yes", "yes."]).index == 1
+
+
+def test_a_letter_that_is_another_choices_text_is_not_guessed():
+    for text in ("B", "B.", "(B)", "Answer: B"):
+        assert "letter of one choice and the text of another" in parse_answer(text, ["B", "C", "D"]).reason
+    assert parse_answer("A. B", ["B", "C", "D"]).index == 0 and parse_answer("B. C", ["B", "C", "D"]).index == 1
+    assert parse_answer("B", ["A", "B"]).index == 1 and parse_answer("D", ["C", "D"]).index == 1

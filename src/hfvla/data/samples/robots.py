@@ -6,6 +6,8 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from hfvla.data.text import letter_key
+
 if TYPE_CHECKING:
     pass
 
@@ -16,8 +18,12 @@ ROBOTS: tuple[str, ...] = ("Drone", "Underwater Robot", "Humanoid", "Robot with 
 
 
 def normalise_task(task: str) -> str:
-    """Return the group key of a task: its letters only, lower case, without a leading "Task:"."""
-    return re.sub(r"[^a-z]", "", re.sub(r"^\s*task\s*:", "", task, flags=re.IGNORECASE).lower())
+    """Return the group key of a task: its letters only, of any script, lower case, without a leading "Task:".
+
+    Tasks that differ in a number only share it, so that none of them crosses a split; what says whether two texts are
+    one task is `hfvla.data.text.task_key`.
+    """
+    return letter_key(re.sub(r"^\s*task\s*:", "", task, flags=re.IGNORECASE))
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def parse_times(texts: Sequence[str], clock: Clock, where: str) -> np.ndarray:
         if not times[-1].is_finite():
             raise UnusableError("a time is not finite", f"{where}: {text!r}")
     scale = _PER_UNIT[find_unit(float(min(times)), float(max(times)), clock, where)]
-    if max(abs(time) for time in times) * scale > _MOST_NS:
-        raise UnusableError("a time is too large", f"{where}: {max(times)}, read as {clock}")
+    if max(abs(time) for time in times) > Decimal(_MOST_NS) / scale:
+        raise UnusableError("a time is too large", f"{where}: {max(times):.6E}, read as {clock}")
     return np.array([int((time * scale).to_integral_value()) for time in times], dtype=np.int64)
 
 

@@ -58,7 +58,9 @@ class Census:
 
     def reject(self, where: str, record_id: str, problem: UnusableError) -> None:
         """Count a record as unusable."""
-        self.rejections.append(Rejection(where, record_id, problem.reason, problem.detail))
+        texts = (where, record_id, problem.reason, problem.detail)
+        # Names on disk and in broken files may hold half characters, which no log and no report can write.
+        self.rejections.append(Rejection(*(text.encode(errors="backslashreplace").decode() for text in texts)))
 
     @property
     def usable(self) -> int:

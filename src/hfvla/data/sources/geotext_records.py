@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,9 @@ from hfvla.data.boxes import Box, box_problem, clip_box
 from hfvla.data.pictures import check_picture
 from hfvla.data.samples.retrieval import MAX_SENTENCES, building_of
 from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.inside import inside_root
+from hfvla.data.sources.json_files import read_json
+from hfvla.data.text import clean_text, text_problem
 from hfvla.errors import DataError
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "check_image",
     "image_id_of",
     "load_records",
-    "read_json",
     "slots_of",
 ]
 
@@ -44,27 +44,6 @@ class Slot:
     box: Box | None
     problem: str
     value: Any
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        DataError: unreadable, not UTF-8, or not JSON (names line and column).
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError("file cannot be read", where=str(path), got=error.strerror, fix="Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise DataError("file is not UTF-8 text", where=str(path), got=error.reason, expected="UTF-8 JSON") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"broken JSON: {error.msg}",
-            where=f"{path}:{error.lineno}:{error.colno}",
-            got=error.doc[error.pos : error.pos + 20],
-            fix=f"Correct line {error.lineno}, column {error.colno}.",
-        ) from error
 
 
 def load_records(path: Path) -> list[tuple[str, Any]]:
@@ -99,7 +78,13 @@ def image_id_of(record: Mapping[str, Any]) -> str:
         raise UnusableError("no image_id", f"got {value!r}")
     if not building_of(value):
         raise UnusableError("no building in the image_id", f"got {value!r}, expected '0839/image-43.jpeg'")
-    return value
+    return _stored(value, "image_id")
+
+
+def _stored(value: str, name: str) -> str:
+    if problem := text_problem(value):
+        raise UnusableError(f"{name} is no text", problem)
+    return clean_text(value)
 
 
 def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -122,7 +107,7 @@ def captions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     for caption in value:
         if not isinstance(caption, str) or not caption.strip():
             raise UnusableError("empty caption", f"got {caption!r}")
-    return tuple(caption.strip() for caption in value)
+    return tuple(_stored(caption, "caption") for caption in value)
 
 
 def slots_of(record: Mapping[str, Any]) -> list[Slot]:
@@ -150,7 +135,7 @@ def slots_of(record: Mapping[str, Any]) -> list[Slot]:
             raise UnusableError("sentence is not text", f"got {sentence!r}")
         problem = "" if value is None else box_problem(value)
         box = None if value is None or problem else clip_box(value)
-        slots.append(Slot((sentence or "").strip(), box, problem, value))
+        slots.append(Slot(_stored(sentence or "", "sentence"), box, problem, value))
     return slots
 
 
@@ -174,8 +159,8 @@ class ImageFiles:
         Raises:
             UnusableError: no path, outside the root, missing, or not an image.
         """
-        if not isinstance(value, str) or not value.strip():
-            raise UnusableError("no image path", f"got {value!r}")
+        if not isinstance(value, str):
+            raise UnusableError("no image path", f"got {value!r}"[:200])
         if value not in self._seen:
             try:
                 self._seen[value] = self._look(value)
@@ -187,10 +172,7 @@ class ImageFiles:
         return found
 
     def _look(self, value: str) -> str:
-        # By its text, not by where links lead: a data root may link to another disk.
-        path = Path(os.path.normpath(self.root / value))
-        if not path.is_relative_to(os.path.normpath(self.root)):
-            raise UnusableError("image path outside the data root", f"{value!r} (root {self.root})")
+        path = inside_root(self.root, value, "image")
         check_image(path)
         return str(path)
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from hfvla.data.pictures import read_picture
+from hfvla.data.hdf5_checks import HDF5_ERRORS, check_own_values, dataset_bytes
+from hfvla.data.pictures import MAX_PIXELS, load_picture, read_picture
 from hfvla.errors import DataError, MissingExtraError
 
 __all__ = ["HDF5_SUFFIXES", "Hdf5Rows", "decode_picture", "import_h5py", "open_hdf5"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
 """Endings by which an HDF5 file is told from other files."""
+
+_MAX_ROW_BYTES = 4 * MAX_PIXELS
 
 
 def import_h5py() -> Any:
@@ -40,16 +45,19 @@ def open_hdf5(path: str | os.PathLike[str]) -> Any:
     """
     where = os.fspath(path)
     try:
+        if not stat.S_ISREG(os.stat(where).st_mode):  # a pipe would wait for ever
+            raise DataError("HDF5 file cannot be read", where=where, got="not a regular file")
         return import_h5py().File(where, "r", locking=False)
-    except OSError as error:
-        raise DataError("HDF5 file cannot be read", where=where, got=str(error).splitlines()[0]) from error
+    except HDF5_ERRORS as error:
+        raise DataError("HDF5 file cannot be read", where=where, got=_first_line(error)) from error
 
 
 def decode_picture(dataset: Any, row: int, where: str) -> np.ndarray:
     """Read one picture of a dataset.
 
     Args:
-        dataset: [N, H, W, 3] uint8; or encoded pictures: [N, L] uint8 padded with zeros, or [N] of bytes.
+        dataset: [N, H, W, 3] uint8, or [N, H, W, 4], laid on white; or encoded pictures: [N, L] uint8 padded with
+            zeros, or [N] of bytes.
         row: which one.
         where: names the dataset in errors.
 
@@ -57,22 +65,35 @@ def decode_picture(dataset: Any, row: int, where: str) -> np.ndarray:
         [H, W, 3] uint8. Channels are taken to be red, green, blue.
 
     Raises:
-        DataError: no such row, another kind of dataset, or a broken picture.
+        DataError: no such row, another kind of dataset (depth, say), one whose values lie elsewhere, or a broken
+            picture.
     """
-    shape, kind = dataset.shape, dataset.dtype
-    raw = len(shape) == 4 and shape[3] == 3 and kind == np.uint8
-    if not raw and not (len(shape) == 2 and kind == np.uint8) and not (len(shape) == 1 and kind.kind in "OSV"):
-        raise DataError("the dataset holds no pictures", where=where, got=f"{kind} {shape}",
-                        expected="[N, H, W, 3] or [N, L] uint8, or [N] of encoded bytes")  # fmt: skip
-    if not 0 <= row < shape[0]:
-        raise DataError("no such picture", where=where, got=row, expected=f"0 to {shape[0] - 1}")
     try:
+        shape, kind = dataset.shape or (), dataset.dtype
+        raw = len(shape) == 4 and shape[3] in (3, 4) and kind == np.uint8
+        if not raw and not (len(shape) == 2 and kind == np.uint8) and not (len(shape) == 1 and kind.kind in "OSV"):
+            raise DataError("the dataset holds no pictures", where=where, got=f"{kind} {shape}",
+                            expected="[N, H, W, 3] or [N, L] uint8, or [N] of encoded bytes",
+                            fix="Name the colour cameras in views.")  # fmt: skip
+        if not 0 <= row < shape[0]:
+            raise DataError("no such picture", where=where, got=row, expected=f"0 to {shape[0] - 1}")
+        check_own_values(dataset, where)
+        if dataset_bytes(dataset, 1) > _MAX_ROW_BYTES:
+            raise DataError("picture is too large", where=f"{where}[{row}]", got=f"{kind} {shape[1:]}",
+                            expected=f"at most {_MAX_ROW_BYTES} bytes")  # fmt: skip
         value = dataset[row]
-    except (OSError, RuntimeError) as error:
-        raise DataError("picture cannot be read", where=f"{where}[{row}]", got=str(error).splitlines()[0]) from error
-    if raw:
+    except HDF5_ERRORS as error:
+        raise DataError("picture cannot be read", where=f"{where}[{row}]", got=_first_line(error)) from error
+    if raw and shape[3] == 3:
         return np.asarray(value)
+    if raw:
+        return np.asarray(load_picture(Image.fromarray(np.asarray(value)), f"{where}[{row}]"))
     return read_picture(value if isinstance(value, bytes) else np.asarray(value).tobytes(), f"{where}[{row}]")
+
+
+def _first_line(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 class Hdf5Rows:
@@ -107,9 +128,8 @@ class Hdf5Rows:
             file = self._open(where)
             try:
                 found = file.get(dataset)
-            except (OSError, RuntimeError, KeyError) as error:
-                got = str(error).splitlines()[0]
-                raise DataError("HDF5 file is damaged", where=f"{where}:{dataset}", got=got) from error
+            except HDF5_ERRORS as error:
+                raise DataError("HDF5 file is damaged", where=f"{where}:{dataset}", got=_first_line(error)) from error
             if not hasattr(found, "shape"):
                 raise DataError("no such dataset", where=where, got=dataset)
             return decode_picture(found, row, f"{where}:{dataset}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy as np
 from hfvla.data.video.cache import RecentItems
 from hfvla.errors import DataError
 
-__all__ = ["ParquetRows", "to_array"]
+__all__ = ["ParquetRows", "check_once", "check_regular", "to_array"]
 
 
 class ParquetRows:
@@ -73,6 +76,7 @@ class ParquetRows:
             names = table.schema_arrow.names
             if column not in names:
                 raise DataError(f"the table has no column '{column}'", where=os.fspath(path), expected=sorted(names))
+            check_once([name for name in names if name == column], where=path)
             total = table.metadata.num_rows
             count = total - first if count is None else count
             if first < 0 or count < 0 or first + count > total:
@@ -100,7 +104,7 @@ class ParquetRows:
 
         where = os.fspath(path)
         try:
-            status = os.stat(where)
+            status = check_regular(where)
             key = (os.path.abspath(where), status.st_mtime_ns, status.st_size)
             table = self._tables.get(key)
             if table is None:
@@ -109,7 +113,7 @@ class ParquetRows:
         except OSError as error:
             reason = error.strerror or str(error)
             raise DataError("table cannot be read", where=where, got=reason, fix="Check the path.") from error
-        except pa.ArrowException as error:
+        except (pa.ArrowException, ValueError) as error:
             raise DataError("not a parquet table", where=where, got=str(error).splitlines()[0]) from error
         return key, table
 
@@ -120,7 +124,7 @@ class ParquetRows:
         if found is None:
             try:
                 found = table.read_row_group(group, columns=[column], use_threads=False).column(0)
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, pa.ArrowException, ValueError) as error:
                 raise DataError(
                     f"row group {group} is damaged", where=str(key[0]), got=str(error).splitlines()[0]
                 ) from error
@@ -130,6 +134,29 @@ class ParquetRows:
         while len(self._groups) > 1 and self._held_bytes > self._cache_bytes:
             self._held_bytes -= self._groups.popitem(last=False)[1].nbytes
         return found
+
+
+def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """Return what the system knows of a file.
+
+    Raises:
+        OSError: missing, or no regular file: a pipe would wait for ever.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return status
+
+
+def check_once(names: Sequence[str], where: str | os.PathLike[str]) -> None:
+    """Refuse a table that has a column twice: which of them is meant, nobody can tell.
+
+    Raises:
+        DataError: names the column.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError("the table has a column twice", where=os.fspath(where), got=twice)
 
 
 def to_array(column: Any, *, where: str) -> np.ndarray:

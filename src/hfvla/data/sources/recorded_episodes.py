@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hfvla.data.samples.actions import ActionSample, FrameRef, build_action_dataset
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.sensor_series import SensorSeries, check_clock
+from hfvla.data.walking import FoundPaths, named_paths
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import SourceData
 
@@ -134,7 +135,8 @@ def choose_views(found: Iterable[str], wanted: Sequence[str] | None) -> list[str
 
 def collect_episodes(
     options: RecordedOptions,
-    places: Sequence[tuple[str, Path]],
+    root: Path,
+    found: FoundPaths,
     read: Callable[[Path], RecordedEpisode],
     source: str,
 ) -> SourceData:
@@ -142,39 +144,58 @@ def collect_episodes(
 
     Args:
         options: of the source.
-        places: name and path of every episode.
+        root: folder of the episodes, or the one episode itself.
+        found: paths of the episodes; those that are lost count as unusable.
         read: one episode.
         source: its name.
 
     Returns:
         `SourceData`: a row a step, group = episode. Its census counts episodes, and "steps", "without_sensor" (usable
         episodes), "short_windows" (steps whose window the series does not fill yet) and "steps_left_out" (of those,
-        with `short: drop`).
+        with `short: drop`); where there are some, "hidden" files and links that were "passed_over".
 
     Raises:
         DataError: no episode, or too many unusable.
     """
-    if not places:
+    found.log(root)
+    if not found.paths and not found.lost:
         raise DataError("no episode", where=options.path, fix="Check the path and the layout.")
-    census, samples, counts = Census(), list[ActionSample](), Counter[str]()
+    census, episodes = Census(), dict[str, RecordedEpisode]()
     widths: dict[str, int] = {"action": options.action_dim} if options.action_dim else {}
-    for name, path in places:
+    reasons = {path: reason for path, reason in found.lost}
+    for name, path in named_paths(root, [*found.paths, *reasons]):
         census.found += 1
         try:
+            if path in reasons:
+                raise UnusableError("episode cannot be read", reasons[path])
             episode = read(path)
             _check(episode, options, widths)
         except (UnusableError, DataError) as error:
             problem = UnusableError(error.what, _detail(error)) if isinstance(error, DataError) else error
             census.reject(str(path), name, problem)
             continue
+        episodes[name] = episode
+    _refuse_lost_views(root, episodes, census)
+    samples, counts = list[ActionSample](), Counter[str]()
+    for name, episode in episodes.items():
         samples += _samples(name, episode, options, source, counts)
     more = {key: counts[key] for key in ("without_sensor", "short_windows", "steps_left_out")}
     more = {"steps": len(samples), **more}
     census.log(options.path, more.items())
     census.refuse_if_too_bad(options.max_bad_fraction, options.path)
     summary = {"found": census.found, "usable": census.usable, "rejected": census.rejected(), **more}
+    summary |= found.census()
     rejected = {one.id: f"{one.reason}: {one.detail}" for one in census.rejections}
     return SourceData(build_action_dataset(samples), summary, rejected)
+
+
+def _refuse_lost_views(root: Path, episodes: dict[str, RecordedEpisode], census: Census) -> None:
+    """Take episodes out that lack a camera which others have: one whose pictures are gone must not go unseen."""
+    cameras = {view for episode in episodes.values() for view in episode.views}
+    for name in [name for name, episode in episodes.items() if len(episode.views) < len(cameras)]:
+        missing = sorted(cameras - set(episodes.pop(name).views))
+        detail = f"{', '.join(missing)}, which other episodes have; views names the cameras that all of them have"
+        census.reject(str(root.parent / name), name, UnusableError("view is missing", detail))
 
 
 def _detail(error: DataError) -> str:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hfvla.data.choices import LETTERS, split_choice
 from hfvla.data.samples.video import UNLABELLED
 from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.json_files import read_json
+from hfvla.data.text import clean_text, text_problem
 from hfvla.data.video import TOLERANCE_S
 from hfvla.errors import DataError
 
-__all__ = ["answer_of", "choices_of", "id_of", "language_of", "load_questions", "support_of", "text_of"]
+__all__ = [
+    "RepeatedLetters",
+    "answer_of",
+    "choices_of",
+    "has_repeated_letters",
+    "id_of",
+    "language_of",
+    "load_questions",
+    "support_of",
+    "text_of",
+]
+
+RepeatedLetters = Literal["by_place", "refuse"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,21 +41,7 @@ def load_questions(path: Path) -> list[tuple[str, Any]]:
     Raises:
         DataError: unreadable, not JSON (names line and column), or not the challenge's format.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(
-            "question file cannot be read", where=str(path), got=error.strerror, fix="Check the path."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError("file is not UTF-8 text", where=str(path), got=error.reason, expected="UTF-8 JSON") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"broken JSON: {error.msg}",
-            where=f"{path}:{error.lineno}:{error.colno}",
-            got=error.doc[error.pos : error.pos + 20],
-            fix=f"Correct line {error.lineno}, column {error.colno}.",
-        ) from error
+    content = read_json(path, what="question file cannot be read")
     records = content.get("data") if isinstance(content, Mapping) else content
     if not isinstance(records, list) or not records:
         got = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
@@ -64,55 +63,89 @@ def load_questions(path: Path) -> list[tuple[str, Any]]:
 
 
 def text_of(record: Mapping[str, Any], key: str) -> str:
-    """Return a record's text without outer blanks.
+    """Return a record's text in NFC, without outer blanks.
 
     Raises:
-        UnusableError: missing, not a text, or blank.
+        UnusableError: missing, not a text, blank, or with half a character in it.
     """
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise UnusableError(f"empty {key}", f"got {value!r}")
-    return value.strip()
+    return _stored(value, key)
+
+
+def _stored(value: str, key: str) -> str:
+    if problem := text_problem(value):
+        raise UnusableError(f"{key} is no text", problem)
+    return clean_text(value)
 
 
 def id_of(record: Any) -> str:
-    """Return a record's "id" or "question_id" as text; "" when it has none."""
+    """Return a record's "id" or "question_id" as it is written; "" when it has none that can be stored."""
     value = record.get("id", record.get("question_id")) if isinstance(record, Mapping) else None
-    return str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    found = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return "" if text_problem(found) else found
 
 
-def choices_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+def choices_of(record: Mapping[str, Any], repeated_letters: RepeatedLetters = "by_place") -> tuple[str, ...]:
     """Return the texts by letter. Letters may come in any order, but are A, B ... without a gap.
 
+    Args:
+        record: with "choices".
+        repeated_letters: what becomes of choices of which one carries another's letter (A, B, C, C), which is a slip
+            of the pen: "by_place" gives each the letter of its place, "refuse" refuses them.
+
     Raises:
-        UnusableError: no list of 2 to 4 texts, or a letter is missing or used twice.
+        UnusableError: no list of 2 to 4 texts, a choice without letter or text, or letters that are missing or, in
+            any other way than that, used twice.
     """
+    labels = _labels(record)
+    letters = [letter for letter, _ in labels]
+    twice = next((letter for letter in letters if letters.count(letter) > 1), None)
+    if twice is not None:
+        if repeated_letters == "refuse" or not has_repeated_letters(record):
+            raise UnusableError("letter used twice", f"{twice!r} in {record['choices']!r}")
+        return tuple(text for _, text in labels)
+    if sorted(letters) != list(LETTERS[: len(labels)]):
+        raise UnusableError("letters with a gap", f"got {', '.join(letters)}, expected {LETTERS[: len(labels)]}")
+    return tuple(text for _, text in sorted(labels))
+
+
+def has_repeated_letters(record: Mapping[str, Any]) -> bool:
+    """Whether one of three or four choices carries another's letter and all the others stand at their own places."""
+    letters = [letter for letter, _ in _labels(record)]
+    misplaced = [letter for place, letter in enumerate(letters) if letter != LETTERS[place]]
+    return len(letters) > 2 and len(misplaced) == 1 and letters.count(misplaced[0]) == 2
+
+
+def _labels(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (letter, text) of the choices as they stand."""
     values = record.get("choices")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise UnusableError("choices are not a list of texts", f"got {values!r}")
+        raise UnusableError("choices are not a list of texts", f"got {values!r}"[:200])
     if not 2 <= len(values) <= len(LETTERS):
         raise UnusableError("number of choices", f"got {len(values)}, expected 2 to {len(LETTERS)}")
-    texts: dict[str, str] = {}
+    labels = []
     for value in values:
-        parts = split_choice(value)
+        parts = split_choice(_stored(value, "choice"))
         if parts is None:
             raise UnusableError("choice without a letter", repr(value))
-        letter, text = parts
-        if letter in texts:
-            raise UnusableError("letter used twice", f"{letter!r} in {values!r}")
-        if not text:
+        if not parts[1]:
             raise UnusableError("empty choice", repr(value))
-        texts[letter] = text
-    if sorted(texts) != list(LETTERS[: len(texts)]):
-        raise UnusableError("letters with a gap", f"got {', '.join(texts)}, expected {LETTERS[: len(texts)]}")
-    return tuple(texts[letter] for letter in sorted(texts))
+        labels.append(parts)
+    return labels
 
 
 def answer_of(record: Mapping[str, Any], choices: tuple[str, ...]) -> int:
     """Return the index of the answer: a whole choice, its letter, or its text; `UNLABELLED` when there is none.
 
+    Args:
+        record: with "choices" and "answer".
+        choices: of `choices_of`.
+
     Raises:
-        UnusableError: not among the choices.
+        UnusableError: not among the choices, or it names two of them: the letter of one that is the text of another,
+            or a letter that stands twice.
     """
     value = record.get("answer")
     if value is None:
@@ -120,17 +153,24 @@ def answer_of(record: Mapping[str, Any], choices: tuple[str, ...]) -> int:
     wrong = UnusableError("answer not among the choices", f"{value!r} of {list(choices)}")
     if not isinstance(value, str):
         raise wrong
-    given, parts = value.strip(), split_choice(value)
-    exact = [index for index, text in enumerate(choices) if text == given]
-    if len(exact) == 1:
-        return exact[0]
-    letter, text = parts if parts else (given, "")
-    if len(letter) != 1 or letter.upper() not in LETTERS[: len(choices)]:
+    given = _stored(value, "answer")
+    letter, text = split_choice(given) or (given, "")
+    letter = letter.upper()
+    exact = [index for index, choice in enumerate(choices) if choice == given]
+    own = [label for label, _ in _labels(record)] if has_repeated_letters(record) else LETTERS[: len(choices)]
+    lettered = [place for place, label in enumerate(own) if letter in (label, LETTERS[place])]
+    if text:
+        lettered = [place for place in lettered if _spaced(choices[place]) == _spaced(text)]
+    named = set(exact if len(exact) == 1 else ()) | set(lettered)
+    if len(named) > 1:
+        raise UnusableError("answer names two choices", f"{value!r} of {list(choices)}")
+    if not named:
         raise wrong
-    index = LETTERS.index(letter.upper())
-    if text and " ".join(text.split()) != " ".join(choices[index].split()):
-        raise wrong
-    return index
+    return named.pop()
+
+
+def _spaced(text: str) -> str:
+    return " ".join(text.split())
 
 
 def support_of(record: Mapping[str, Any], duration_s: float) -> tuple[float, ...]:
@@ -152,7 +192,7 @@ def support_of(record: Mapping[str, Any], duration_s: float) -> tuple[float, ...
 
 
 def language_of(text: str) -> str:
-    """Return "vi" for a text with Vietnamese letters, "en" for plain ASCII, else ""."""
-    if _VIETNAMESE & set(text.lower()):
+    """Return "vi" for a text with Vietnamese letters, in either Unicode form, "en" for plain ASCII, else ""."""
+    if _VIETNAMESE & set(clean_text(text).lower()):
         return "vi"
     return "en" if text.isascii() else ""

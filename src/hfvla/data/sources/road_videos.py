@@ -10,7 +10,7 @@ offender named. The group of a row is its video's content, so that a clip stored
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +20,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hfvla.data.samples.video import UNLABELLED, VideoQuestion, build_video_dataset
 from hfvla.data.sources.census import Census, UnusableError
+from hfvla.data.sources.inside import inside_root
 from hfvla.data.sources.road_records import (
+    RepeatedLetters,
     answer_of,
     choices_of,
+    has_repeated_letters,
     id_of,
     language_of,
     load_questions,
     support_of,
     text_of,
 )
+from hfvla.data.text import clean_text, text_problem
 from hfvla.data.video import VideoReader
 from hfvla.errors import DataError
 from hfvla.family import SourceData
 
 __all__ = ["RoadVideosOptions", "build_road_videos", "count_road_videos"]
+
+logger = logging.getLogger(__name__)
 
 _SAMPLE_BYTES = 1 << 16  # of a video's beginning, middle and end: what tells it from any other
 
@@ -45,6 +51,8 @@ class RoadVideosOptions(BaseModel):
         path: train or test JSON.
         root: folder that `video_path` is relative to, and that no video may lie outside of; default: the file's own.
         max_bad_fraction: share of unusable records above which reading fails.
+        repeated_letters: choices that carry a letter twice (A, B, C, C): "by_place" gives each the letter of its
+            place and counts the question, "refuse" refuses it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,6 +60,7 @@ class RoadVideosOptions(BaseModel):
     path: str
     root: str | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
+    repeated_letters: RepeatedLetters = "by_place"
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class _Videos:
         Raises:
             UnusableError: no path, outside the root, missing, or broken.
         """
-        if not isinstance(value, str) or not value.strip():
+        if not isinstance(value, str):
             raise UnusableError("no video path", f"got {value!r}")
         if value not in self._seen:
             try:
@@ -91,10 +100,7 @@ class _Videos:
         return found
 
     def _look(self, value: str) -> _Video:
-        # By its text, not by where links lead: a data root may link to another disk.
-        path = Path(os.path.normpath(self.root / value))
-        if not path.is_relative_to(os.path.normpath(self.root)):
-            raise UnusableError("video path outside the data root", f"{value!r} (root {self.root})")
+        path = inside_root(self.root, value, "video")
         if not path.exists():
             raise UnusableError("missing video", str(path))
         try:
@@ -121,7 +127,9 @@ def _content_key(path: Path) -> str:
     return f"video/{digest.hexdigest()[:20]}"
 
 
-def _question(record: Any, record_id: str, videos: _Videos, used: set[str]) -> VideoQuestion:
+def _question(
+    record: Any, record_id: str, videos: _Videos, used: set[str], repeated_letters: RepeatedLetters
+) -> VideoQuestion:
     if not isinstance(record, Mapping):
         raise UnusableError("not an object", f"got {type(record).__name__}")
     if not record_id:
@@ -130,7 +138,7 @@ def _question(record: Any, record_id: str, videos: _Videos, used: set[str]) -> V
         raise UnusableError("id used twice", record_id)
     used.add(record_id)
     question = text_of(record, "question")
-    choices = choices_of(record)
+    choices = choices_of(record, repeated_letters)
     answer = answer_of(record, choices)
     video = videos.find(record.get("video_path"))
     kind = record.get("kind", record.get("question_type", ""))
@@ -142,10 +150,11 @@ def _question(record: Any, record_id: str, videos: _Videos, used: set[str]) -> V
         video=video.path,
         support_frames=support_of(record, video.duration_s),
         duration=video.duration_s,
-        kind=kind if isinstance(kind, str) else "",
+        kind=clean_text(kind) if isinstance(kind, str) and not text_problem(kind) else "",
         language=language_of(" ".join((question, *choices))),
         source="road_videos",
         group=video.group,
+        details={"letters": "by_place"} if has_repeated_letters(record) else {},
     )
 
 
@@ -157,7 +166,7 @@ def _read(options: RoadVideosOptions) -> tuple[list[VideoQuestion], Census, int]
         census.found += 1
         record_id = id_of(record)
         try:
-            questions.append(_question(record, record_id, videos, used))
+            questions.append(_question(record, record_id, videos, used, options.repeated_letters))
         except UnusableError as problem:
             census.reject(where, record_id, problem)
     return questions, census, len(videos)
@@ -180,7 +189,8 @@ def build_road_videos(options: RoadVideosOptions, *, seed: int = 0) -> SourceDat
         seed: unused; part of every source's signature.
 
     Returns:
-        `SourceData`; its census also counts "videos" (different ones), "unlabelled" and "without_support" rows;
+        `SourceData`; its census also counts "videos" (different ones), "unlabelled" and "without_support" rows, and
+        "letters_by_place" where there are such rows (their detail "letters" is "by_place");
         `rejected` tells why each record that cannot be used cannot, by its id.
 
     Raises:
@@ -193,6 +203,16 @@ def build_road_videos(options: RoadVideosOptions, *, seed: int = 0) -> SourceDat
         "unlabelled": sum(question.answer == UNLABELLED for question in questions),
         "without_support": sum(not question.support_frames for question in questions),
     }
+    slips = [question.id for question in questions if question.details]
+    if slips:
+        counts["letters_by_place"] = len(slips)
+        logger.warning(
+            "%s: %d questions carry a letter twice and get letters by place, first %s; repeated_letters: refuse "
+            "refuses them",
+            options.path,
+            len(slips),
+            slips[0],
+        )
     census.log(options.path, counts.items())
     census.refuse_if_too_bad(options.max_bad_fraction, options.path)
     summary = {"found": census.found, "usable": census.usable, "rejected": census.rejected(), **counts}

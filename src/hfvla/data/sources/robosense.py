@@ -11,6 +11,8 @@ extension.
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hfvla.data.samples.retrieval import ImageText, build_image_text_dataset
 from hfvla.data.sources.census import Census, UnusableError
-from hfvla.data.sources.geotext_records import check_image, read_json
+from hfvla.data.sources.geotext_records import check_image
+from hfvla.data.sources.json_files import read_json, read_text, text_lines
+from hfvla.data.text import clean_text, text_problem
 from hfvla.errors import DataError
 from hfvla.family import SourceData
 
@@ -34,6 +38,8 @@ __all__ = [
     "read_gallery",
     "submission_name",
 ]
+
+logger = logging.getLogger(__name__)
 
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -71,7 +77,7 @@ class Gallery:
 
     Attributes:
         images: in the order of their ids.
-        census: {"found", "usable", "rejected"} as a `SourceData` has it.
+        census: {"found", "usable", "rejected"} as a `SourceData` has it, and "hidden" files where there are some.
     """
 
     images: tuple[GalleryImage, ...]
@@ -88,17 +94,6 @@ def submission_name(query_id: str) -> str:
     return f"q{match[1]}" if match else query_id
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(
-            "query file cannot be read", where=str(path), got=error.strerror, fix="Check the path."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError("file is not UTF-8 text", where=str(path), got=error.reason, expected="UTF-8 text") from error
-
-
 def _entries(path: Path) -> Iterator[tuple[str, Any, Any]]:
     """Yield (place, id, text) of every query, whatever they are."""
     if path.suffix.lower() == ".json":
@@ -112,16 +107,26 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, Any]]:
         else:
             raise DataError("no queries in the file", where=str(path), got=type(content).__name__, expected="id: text")
         return
-    lines = _read_lines(path)
+    content = read_text(path, what="query file cannot be read")
     if path.suffix.lower() == ".csv":
-        for number, row in enumerate(csv.reader(lines), start=1):
-            if row and not (number == 1 and row[:2] == ["id", "text"]):
-                yield f"{path.name}:{number}", row[0], row[1] if len(row) == 2 else None
+        yield from _csv_entries(path, content)
         return
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            query_id, tab, text = line.partition("\t")
-            yield f"{path.name}:{number}", query_id, text if tab else None
+    for number, line in text_lines(content):
+        query_id, tab, text = line.partition("\t")
+        yield f"{path.name}:{number}", query_id, text if tab else None
+
+
+def _csv_entries(path: Path, content: str) -> Iterator[tuple[str, Any, Any]]:
+    rows = csv.reader(io.StringIO(content, newline=""))
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise DataError("broken CSV", where=f"{path}:{rows.line_num}", got=str(error)) from error
+        if row is None:
+            return
+        if row and not (rows.line_num == 1 and row[:2] == ["id", "text"]):
+            yield f"{path.name}:{rows.line_num}", row[0], row[1] if len(row) == 2 else None
 
 
 def _query(query_id: Any, text: Any, used: set[str]) -> ImageText:
@@ -135,7 +140,9 @@ def _query(query_id: Any, text: Any, used: set[str]) -> ImageText:
     used.add(submission_name(query_id))
     if not isinstance(text, str) or not text.strip():
         raise UnusableError("no query text", f"got {text!r}")
-    return ImageText(id=query_id, image="", image_id="", caption=text.strip(), source="robosense")
+    if problem := text_problem(query_id) or text_problem(text):
+        raise UnusableError("query is no text", problem)
+    return ImageText(id=query_id, image="", image_id="", caption=clean_text(text), source="robosense")
 
 
 def count_robosense(options: RoboSenseOptions) -> int:
@@ -186,11 +193,12 @@ def read_gallery(folder: str | Path, *, max_bad_fraction: float = 0.0) -> Galler
     """
     folder = Path(folder).expanduser()
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
     except OSError as error:
         raise DataError(
             "gallery cannot be read", where=str(folder), got=error.strerror, expected="a folder of images"
         ) from error
+    paths = [path for path in found if not path.name.startswith(".")]  # "._a.jpeg" is macOS's note on "a.jpeg"
     if not paths:
         raise DataError("no image in the gallery", where=str(folder), expected=f"files *{', *'.join(_IMAGE_SUFFIXES)}")
     census, images = Census(found=len(paths)), dict[str, GalleryImage]()
@@ -207,4 +215,7 @@ def read_gallery(folder: str | Path, *, max_bad_fraction: float = 0.0) -> Galler
     census.log(str(folder))
     census.refuse_if_too_bad(max_bad_fraction, str(folder))
     summary = {"found": census.found, "usable": census.usable, "rejected": census.rejected()}
+    if len(found) > len(paths):
+        summary["hidden"] = len(found) - len(paths)
+        logger.info("%s: %d hidden files are passed over", folder, summary["hidden"])
     return Gallery(tuple(images[name] for name in sorted(images)), summary)

@@ -6,14 +6,14 @@ The kind of a record is read from its keys, never from the file's name:
 * plan record: ``{"instruction", "input", "original_single_robot_output", "subtasks": [{"subtask", "assigned_robot",
   "execution_order"}]}``.
 
-Either may carry ``"image"``: a path relative to `image_dir`, or to the file. Every record that cannot be used is
-counted by reason with the first offender named; nothing is dropped or replaced in silence.
+Either may carry ``"image"``, a path relative to `image_dir` or to the file, and ``"reasoning"``. Every record that
+cannot be used is counted by reason with the first offender named; nothing is dropped or replaced in silence.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,9 +23,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hfvla.data.pictures import load_picture
-from hfvla.data.reasoning import build_chain
+from hfvla.data.reasoning import STEP_TITLES, build_chain, parse_reasoning
 from hfvla.data.samples.robots import ROBOTS, RobotTask, Subtask, normalise_task
+from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.inside import inside_root
+from hfvla.data.sources.json_files import parse_json, read_text, text_lines
 from hfvla.data.sources.rows import build_dataset
+from hfvla.data.text import clean_text, task_key, text_problem
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import SourceData
 
@@ -39,10 +43,12 @@ class RobotSelectionOptions(BaseModel):
 
     Attributes:
         path: JSON or JSONL file of multi-label or plan records.
-        plan_path: plan file whose subtasks are joined to the tasks of `path` (same letters, any case).
-        reasoning: write a chain of thought for each record from its gold set (training target).
-        image_dir: folder that "image" paths are relative to; the file's own folder when absent.
+        plan_path: plan file whose subtasks are joined to the tasks of `path` (same letters and numbers, any case).
+        reasoning: write a chain of thought from the gold set (training target) for each record that has none of its
+            own; a record's own "reasoning", a text or a list of steps, is used as it is given.
+        image_dir: folder that "image" paths are relative to and stay inside; the file's own folder when absent.
         max_bad_fraction: share of unusable records above which reading fails.
+        max_task_letters: length above which a task is unusable.
         robots: the fleet; names in the file must be among these.
     """
 
@@ -53,6 +59,7 @@ class RobotSelectionOptions(BaseModel):
     reasoning: bool = True
     image_dir: str | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
+    max_task_letters: int = Field(default=2000, ge=1)
     robots: tuple[str, ...] = ROBOTS
 
 
@@ -81,52 +88,34 @@ class _Census:
         return sum(entry["count"] for entry in self.rejected.values())
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(
-            "robot-selection file cannot be read", where=str(path), got=error.strerror, fix="Check the path."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError("file is not UTF-8 text", where=str(path), got=error.reason, expected="UTF-8 JSON") from error
-
-
 def load_records(path: Path) -> list[tuple[str, Any]]:
     """Read a JSON list or JSONL file as (place, record) pairs; place is "file:index", counted from 0 in a list.
 
     Raises:
         DataError: unreadable, not JSON (names line and column), or not a list of records.
     """
-    text = _read_text(path)
+    text = read_text(path, what="robot-selection file cannot be read")
+    expected = "a JSON list of records, or one JSON object a line"
     if text.lstrip().startswith("["):
-        return [(f"{path.name}:{index}", record) for index, record in enumerate(_parse(text, path, 1))]
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        records = parse_json(text, str(path), expected=expected)
+        return [(f"{path.name}:{index}", record) for index, record in enumerate(records)]
+    lines = text_lines(text)
     if not lines:
         raise DataError("file holds no record", where=str(path), expected="a JSON list or one JSON object a line")
-    return [(f"{path.name}:{number}", _parse(line, path, number)) for number, line in lines]
+    return [(f"{path.name}:{number}", parse_json(line, str(path), line=number, expected=expected))
+            for number, line in lines]  # fmt: skip
 
 
-def _parse(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise DataError(
-            f"broken JSON: {error.msg}",
-            where=f"{path}:{line}:{error.colno}",
-            got=error.doc[error.pos : error.pos + 20],
-            expected="a JSON list of records, or one JSON object a line",
-            fix=f"Correct line {line}, column {error.colno}.",
-        ) from error
+def _spelling(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", clean_text(name)).strip().casefold()
 
 
 def _robot(name: object, robots: tuple[str, ...]) -> str:
-    """The fleet's own spelling of a name; letter case and outer blanks do not matter, anything else does."""
-    known = {robot.lower(): robot for robot in robots}
-    if not isinstance(name, str) or name.strip().lower() not in known:
+    """The fleet's own spelling of a name; letter case, blanks and hyphens do not matter, anything else does."""
+    known = {_spelling(robot): robot for robot in robots}
+    if not isinstance(name, str) or _spelling(name) not in known:
         raise _UnusableError("unknown robot name", f"{name!r}. {did_you_mean(str(name), robots)}")
-    return known[name.strip().lower()]
+    return known[_spelling(name)]
 
 
 def _robots(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[str, ...]:
@@ -134,24 +123,33 @@ def _robots(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[str, ..
     value = record.get("output", record.get("original_single_robot_output"))
     names_given = value.split(",") if isinstance(value, str) else value
     if not isinstance(names_given, list) or not any(str(name).strip() for name in names_given):
-        raise _UnusableError("no output", f"got {value!r}")
+        raise _UnusableError("no output", f"got {value!r}"[:200])
     names = tuple(_robot(part, robots) for part in names_given)
     if len(set(names)) != len(names):
         raise _UnusableError("robot named twice", f"{value!r}")
     return names
 
 
-def _task(record: Any) -> str:
+def _text(value: Any, name: str) -> str:
+    """Return a text in NFC; half a character, as broken escapes leave it, cannot be stored."""
+    if not isinstance(value, str):
+        raise _UnusableError(f"{name} is not text", f"got {type(value).__name__}")
+    if problem := text_problem(value):
+        raise _UnusableError(f"{name} is not text", problem)
+    return clean_text(value)
+
+
+def _task(record: Any, most_letters: int) -> str:
     if not isinstance(record, Mapping):
         raise _UnusableError("not an object", f"got {type(record).__name__}")
     if "input" not in record:
         raise _UnusableError("no input key", f"keys {sorted(map(str, record))}")
-    if not isinstance(record["input"], str):
-        raise _UnusableError("input is not text", f"got {type(record['input']).__name__}")
-    task = record["input"].strip()
+    task = _text(record["input"], "input")
     task = task[len("task:") :].strip() if task.lower().startswith("task:") else task
     if not normalise_task(task):
-        raise _UnusableError("empty task", f"input {record['input']!r}")
+        raise _UnusableError("empty task", f"input {record['input']!r}"[:200])
+    if len(task) > most_letters:
+        raise _UnusableError("task is too long", f"{len(task)} letters, max_task_letters {most_letters}")
     return task
 
 
@@ -170,18 +168,22 @@ def _plan(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[Subtask, 
             raise _UnusableError(
                 "broken subtasks", f"subtask {number}: execution_order {order!r} is not a whole number"
             )
-        plan.append(Subtask(str(step["subtask"]), _robot(step["assigned_robot"], robots), order))
+        plan.append(Subtask(_text(step["subtask"], "subtask"), _robot(step["assigned_robot"], robots), order))
     return tuple(plan)
 
 
 def _image(record: Mapping[str, Any], folder: Path) -> bytes | None:
-    name = record.get("image")
-    if name is None:
+    if record.get("image") is None:
         return None
-    path = folder / str(name)
-    if not path.is_file():
-        raise _UnusableError("missing image", str(path))
-    data = path.read_bytes()
+    try:
+        path = inside_root(folder, record["image"], "image")
+        if not path.is_file():
+            raise _UnusableError("missing image", str(path))
+        data = path.read_bytes()
+    except UnusableError as problem:
+        raise _UnusableError(problem.reason, problem.detail) from problem
+    except OSError as error:
+        raise _UnusableError("image cannot be read", f"{path}: {error.strerror or error}") from error
     try:
         load_picture(data, str(path))
     except DataError as error:
@@ -190,7 +192,7 @@ def _image(record: Mapping[str, Any], folder: Path) -> bytes | None:
 
 
 def _load_plans(options: RobotSelectionOptions, census: _Census) -> dict[str, tuple[Subtask, ...]]:
-    """Plans by group key; the first record of a task counts. Unusable plan records go to the census."""
+    """Plans by task key; the first record of a task counts. Unusable plan records go to the census."""
     if options.plan_path is None:
         return {}
     plans: dict[str, tuple[Subtask, ...]] = {}
@@ -199,7 +201,7 @@ def _load_plans(options: RobotSelectionOptions, census: _Census) -> dict[str, tu
     for where, record in records:
         census.found += 1
         try:
-            task = _task(record)
+            task = _task(record, options.max_task_letters)
             plan = _plan(record, options.robots)
             if not plan:
                 raise _UnusableError("no subtasks", f"task {task!r}")
@@ -207,7 +209,7 @@ def _load_plans(options: RobotSelectionOptions, census: _Census) -> dict[str, tu
             census.reject(where, problem)
             continue
         census.usable += 1
-        plans.setdefault(normalise_task(task), plan)
+        plans.setdefault(task_key(task), plan)
     return plans
 
 
@@ -236,15 +238,23 @@ def _refuse_if_too_bad(census: _Census, limit: float, path: str) -> None:
     )
 
 
-def _log_census(census: _Census, duplicates: int, without_plan: int | None, path: str) -> None:
+def _log_census(census: _Census, duplicates: int, without_plan: int | None, path: str, chains: _Census) -> None:
     rows = [("records found", census.found, ""), ("records usable", census.usable, "")]
     rows += [(f"rejected: {reason}", entry["count"], entry["first"]) for reason, entry in census.rejected.items()]
     rows.append(("repeated tasks (kept)", duplicates, ""))
     if without_plan is not None:
         rows.append(("tasks without a plan", without_plan, ""))
+    if chains.found:
+        rows.append(("records with reasoning", chains.found, ""))
+        rows += [(f"kept: {reason}", entry["count"], entry["first"]) for reason, entry in chains.rejected.items()]
     width = max(len(row[0]) for row in rows)
     table = "\n".join(f"  {name:<{width}}  {count:>6}  {first}".rstrip() for name, count, first in rows)
-    logger.log(logging.WARNING if census.rejected else logging.INFO, "robot-selection census of %s\n%s", path, table)
+    logger.log(
+        logging.WARNING if census.rejected or chains.rejected else logging.INFO,
+        "robot-selection census of %s\n%s",
+        path,
+        table,
+    )
 
 
 def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> SourceData:
@@ -259,7 +269,8 @@ def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> S
 
     Returns:
         `SourceData`; its census counts records of both files, repeated tasks as "duplicates" and, with a plan file,
-        tasks that found no plan as "without_plan".
+        tasks that found no plan as "without_plan"; where records bring chains of thought, these as "reasoning_given",
+        and by reason those among them that do not parse or decide for other robots than the record names.
 
     Raises:
         DataError: unreadable or broken file, unknown format, or too many unusable records.
@@ -280,11 +291,14 @@ def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> S
     census.usable += len(tasks)
     duplicates = sum(count - 1 for count in Counter(task.group for task in tasks).values())
     without_plan = sum(not task.plan for task in tasks) if options.plan_path else None
-    _log_census(census, duplicates, without_plan, options.path)
+    chains = _given_chains(records, tasks, options)
+    _log_census(census, duplicates, without_plan, options.path, chains)
     _refuse_if_too_bad(census, options.max_bad_fraction, options.path)
     summary = {"found": census.found, "usable": census.usable, "rejected": census.rejected, "duplicates": duplicates}
     if without_plan is not None:
         summary["without_plan"] = without_plan
+    if chains.found:
+        summary |= {"reasoning_given": chains.found, "reasoning_kept_as_given": chains.rejected}
     return SourceData(build_dataset(tasks), summary)
 
 
@@ -295,16 +309,41 @@ def _sample(
     folder: Path,
     plans: Mapping[str, tuple[Subtask, ...]],
 ) -> RobotTask:
-    task = _task(record)
+    task = _task(record, options.max_task_letters)
     robots = _robots(record, options.robots)
-    group = normalise_task(task)
+    reasoning = _reasoning(record)
+    if not reasoning and options.reasoning:
+        reasoning = build_chain(task, robots, options.robots)
     return RobotTask(
         id=where,
         task=task,
         robots=robots,
-        reasoning=build_chain(task, robots, options.robots) if options.reasoning else "",
-        plan=plans.get(group) or _plan(record, options.robots),
+        reasoning=reasoning,
+        plan=plans.get(task_key(task)) or _plan(record, options.robots),
         image=_image(record, folder),
         source="robot_selection",
-        group=group,
+        group=normalise_task(task),
     )
+
+
+def _reasoning(record: Mapping[str, Any]) -> str:
+    """A record's own chain of thought as it is given: a text, or a list of steps, a line each; "" without one."""
+    given = record.get("reasoning")
+    if given is None:
+        return ""
+    return "\n".join(_text(step, "reasoning") for step in (given if isinstance(given, list) else [given])).strip()
+
+
+def _given_chains(records: list[tuple[str, Any]], tasks: list[RobotTask], options: RobotSelectionOptions) -> _Census:
+    """Count the chains that records brought, and those that cannot be parsed or decide for other robots."""
+    given = {where for where, record in records if isinstance(record, Mapping) and record.get("reasoning")}
+    census = _Census()
+    for task in (task for task in tasks if task.id in given):
+        census.found += 1
+        chain = parse_reasoning(task.reasoning, options.robots)
+        if len(chain.steps) < len(STEP_TITLES) or not chain.decision:
+            census.reject(task.id, _UnusableError("reasoning does not parse", f"steps {list(chain.steps)}"))
+        elif set(chain.decision) != set(task.robots):
+            detail = f"{', '.join(chain.decision)}; output {', '.join(task.robots)}"
+            census.reject(task.id, _UnusableError("reasoning decides for other robots", detail))
+    return census

@@ -14,6 +14,7 @@ from hfvla.data.ngrams import hashed_ngrams
 from hfvla.data.pictures import load_picture
 from hfvla.data.reasoning import verdict_spans
 from hfvla.data.samples.robots import ROBOTS, RobotAnswer, Subtask
+from hfvla.data.text import clean_text
 from hfvla.errors import CheckpointError, DataError
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
 
@@ -125,7 +126,7 @@ class EmberVLMProcessor(ProcessorMixin):
         Raises:
             DataError: the task is empty, or has a special token in its text.
         """
-        task = re.sub(r"^\s*task\s*:\s*", "", task, flags=re.IGNORECASE).strip()
+        task = clean_text(re.sub(r"^\s*task\s*:\s*", "", task, flags=re.IGNORECASE))
         if not task:
             raise DataError("the task is empty", where=where, fix="Say what the robots should do.")
         for token in self.tokenizer.all_special_tokens:

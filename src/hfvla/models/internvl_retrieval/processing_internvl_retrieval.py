@@ -12,6 +12,7 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from hfvla.data.boxes import HORIZONTAL, VERTICAL
 from hfvla.data.pictures import load_picture
+from hfvla.data.text import clean_text
 from hfvla.errors import DataError
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 
@@ -92,7 +93,7 @@ class InternVLRetrievalProcessor(ProcessorMixin):
         for text, name in zip(texts, names, strict=True):
             if not isinstance(text, str) or not text.strip():
                 raise DataError("a text is empty or no text", where=name, got=text, expected="a string with words")
-        rows = self.tokenizer(list(texts), add_special_tokens=False).input_ids
+        rows = self.tokenizer([clean_text(text) for text in texts], add_special_tokens=False).input_ids
         most = self.max_text_tokens - 1
         longest = max(range(len(rows)), key=lambda row: len(rows[row]))
         if len(rows[longest]) > most and not self._cut_before:

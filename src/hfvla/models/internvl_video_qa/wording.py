@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.choices import LETTERS, format_choice
+from hfvla.data.text import clean_text
 from hfvla.errors import DataError
 
 __all__ = ["ParsedAnswer", "PromptItem", "padded", "parse_answer", "question_lines"]
@@ -55,7 +56,7 @@ def question_lines(item: PromptItem, forbidden: Sequence[str] = ()) -> list[str]
         raise DataError(
             "wrong number of choices", where=item.where, got=len(item.choices), expected=f"2 to {len(LETTERS)}"
         )
-    lines = [item.question.strip(), *(format_choice(i, text.strip()) for i, text in enumerate(item.choices))]
+    lines = [clean_text(item.question), *(format_choice(i, clean_text(text)) for i, text in enumerate(item.choices))]
     for token in forbidden:
         if any(token in line for line in lines):
             raise DataError("a special token in the text", where=item.where, got=token, fix="Take it out.")
@@ -110,13 +111,16 @@ def parse_answer(text: str, choices: Sequence[str]) -> ParsedAnswer:
     text = unicodedata.normalize("NFC", text).strip()
     if not text:
         return ParsedAnswer(-1, "nothing was written")
-    same = [index for index, choice in enumerate(choices) if _plain(choice) == _plain(text)]
+    match = _LETTER.match(_INTRODUCTION.sub("", text))
+    letter, rest = (match[1], match[2]) if match else ("", "")
+    bare = letter if letter and not rest else text  # "Answer: B" is a letter and nothing else
+    same = [index for index, choice in enumerate(choices) if _plain(choice) in (_plain(text), _plain(bare))]
+    if len(same) == 1 and bare == letter and letter in LETTERS[: len(choices)] and same[0] != LETTERS.index(letter):
+        return ParsedAnswer(-1, f"'{letter}' is the letter of one choice and the text of another")
     if len(same) == 1:
         return ParsedAnswer(same[0])
-    match = _LETTER.match(_INTRODUCTION.sub("", text))
     if match is None:
         return ParsedAnswer(-1, f"no letter and no choice: {text[:60]!r}")
-    letter, rest = match[1], match[2]
     if letter not in LETTERS[: len(choices)]:
         return ParsedAnswer(-1, f"'{letter}' is not among the {len(choices)} choices")
     index = LETTERS.index(letter)

@@ -16,6 +16,7 @@ from hfvla.data.signals.normalize import Normalizer
 from hfvla.data.signals.observation import Observation
 from hfvla.data.signals.sensor_loader import SensorLoader, SensorSamples
 from hfvla.data.signals.sensors import window_times
+from hfvla.data.text import clean_text
 from hfvla.data.video import VideoReader
 from hfvla.errors import DataError, did_you_mean
 from hfvla.models.sensor_vla.backbones import backbone_kind, wrap_processor
@@ -112,7 +113,7 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
         found = [token for token in self.tokenizer.all_special_tokens if token in task]
         if found:
             raise DataError("the task holds a special token", got=found[0], where=task)
-        said = self.prompt.replace("{task}", task.strip())
+        said = self.prompt.replace("{task}", clean_text(task))
         if not self.chat_template:
             mark = backbone_kind(self.backbone).image_text
             return "\n".join([said, *(f"{view}: {mark}" for view in views)])

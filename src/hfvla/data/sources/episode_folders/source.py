@@ -26,7 +26,7 @@ from hfvla.data.signals.clocks import Clock, seconds_since
 from hfvla.data.signals.rotations import REPRESENTATIONS, Frame, Representation, pose_delta
 from hfvla.data.signals.sensor_loader import CLOCK_SLACK_S
 from hfvla.data.sources.census import UnusableError
-from hfvla.data.sources.episode_folders.layouts import EpisodeFiles, Layout, find_episodes, open_episode
+from hfvla.data.sources.episode_folders.layouts import EpisodeFiles, Layout, find_episodes, open_episode, walk_episodes
 from hfvla.data.sources.episode_folders.streams import hash_files, load_picture_times, load_sensor, load_states
 from hfvla.data.sources.recorded_episodes import RecordedEpisode, RecordedOptions, choose_views, collect_episodes
 from hfvla.data.sources.sensor_series import SensorSeries, keep_series
@@ -132,8 +132,9 @@ def build_episode_folders(options: EpisodeFoldersOptions, *, seed: int = 0) -> S
     Raises:
         DataError: no such folder, no episode in it, or too many unusable.
     """
-    places = find_episodes(Path(options.path).expanduser().absolute(), options.layout)
-    return collect_episodes(options, places, lambda path: _read(path, options), "episode_folders")
+    root = Path(options.path).expanduser().absolute()
+    found = walk_episodes(root, options.layout)
+    return collect_episodes(options, root, found, lambda path: _read(path, options), "episode_folders")
 
 
 def _read(path: Path, options: EpisodeFoldersOptions) -> RecordedEpisode:

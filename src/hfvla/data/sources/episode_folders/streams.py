@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -11,13 +13,19 @@ from pathlib import Path
 
 import numpy as np
 
+from hfvla.data.hdf5_checks import MAX_ARRAY_BYTES
 from hfvla.data.pictures import read_picture
 from hfvla.data.signals.clocks import Clock, parse_times, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.episode_folders.layouts import list_pictures
+from hfvla.data.sources.parquet_rows import check_regular
 from hfvla.errors import did_you_mean
 
 __all__ = ["hash_files", "load_picture_times", "load_sensor", "load_states"]
+
+NPZ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, EOFError,
+              SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
+"""What zipfile and NumPy raise where a file is damaged, encrypted or packed in a way that is not known."""
 
 _NEW_ARRAYS, _OLD_ARRAYS = ("data",), ("forces", "alines")
 
@@ -86,12 +94,15 @@ def load_states(
 def _cells(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """Return the cells of some columns, row by row."""
     try:
+        check_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnusableError("robot states cannot be read", f"{path.name}: {error}") from error
     header = [name.strip() for name in rows[0]] if rows else []
     for name in columns:
+        if header.count(name) > 1:
+            raise UnusableError("column is there twice", f"{path.name}: {name}")
         if name not in header:
             raise UnusableError("column is missing", f"{path.name}: {name}. {did_you_mean(name, header)}")
     places = [header.index(name) for name in columns]
@@ -141,15 +152,39 @@ def load_sensor(paths: Sequence[Path], layout: str, clock: Clock) -> tuple[np.nd
 
 def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path) as content:
+        check_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+            known = [name.removesuffix(".npy") for name in members]
             for name in names:
-                if name not in content.files:
-                    raise UnusableError(
-                        "array is missing", f"{path.name}: {name}. {did_you_mean(name, content.files)}"
-                    )
-            return {name: content[name] for name in names}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UnusableError("sensor file cannot be read", f"{path.name}: {error}") from error
+                if name not in known:
+                    raise UnusableError("array is missing", f"{path.name}: {name}. {did_you_mean(name, known)}")
+                if known.count(name) > 1:
+                    raise UnusableError("array is there twice", f"{path.name}: {name}")
+            return {name: _array(archive, members[known.index(name)], path) for name in names}
+    except NPZ_ERRORS as error:
+        raise UnusableError("sensor file cannot be read", f"{path.name}: {str(error)[:200]}") from error
+
+
+def _array(archive: zipfile.ZipFile, member: str, path: Path) -> np.ndarray:
+    """Read one array; what its header promises is compared with what the archive holds, before memory is taken."""
+    held = archive.getinfo(member).file_size
+    if held > MAX_ARRAY_BYTES:
+        raise UnusableError("array is too large", f"{path.name}: {member}, {held} bytes, at most {MAX_ARRAY_BYTES}")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, kind = read(file)
+        if kind.hasobject:
+            raise ValueError("pickled objects are not read")
+        promised, held = math.prod(shape) * kind.itemsize, held - file.tell()
+    if promised != held:
+        raise UnusableError(
+            "array of another size than its header says",
+            f"{path.name}: {member}, {kind} {shape} are {promised} bytes, the file holds {held}",
+        )
+    with archive.open(member) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def hash_files(paths: Sequence[Path]) -> str:
@@ -161,6 +196,7 @@ def hash_files(paths: Sequence[Path]) -> str:
     together = hashlib.sha256()
     for path in paths:
         try:
+            check_regular(path)
             with path.open("rb") as file:
                 together.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:

@@ -17,10 +17,12 @@ side by side in it, times count from the episode's start, and its values are che
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hfvla.data.samples.actions import FrameRef
 from hfvla.data.signals.clocks import Clock, seconds_since, to_nanoseconds
@@ -35,6 +37,7 @@ from hfvla.data.sources.recorded_episodes import (
     finite_numbers,
 )
 from hfvla.data.sources.sensor_series import SensorSeries, keep_series
+from hfvla.data.walking import FoundPaths, find_files
 from hfvla.errors import DataError
 from hfvla.family import SourceData
 
@@ -51,12 +54,21 @@ class Hdf5EpisodesOptions(RecordedOptions):
         state: datasets under observations/ to put together, in this order; [] for none.
         action: dataset.
         clock: unit of the timestamps, the sensor's included.
+        timestamp: dataset of the steps' times; null for recorders without a clock (ALOHA), whose steps are taken to
+            lie at `fps`: a sensor, which needs the clock, cannot be read then.
     """
 
     tolerance_s: float = Field(default=0.02, gt=0.0)
     state: list[str] = ["qpos"]
     action: str = "action"
     clock: Clock = "auto"
+    timestamp: str | None = "timestamp"
+
+    @model_validator(mode="after")
+    def _sensor_needs_a_clock(self) -> Hdf5EpisodesOptions:
+        if self.timestamp is None and self.window_s is not None:
+            raise ValueError("window_s needs the steps' times, and timestamp is null")
+        return self
 
 
 def count_hdf5_episodes(options: Hdf5EpisodesOptions) -> int:
@@ -68,11 +80,12 @@ def count_hdf5_episodes(options: Hdf5EpisodesOptions) -> int:
     """
     import_h5py()
     count = 0
-    for _, path in _find(options.path):
+    root = _root(options.path)
+    for path in _find(root).paths:
         try:
-            with open_hdf5(path) as file:
-                action = EpisodeContents(file).datasets.get(options.action)
-                length = action.shape[0] if action is not None and action.shape else 0
+            with open_hdf5(path) as file, closing(EpisodeContents(file, _folder(root))) as contents:
+                action = contents.dataset(options.action)
+                length = action.shape[0] if action.shape else 0
         except (DataError, UnusableError):  # building names and counts it
             continue
         count += -(-length // options.stride)
@@ -94,24 +107,31 @@ def build_hdf5_episodes(options: Hdf5EpisodesOptions, *, seed: int = 0) -> Sourc
         MissingExtraError: h5py is not installed.
     """
     import_h5py()
-    return collect_episodes(options, _find(options.path), lambda path: _read(path, options), "hdf5_episodes")
-
-
-def _find(path: str) -> list[tuple[str, Path]]:
-    root = Path(path).expanduser().absolute()
-    if root.is_file():
-        return [(root.name, root)]
-    if not root.is_dir():
-        raise DataError("no such file or folder", where=str(root))
-    files = (file for file in root.rglob("*") if file.suffix.lower() in HDF5_SUFFIXES and file.is_file())
-    return sorted(
-        (f"{root.name}/{file.relative_to(root).as_posix()}", file) for file in files if not file.name.startswith(".")
+    root = _root(options.path)
+    return collect_episodes(
+        options, root, _find(root), lambda path: _read(path, _folder(root), options), "hdf5_episodes"
     )
 
 
-def _read(path: Path, options: Hdf5EpisodesOptions) -> RecordedEpisode:
-    with open_hdf5(path) as file:
-        contents = EpisodeContents(file)
+def _root(path: str) -> Path:
+    root = Path(path).expanduser().absolute()
+    if not os.path.isfile(root) and not os.path.isdir(root):  # False, not an error, for names that none can have
+        raise DataError("no such file or folder", where=str(root)[:200])
+    return root
+
+
+def _folder(root: Path) -> Path:
+    return root if root.is_dir() else root.parent
+
+
+def _find(root: Path) -> FoundPaths:
+    if root.is_file():
+        return FoundPaths(paths=[root])
+    return find_files(root, lambda name: name.lower().endswith(HDF5_SUFFIXES))
+
+
+def _read(path: Path, folder: Path, options: Hdf5EpisodesOptions) -> RecordedEpisode:
+    with open_hdf5(path) as file, closing(EpisodeContents(file, folder)) as contents:
         actions = contents.read(options.action)
         if actions.ndim != 2:
             raise UnusableError("actions are not vectors", f"{options.action}: shape {actions.shape}")
@@ -135,9 +155,11 @@ def _same_length(found: int, expected: int, name: str, options: Hdf5EpisodesOpti
 
 def _step_times(contents: EpisodeContents, length: int, options: Hdf5EpisodesOptions) -> np.ndarray:
     """Return [N] int64 nanoseconds, checked against the control rate."""
-    stamps = contents.read("timestamp")
-    _same_length(stamps.size, length, "timestamp", options)
-    times_ns = to_nanoseconds(stamps.reshape(-1), options.clock, "timestamp")
+    if options.timestamp is None:
+        return np.rint(np.arange(length) * (1e9 / options.fps)).astype(np.int64)
+    stamps = contents.read(options.timestamp)
+    _same_length(stamps.size, length, options.timestamp, options)
+    times_ns = to_nanoseconds(stamps.reshape(-1), options.clock, options.timestamp)
     steps_s = np.diff(times_ns) / 1e9
     if (steps_s <= 0).any():
         step = int(np.argmax(steps_s <= 0)) + 1
@@ -167,11 +189,12 @@ def _views(
     """Return the cameras' pictures by reference; the first of each is decoded."""
     views = {}
     for view in choose_views(contents.views, options.views):
-        dataset = contents.views[view]
+        dataset = contents.camera(view)
         name = dataset.name.lstrip("/")
         _same_length(dataset.shape[0] if dataset.shape else 0, length, name, options)
         decode_picture(dataset, 0, name)
-        views[view] = [FrameRef(str(path), None, name, row) for row in range(length)]
+        file = dataset.file.filename if dataset.file.filename != contents.file.filename else str(path)
+        views[view] = [FrameRef(file, None, name, row) for row in range(length)]
     return views
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from hfvla.data.sources.lerobot.info import DatasetInfo, load_json, load_json_lines
+from hfvla.data.sources.parquet_rows import check_once, check_regular
+from hfvla.data.text import clean_text, text_problem
+from hfvla.data.walking import natural_key
 from hfvla.errors import DataError
 
 __all__ = ["EpisodeEntry", "Stats", "aggregate_stats", "load_episodes", "load_stats", "load_tasks"]
@@ -66,9 +71,9 @@ def _episodes_v2(root: Path, info: DatasetInfo) -> list[EpisodeEntry]:
                 index=index,
                 length=length,
                 tasks=_texts(line.get("tasks"), where),
-                table=root / info.data_path.format(**fields),
+                table=_file(root, info.data_path, where, **fields),
                 first_row=0,
-                videos={key: (root / info.video_path.format(**fields, video_key=key), 0.0) for key in videos},
+                videos={key: (_file(root, info.video_path, where, **fields, video_key=key), 0.0) for key in videos},
             )
         )
     return entries
@@ -92,17 +97,29 @@ def _episode_v3(
     for key in (name for name in info.cameras if info.features[name].dtype == "video"):
         place = {field: _whole(row, f"videos/{key}/{field}", where) for field in ("chunk_index", "file_index")}
         from_s = row.get(f"videos/{key}/from_timestamp")
-        if not isinstance(from_s, int | float) or from_s < 0:
+        if not isinstance(from_s, int | float) or not 0 <= from_s < math.inf:
             raise DataError("no such time", where=f"{where}: videos/{key}/from_timestamp", got=from_s)
-        videos[key] = (root / info.video_path.format(video_key=key, **place), float(from_s))
+        videos[key] = (_file(root, info.video_path, where, video_key=key, **place), float(from_s))
     return EpisodeEntry(
         index=_whole(row, "episode_index", where),
         length=_whole(row, "length", where),
         tasks=_texts(row.get("tasks"), where),
-        table=root / info.data_path.format(chunk_index=chunk, file_index=file),
+        table=_file(root, info.data_path, where, chunk_index=chunk, file_index=file),
         first_row=row["dataset_from_index"] - starts[chunk, file],
         videos=videos,
     )
+
+
+def _file(root: Path, template: str, where: str, **fields: Any) -> Path:
+    """Return the file that a template names.
+
+    Raises:
+        DataError: it leaves the folder of the data set.
+    """
+    path = Path(os.path.normpath(root / template.format(**fields)))
+    if not path.is_relative_to(root):
+        raise DataError("path outside the data set", where=where, got=template.format(**fields)[:200])
+    return path
 
 
 def _table_rows(folder: Path, *, skip: re.Pattern[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -110,13 +127,18 @@ def _table_rows(folder: Path, *, skip: re.Pattern[str]) -> list[tuple[str, dict[
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths = sorted(folder.glob("*/*.parquet")) if folder.is_dir() else [folder]
+    paths = [folder]
+    if folder.is_dir():  # without "._file-000.parquet", macOS's note on its neighbour
+        found = (path for path in folder.glob("*/*.parquet") if not path.name.startswith("."))
+        paths = sorted(found, key=lambda path: [natural_key(part) for part in path.parts])
     if not paths:
         raise DataError("no table", where=str(folder), expected="chunk-000/file-000.parquet and so on")
     rows = []
     for path in paths:
         try:
+            check_regular(path)
             names = [name for name in pq.read_schema(path).names if not skip.match(name)]
+            check_once(names, path)
             table = pq.read_table(path, columns=names, memory_map=True, partitioning=None)
         except (OSError, pa.ArrowException) as error:
             raise DataError("not a parquet table", where=str(path), got=str(error).splitlines()[0]) from error
@@ -126,7 +148,7 @@ def _table_rows(folder: Path, *, skip: re.Pattern[str]) -> list[tuple[str, dict[
 
 def _whole(entry: Mapping[str, Any], key: str, where: str) -> int:
     value = entry.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**62:
         raise DataError("no such number", where=f"{where}: {key}", got=value, expected="a whole number, 0 or more")
     return value
 
@@ -134,14 +156,20 @@ def _whole(entry: Mapping[str, Any], key: str, where: str) -> int:
 def _texts(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
         raise DataError("no list of tasks", where=f"{where}: tasks", got=value)
-    return tuple(value)
+    return tuple(_stored(one, where) for one in value)
+
+
+def _stored(text: str, where: str) -> str:
+    if problem := text_problem(text):
+        raise DataError("a task is no text", where=where, got=problem)
+    return clean_text(text)
 
 
 def load_tasks(root: Path, info: DatasetInfo) -> dict[int, str]:
     """Read the tasks' texts, by number.
 
     Raises:
-        DataError: missing or broken file, or an entry without its number or text.
+        DataError: missing or broken file, an entry without its number or text, or two tasks of one number.
     """
     if info.version == "v3.0":
         rows: list[tuple[str, Mapping[str, Any]]] = list(
@@ -156,7 +184,9 @@ def load_tasks(root: Path, info: DatasetInfo) -> dict[int, str]:
         text = row["task"] if isinstance(row.get("task"), str) else (texts[0] if len(texts) == 1 else None)
         if text is None:
             raise DataError("a task has no text", where=where, got=dict(row))
-        tasks[_whole(row, "task_index", where)] = text
+        number, text = _whole(row, "task_index", where), _stored(text, where)
+        if tasks.setdefault(number, text) != text:
+            raise DataError("two tasks have one number", where=where, got=f"{number}: {tasks[number]!r} and {text!r}")
     return tasks
 
 
@@ -172,7 +202,11 @@ def load_stats(root: Path, info: DatasetInfo) -> Stats:
         path = root / "meta/stats.json"
         return _as_stats(load_json(path), str(path))
     path = root / "meta/episodes_stats.jsonl"
-    return aggregate_stats([_as_stats(line.get("stats"), where) for where, line in load_json_lines(path)])
+    parts = [_as_stats(line.get("stats"), where) for where, line in load_json_lines(path)]
+    try:
+        return aggregate_stats(parts)
+    except (ValueError, IndexError) as error:
+        raise DataError("statistics of the episodes do not fit together", where=str(path), got=str(error)) from error
 
 
 def _as_stats(content: Any, where: str) -> Stats:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
+from hfvla.data.sources.json_files import parse_json, read_text, text_lines
 from hfvla.errors import DataError
 
 __all__ = ["VERSIONS", "DatasetInfo", "Feature", "load_info", "load_json", "load_json_lines"]
@@ -17,6 +18,8 @@ VERSIONS = ("v2.0", "v2.1", "v3.0")
 """Formats that can be read; v3.0 is also written."""
 
 _INFO = "meta/info.json"
+_FIX = "Is this the folder of a LeRobot data set (it holds meta/, data/ and videos/)?"
+_FIELD = re.compile(r"[a-z_]+:(0?\d{1,2}d?)?")  # a width of millions would fill the memory
 _PATH_FIELDS = {
     "v2": {"episode_chunk": 0, "episode_index": 0, "video_key": "k"},
     "v3": {"chunk_index": 0, "file_index": 0, "video_key": "k"},
@@ -81,7 +84,7 @@ def load_json(path: Path) -> Any:
     Raises:
         DataError: missing, unreadable, not UTF-8, or not JSON (names line and column).
     """
-    return _parse(_text(path), str(path), 1)
+    return parse_json(read_text(path, fix=_FIX), str(path))
 
 
 def load_json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -90,37 +93,11 @@ def load_json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     Raises:
         DataError: as `load_json`, or a line is no object.
     """
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        if line.strip():
-            entry = _parse(line, str(path), number)
-            if not isinstance(entry, Mapping):
-                raise DataError("not an object", where=f"{path}:{number}", got=type(entry).__name__)
-            yield f"{path}:{number}", entry
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(
-            "file cannot be read",
-            where=str(path),
-            got=error.strerror,
-            fix="Is this the folder of a LeRobot data set (it holds meta/, data/ and videos/)?",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError("file is not UTF-8 text", where=str(path), got=error.reason) from error
-
-
-def _parse(text: str, where: str, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"broken JSON: {error.msg}",
-            where=f"{where}:{line + error.lineno - 1}:{error.colno}",
-            got=error.doc[error.pos : error.pos + 20],
-        ) from error
+    for number, line in text_lines(read_text(path, fix=_FIX)):
+        entry = parse_json(line, str(path), line=number)
+        if not isinstance(entry, Mapping):
+            raise DataError("not an object", where=f"{path}:{number}", got=type(entry).__name__)
+        yield f"{path}:{number}", entry
 
 
 def load_info(root: Path) -> DatasetInfo:
@@ -159,7 +136,7 @@ def load_info(root: Path) -> DatasetInfo:
 
 def _number(content: Mapping[str, Any], key: str, path: Path, *, positive: bool = False) -> float:
     value: Any = content.get(key)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**62  # NaN is not either
     if not good or value < 0 or (positive and value == 0):
         raise DataError(
             "no such number", where=f"{path}: {key}", got=value, expected="above 0" if positive else "0 or more"
@@ -172,6 +149,9 @@ def _template(content: Mapping[str, Any], key: str, version: str, path: Path) ->
     if not isinstance(value, str) or not value:
         raise DataError("no template of a path", where=f"{path}: {key}", got=value)
     try:
+        fields = [f"{name}:{spec}" for _, name, spec, _ in Formatter().parse(value) if name is not None]
+        if not all(map(_FIELD.fullmatch, fields)):
+            raise ValueError("a field is formatted in another way than episode_index:06d")
         value.format(**_PATH_FIELDS[version[:2]])
     except (KeyError, IndexError, ValueError) as error:
         raise DataError(
@@ -193,7 +173,9 @@ def _features(content: Mapping[str, Any], path: Path) -> dict[str, Feature]:
     for name, entry in entries.items():
         where = f"{path}: features.{name}"
         shape = entry.get("shape") if isinstance(entry, Mapping) else None
-        if not isinstance(shape, list) or not all(isinstance(size, int) and size > 0 for size in shape):
+        if not isinstance(shape, list) or not all(
+            isinstance(size, int) and not isinstance(size, bool) and 0 < size < 2**31 for size in shape
+        ):
             raise DataError("a feature has no shape", where=where, got=shape, expected="a list of sizes above 0")
         if not isinstance(entry.get("dtype"), str):
             raise DataError("a feature has no dtype", where=where, got=entry.get("dtype"))

@@ -84,7 +84,7 @@ class LeRobotEpisodes:
     @cached_property
     def present(self) -> list[int]:
         """Numbers of the episodes whose table is on disk."""
-        there = {entry.table: entry.table.is_file() for entry in self.entries.values()}
+        there = {entry.table: os.path.isfile(entry.table) for entry in self.entries.values()}
         return [index for index, entry in self.entries.items() if there[entry.table]]
 
     @property

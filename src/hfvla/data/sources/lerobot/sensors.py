@@ -87,7 +87,7 @@ def load_series(episodes: LeRobotEpisodes, episode: int, options: SensorOptions)
         series, values = _of_feature(episodes, episode, options.name)
     else:
         path = episodes.root / SENSOR_FILE.format(name=options.name, episode_index=episode)
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():  # a link to nothing is a series that is lost
             return None
         series, values = _of_table(episodes, path)
     check_clock(series, float(episodes.times_s(episode)[-1]), options.max_gap_s)

@@ -8,6 +8,7 @@ its first frame decoded; damage further inside shows when that frame is read, as
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,7 +24,10 @@ from hfvla.family import SourceData
 
 __all__ = ["LeRobotOptions", "build_lerobot", "count_lerobot"]
 
+logger = logging.getLogger(__name__)
+
 _CAMERA_PREFIX = "observation.images."
+_MOST_COUNTED = 100_000  # a header may promise any number
 
 
 class LeRobotOptions(BaseModel):
@@ -86,6 +90,8 @@ def build_lerobot(options: LeRobotOptions, *, seed: int = 0) -> SourceData:
     episodes = LeRobotEpisodes(options.path, tolerance_s=options.tolerance_s)
     builder = _Builder(episodes, options)
     census, samples = Census(), list[ActionSample]()
+    if options.episodes is None:
+        _count_unnamed(episodes, census)
     for index in _selected(episodes, options):
         census.found += 1
         try:
@@ -97,8 +103,19 @@ def build_lerobot(options: LeRobotOptions, *, seed: int = 0) -> SourceData:
     census.log(options.path, counts.items())
     census.refuse_if_too_bad(options.max_bad_fraction, options.path)
     summary = {"found": census.found, "usable": census.usable, "rejected": census.rejected(), **counts}
-    rejected = {one.id: f"{one.reason}: {one.detail}" for one in census.rejections}
+    rejected = {one.id: f"{one.reason}: {one.detail}" for one in census.rejections if one.id}
     return SourceData(build_action_dataset(samples), summary, rejected)
+
+
+def _count_unnamed(episodes: LeRobotEpisodes, census: Census) -> None:
+    """Count the episodes that meta/info.json promises and the list of episodes does not name: it was cut off."""
+    named, promised = len(episodes), episodes.info.episodes
+    for _ in range(min(promised - named, _MOST_COUNTED)):
+        census.found += 1
+        problem = UnusableError("episode is not named", f"{named} episodes are, total_episodes says {promised}")
+        census.reject(str(episodes.root / "meta"), "", problem)
+    if named > promised:
+        logger.warning("%s: %d episodes are named, total_episodes says %d", episodes.root, named, promised)
 
 
 def _selected(episodes: LeRobotEpisodes, options: LeRobotOptions) -> Sequence[int]:
@@ -137,6 +154,7 @@ class _Builder:
         if options.sensor:
             check_sensor(episodes, options.sensor)
         self.counts = {"without_sensor": 0, "short_windows": 0, "steps_left_out": 0}
+        self._channels = 0
         self._videos: dict[str, VideoInfo | UnusableError] = {}
 
     def name_of(self, episode: int) -> str:
@@ -159,6 +177,7 @@ class _Builder:
         if self.options.sensor:
             series = load_series(self.episodes, episode, self.options.sensor)
             self.counts["without_sensor"] += series is None
+            self._check_channels(series)
         horizon = self.options.horizon
         padded = np.concatenate([actions, np.zeros((horizon - 1, actions.shape[1]), np.float32)])
         ahead = np.arange(horizon)
@@ -184,6 +203,15 @@ class _Builder:
                 )
             )
         return samples
+
+    def _check_channels(self, series: SensorSeries | None) -> None:
+        """Compare a sensor's channels with those of the first episode that has it."""
+        if series is None:
+            return
+        self._channels = self._channels or series.channels
+        if series.channels != self._channels:
+            detail = f"{series.name}: {series.channels} channels, expected {self._channels}"
+            raise UnusableError("wrong sensor dimension", detail)
 
     def _window(self, series: SensorSeries | None, time_s: float) -> tuple[SensorRef | None, bool]:
         """Return a step's sensor window, and whether the step is kept."""
