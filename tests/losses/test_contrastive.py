@@ -1,37 +1,49 @@
 """InfoNCE by hand, and over two processes."""
 
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from hfvla.losses.contrastive import gather_with_gradient, symmetric_infonce
+from hfvla.losses.contrastive import FeatureQueue, bounded_temperature, group_infonce, symmetric_infonce
+from hfvla.losses.gathering import gather_with_gradient
 
 PROCESS = """
 import sys
 import torch
 import torch.distributed as dist
-from hfvla.losses.contrastive import gather_with_gradient, one_process, symmetric_infonce
+from hfvla.losses.contrastive import symmetric_infonce
+from hfvla.losses.gathering import gather_with_gradient, gathered_rows, one_process
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
 given = torch.load(f"{folder}/given.pt")
-weights = {name: given[name].requires_grad_() for name in ("first_weight", "second_weight", "temperature")}
-mine = slice(4 * rank, 4 * rank + 4)
-first, second = given["first"][mine] @ weights["first_weight"], given["second"][mine] @ weights["second_weight"]
-with one_process():  # no call that the other process would have to make too
-    assert rank or len(gather_with_gradient(first)) == 4
-gathered = gather_with_gradient(first)
-loss = symmetric_infonce(first, second, weights["temperature"])
-loss.backward()
-total = loss.detach().clone()
-for tensor in (total, *(weight.grad for weight in weights.values())):
-    dist.all_reduce(tensor)
-    tensor /= 2
+found = {}
+for count in (4, 7, 8):  # rows of the first process
+    weights = {
+        name: given[name].clone().requires_grad_() for name in ("first_weight", "second_weight", "temperature")
+    }
+    mine = slice(count) if rank == 0 else slice(count, 8)
+    first, second = given["first"][mine] @ weights["first_weight"], given["second"][mine] @ weights["second_weight"]
+    if len(first) == 0:  # a batch without a pair has no graph
+        first, second = first.detach(), second.detach()
+    with one_process():  # no call that the other process would have to make too
+        assert rank or len(gather_with_gradient(first)) == count
+    assert gathered_rows(first) == (count, 8 - count)
+    gathered = gather_with_gradient(first)
+    loss = symmetric_infonce(first, second, weights["temperature"])
+    loss.backward()
+    total = loss.detach().clone()
+    reached = {name: weight.grad for name, weight in weights.items()}
+    grads = {name: torch.zeros_like(weights[name]) if grad is None else grad for name, grad in reached.items()}
+    for tensor in (total, *grads.values()):
+        dist.all_reduce(tensor)
+        tensor /= 2
+    found[count] = {"loss": total, "gathered": gathered.detach(), **grads}
 if rank == 0:
-    grads = {name: weight.grad for name, weight in weights.items()}
-    torch.save({"loss": total, "gathered": gathered.detach(), **grads}, f"{folder}/found.pt")
+    torch.save(found, f"{folder}/found.pt")
 dist.destroy_process_group()
 """
 
@@ -74,6 +86,45 @@ def test_gathering_in_one_process_is_the_tensor_itself():
     assert gather_with_gradient(tensor) is tensor
 
 
+# ---- precision and temperature ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alike():
+    """Pairs that differ little, as captions of one city do: their logits at 0.01 are far from those of bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(1, 64, generator=generator) + 0.25 * torch.randn(16, 64, generator=generator)
+    return first, first + 0.02 * torch.randn(16, 64, generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("loss", [symmetric_infonce, group_infonce])
+def test_autocast_changes_nothing(alike, loss, dtype):
+    queue = FeatureQueue(8, 64)
+    queue.push(alike[0][:8], alike[1][:8], torch.arange(8))
+    options = {"groups": torch.arange(16) // 2, "queue": queue} if loss is group_infonce else {}
+    expected = loss(*alike, 0.01, **options)
+    with torch.autocast("cpu", dtype=dtype):
+        found = loss(*alike, 0.01, **options)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("start", [math.log(0.005), math.log(3.0)])
+def test_a_temperature_beyond_its_bounds_comes_back(start):
+    log_temperature = torch.nn.Parameter(torch.tensor(start))
+    temperature = bounded_temperature(log_temperature, 0.01, 1.0)
+    assert temperature.item() == pytest.approx(0.01 if start < 0 else 1.0)
+    generator = torch.Generator().manual_seed(0)
+    symmetric_infonce(*torch.randn(2, 8, 4, generator=generator), temperature).backward()
+    assert log_temperature.grad.abs() > 1e-3
+    assert math.log(0.01) - 1e-6 <= log_temperature.item() <= 1e-6
+
+
+def test_a_temperature_that_does_not_train_is_left_alone():
+    log_temperature = torch.tensor(5.0)
+    assert bounded_temperature(log_temperature, 0.01, 1.0).item() == 1.0 and log_temperature.item() == 5.0
+
+
 @pytest.mark.distributed
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     generator = torch.Generator().manual_seed(2)
@@ -95,7 +146,9 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     first, second = given["first"] @ weights["first_weight"], given["second"] @ weights["second_weight"]
     loss = symmetric_infonce(first, second, weights["temperature"])
     loss.backward()
-    torch.testing.assert_close(found["gathered"], first.detach())
-    torch.testing.assert_close(found["loss"], loss.detach())
-    for name, weight in weights.items():
-        torch.testing.assert_close(found[name], weight.grad, atol=1e-6, rtol=1e-5)
+    assert set(found) == {4, 7, 8}
+    for split in found.values():
+        torch.testing.assert_close(split["gathered"], first.detach())
+        torch.testing.assert_close(split["loss"], loss.detach())
+        for name, weight in weights.items():
+            torch.testing.assert_close(split[name], weight.grad, atol=1e-6, rtol=1e-5)

@@ -12,14 +12,15 @@ PROCESS = """
 import sys
 import torch
 import torch.distributed as dist
-from hfvla.losses.contrastive import FeatureQueue, gathered_offset, group_infonce
+from hfvla.losses.contrastive import FeatureQueue, group_infonce
+from hfvla.losses.gathering import gathered_offset, gathered_rows
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
 given = torch.load(f"{folder}/given.pt")
 weights = {name: given[name].requires_grad_() for name in ("first_weight", "second_weight", "temperature")}
 mine = slice(4 * rank, 4 * rank + 4)
-assert gathered_offset(4) == 4 * rank
+assert gathered_offset(gathered_rows(given["groups"][mine])) == 4 * rank
 first, second = given["first"][mine] @ weights["first_weight"], given["second"][mine] @ weights["second_weight"]
 loss = group_infonce(first, second, weights["temperature"], given["groups"][mine])
 loss.backward()
@@ -124,6 +125,26 @@ def test_a_queue_forgets_the_oldest_and_is_saved(features):
     loaded.load_state_dict(queue.state_dict())
     assert len(loaded) == 5
     torch.testing.assert_close(loaded.features("second")[0], queue.features("second")[0])
+
+
+def test_a_queue_does_not_stand_in_the_way_of_going_backward(features):
+    """Each step reads the queue, pushes into it, and goes backward only then; also over two micro-batches."""
+    queue, weight = FeatureQueue(12, features[0].shape[1]), torch.nn.Parameter(torch.eye(features[0].shape[1]))
+    for _ in range(3):
+        total = torch.zeros(())
+        for part in (slice(0, 4), slice(4, 8)):
+            first, second, groups = features[0][part] @ weight, features[1][part], torch.arange(8)[part]
+            total = total + group_infonce(first, second, 0.1, groups, queue)
+            queue.push(first, second, groups)
+        total.backward()
+    assert len(queue) == 12 and weight.grad.isfinite().all() and weight.grad.abs().max() > 0
+
+
+def test_a_queue_keeps_no_feature_that_is_no_number(features):
+    queue, first = FeatureQueue(4, features[0].shape[1]), features[0][:4].clone()
+    first[2, 0] = float("nan")
+    queue.push(first, features[1][:4], torch.arange(4))
+    assert not queue.first[2].any() and queue.first[1].norm() == pytest.approx(1.0)
 
 
 def test_groups_must_fit(features):

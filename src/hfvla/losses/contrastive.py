@@ -2,74 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+import math
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hfvla.losses.gathering import gather_with_gradient
+from hfvla.losses.precision import full_precision
+
 __all__ = [
     "FeatureQueue",
-    "gather_with_gradient",
-    "gathered_offset",
+    "bounded_temperature",
+    "cosine_logits",
     "group_infonce",
-    "one_process",
     "same_group",
     "symmetric_infonce",
 ]
 
-_ONE_PROCESS: ContextVar[bool] = ContextVar("one_process", default=False)
 _EXCLUDED = -1e30  # a logit that counts nothing; finite, so that a row of nothing else has a gradient of 0 and not NaN
 
 
-@contextmanager
-def one_process() -> Iterator[None]:
-    """Let losses see this process's batch only: for a forward pass that the other processes do not take part in."""
-    token = _ONE_PROCESS.set(True)
-    try:
-        yield
-    finally:
-        _ONE_PROCESS.reset(token)
+def bounded_temperature(log_temperature: Tensor, least: float, most: float) -> Tensor:
+    """Return the temperature of a learned logarithm, kept within bounds so that it can always come back from them.
 
-
-def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Concatenate a tensor over all processes, keeping gradients; the tensor itself in a single one or `one_process`.
+    Where it trains, the parameter itself is clamped (as open_clip clamps its logit scale after each step): a clamp in
+    the graph would have no gradient beyond the bound, and the temperature would stay there for good.
 
     Args:
-        tensor (`Tensor`): [B, ...], same shape on every process.
+        log_temperature (`Tensor`): [] parameter.
+        least (`float`): above 0.
+        most (`float`): above `least`.
 
     Returns:
-        `Tensor`: [world * B, ...] in rank order.
+        `Tensor`: [] scalar.
     """
-    if _alone():
-        return tensor
-    if not tensor.is_floating_point():
-        found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(found, tensor.contiguous())
-        return torch.cat(found, dim=0)
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(tensor.contiguous()), dim=0)
+    if log_temperature.requires_grad and torch.is_grad_enabled():
+        with torch.no_grad():
+            log_temperature.clamp_(math.log(least), math.log(most))
+        return log_temperature.exp()
+    return log_temperature.exp().clamp(least, most)
 
 
-def gathered_offset(rows: int) -> int:
-    """Return where this process's rows begin in what `gather_with_gradient` returns for `rows` rows a process."""
-    return 0 if _alone() else dist.get_rank() * rows
+def cosine_logits(first: Tensor, second: Tensor, temperature: Tensor | float) -> Tensor:
+    """Cosine similarity over the temperature, in float32 also under autocast.
 
+    Args:
+        first (`Tensor`): [M, D], any norm.
+        second (`Tensor`): [N, D], any norm.
+        temperature (`Tensor` or `float`): positive scalar.
 
-def _alone() -> bool:
-    if _ONE_PROCESS.get() or not (dist.is_available() and dist.is_initialized()):
-        return True
-    return dist.get_world_size() == 1
+    Returns:
+        `Tensor`: [M, N] float32.
+    """
+    with full_precision(first):
+        return F.normalize(first.float(), dim=-1) @ F.normalize(second.float(), dim=-1).T / temperature
 
 
 def symmetric_infonce(first: Tensor, second: Tensor, temperature: Tensor | float) -> Tensor:
     """InfoNCE both ways over the batch of all processes; row i of both is a pair.
 
     Each process sums over the gathered batch, so that the mean over processes equals one process with the whole batch.
+    Processes may bring different numbers of pairs, some none, but not all of them none.
 
     Shapes: B batch, D width.
 
@@ -87,9 +81,8 @@ def symmetric_infonce(first: Tensor, second: Tensor, temperature: Tensor | float
     Source: Radford et al. 2021 (CLIP).
     """
     _check_pair("symmetric_infonce", first, second)
-    first = gather_with_gradient(F.normalize(first.float(), dim=-1))
-    second = gather_with_gradient(F.normalize(second.float(), dim=-1))
-    logits = first @ second.T / temperature  # [world * B, world * B]
+    first, second = gather_with_gradient(first.float()), gather_with_gradient(second.float())
+    logits = cosine_logits(first, second, temperature)  # [N, N], N pairs of all processes
     targets = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
@@ -133,10 +126,9 @@ def group_infonce(
         groups = torch.full((len(first),), -1, dtype=torch.long, device=first.device)
     if groups.shape != first.shape[:1]:
         raise ValueError(f"group_infonce: groups {tuple(groups.shape)} do not fit {tuple(first.shape)} features")
-    first = gather_with_gradient(F.normalize(first.float(), dim=-1))
-    second = gather_with_gradient(F.normalize(second.float(), dim=-1))
+    first, second = gather_with_gradient(first.float()), gather_with_gradient(second.float())
     groups = gather_with_gradient(groups)
-    logits = first @ second.T / temperature  # [world * B, world * B]
+    logits = cosine_logits(first, second, temperature)  # [N, N], N pairs of all processes
     positive = same_group(groups, groups)
     positive.fill_diagonal_(True)
     losses = []
@@ -144,9 +136,9 @@ def group_infonce(
         negatives = matrix.masked_fill(positive, _EXCLUDED)
         if queue is not None and len(queue):
             earlier, their_groups = queue.features(side)
-            more = anchors @ earlier.to(anchors).T / temperature  # [world * B, Q]
+            more = cosine_logits(anchors, earlier.to(anchors), temperature)  # [N, Q]
             negatives = torch.cat([negatives, more.masked_fill(same_group(groups, their_groups), _EXCLUDED)], dim=1)
-        costs = F.softplus(negatives.logsumexp(dim=1, keepdim=True) - matrix)  # [world * B, world * B]
+        costs = F.softplus(negatives.logsumexp(dim=1, keepdim=True) - matrix)  # [N, N]
         losses.append(((costs * positive).sum(1) / positive.sum(1)).mean())
     return (losses[0] + losses[1]) / 2
 
@@ -160,7 +152,7 @@ class FeatureQueue(nn.Module):
     """The last features of both sides, as more negatives; no momentum encoder, so keep it short beside the steps.
 
     Its buffers are saved with the model, so that a resumed run sees what the uninterrupted one would. All processes
-    hold the same queue.
+    hold the same queue. A feature that is no number is kept as zeros, which are like nothing.
 
     Shapes: B batch, D width, Q size.
 
@@ -186,9 +178,12 @@ class FeatureQueue(nn.Module):
         return int(self.filled)
 
     def features(self, side: str) -> tuple[Tensor, Tensor]:
-        """Return the features of "first" or "second", [n, D], newest first, and their groups, [n]."""
+        """Return the features of "first" or "second", [n, D], newest first, and their groups, [n].
+
+        They are copies: a loss may still have to go backward through them after the next `push`.
+        """
         count = len(self)
-        return getattr(self, side)[:count], self.groups[:count]
+        return getattr(self, side)[:count].clone(), self.groups[:count].clone()
 
     @torch.no_grad()
     def push(self, first: Tensor, second: Tensor, groups: Tensor) -> None:
@@ -204,7 +199,7 @@ class FeatureQueue(nn.Module):
         for buffer, value in zip(
             (self.first, self.second, self.groups), (*new, gather_with_gradient(groups)), strict=True
         ):
-            buffer.copy_(torch.cat([value.to(buffer), buffer])[:size])
+            buffer.copy_(torch.cat([value.to(buffer).nan_to_num(0.0, 0.0, 0.0), buffer])[:size])
         self.filled.fill_(min(size, len(self) + len(new[0])))
 
 

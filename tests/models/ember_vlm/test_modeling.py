@@ -214,6 +214,25 @@ def test_contrastive_term_pairs_pictures_with_their_captions(lively, collate, ro
     assert lively.log_temperature.exp().item() == pytest.approx(0.07)
 
 
+def test_a_batch_without_captions_has_no_contrastive_term(lively, collate, rows):
+    batch = collate(rows.select([3, 7]), "itc", "instruct")  # rows without a picture
+    assert len(batch["caption_input_ids"]) == 0
+    assert set(lively(**batch).loss_terms) == {"instruct"}
+
+
+def test_only_words_of_the_prompt_are_dropped(model, collate, rows):
+    model.train().config.word_dropout = 0.7
+    batch = collate(rows.select([0, 1, 4]), "caption", "instruct", "reasoning")
+    embeddings = model.embed(batch["input_ids"], batch["pixel_values"])[0]
+    seen = []
+    model.run_language_model = lambda given, mask: seen.append(given) or torch.zeros_like(given)
+    torch.manual_seed(0)
+    model(**batch)
+    changed = (seen[0] != embeddings).any(-1)
+    assert changed.any() and not changed[batch["labels"] != -100].any()
+    assert not changed[batch["input_ids"] == model.config.image_token_id].any()
+
+
 # ---- saving ------------------------------------------------------------------------------------------------------
 
 

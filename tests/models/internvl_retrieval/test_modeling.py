@@ -274,6 +274,18 @@ def test_the_temperature_is_learned_and_bounded(model, batch):
     for value, bound in ((-9.0, 0.01), (9.0, 1.0)):
         model.log_temperature.data.fill_(value)
         assert model.temperature.item() == pytest.approx(bound)
+        model.zero_grad()
+        model(**batch).loss_terms["itc"].backward()
+        assert model.log_temperature.grad.abs() > 0  # so that it can come back
+
+
+def test_half_precision_leaves_similarities_whole(model, batch):
+    features = model(**batch, encode_only=True).features
+    expected = model(**batch, features=features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(**batch, features=features)
+    assert torch.equal(found.logits_per_image, expected.logits_per_image)
+    assert torch.equal(found.loss_terms["itc"], expected.loss_terms["itc"])
 
 
 def test_gradient_checkpointing_changes_nothing(model, batch):

@@ -108,11 +108,10 @@ def test_in_words_the_choices_are_not_shown(processor, collate, rows):
     assert len(alone["input_ids"]) == 7 and alone["words_mask"].all()
 
 
-def test_nothing_to_learn_is_said(collate, rows):
-    from hfvla.errors import DataError
-
-    with pytest.raises(DataError, match=f"{rows[0]['id']}: no row of the batch has an answer to learn"):
-        collate([{**row, "answer": -1} for row in rows], "words")
+def test_rows_without_an_answer_are_a_batch_without_a_term(collate, rows, shared_model):
+    batch = collate([{**row, "answer": -1} for row in rows.select([0, 1])], "words")
+    assert len(batch["input_ids"]) == 2 and "pixel_values" not in batch
+    assert shared_model(**batch).loss_terms is None
 
 
 def test_binding_names_a_choice_and_asks_for_its_letter(processor, collate, rows):

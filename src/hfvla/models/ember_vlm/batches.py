@@ -42,16 +42,13 @@ class EmberVLMCollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch for `EmberVLMForRobotSelection.forward`; see there for shapes.
 
+        Rows of which none has what the wanted terms need become prompts without labels: a batch without a loss term.
+
         Raises:
-            DataError: no row has what the wanted loss terms need; a sequence is too long; an unknown robot.
+            DataError: a sequence is too long; an unknown robot.
         """
         sequences = [item for row in rows for item in self._sequences(row)]
-        if not sequences:
-            raise DataError(
-                f"no row of the batch can train {', '.join(self.losses)}",
-                where=rows[0]["id"],
-                fix="Captions need an image and a caption, instruct needs dialogue.",
-            )
+        sequences = sequences or [(row, "reasoning", TargetText("Describe the scene:\n")) for row in rows]
         batch = self._encode(sequences)
         batch.update(self._images([row for row, _, text in sequences if "<image>" in text.prompt]))
         if any(name in self.losses for name in _SELECTION_LOSSES):
@@ -137,8 +134,9 @@ class EmberVLMCollator:
         return label
 
     def _captions(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        if not rows:
-            return {}
+        if not rows:  # said, not left out: the processes whose batches have captions wait for this one
+            none = torch.zeros(0, 1, dtype=torch.long)
+            return {"caption_input_ids": none, "caption_attention_mask": none}
         tokenizer = self.processor.tokenizer
         texts = [row["caption"] for row in rows]
         batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")

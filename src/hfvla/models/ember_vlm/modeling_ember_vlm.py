@@ -10,7 +10,9 @@ from transformers import AutoModel, AutoModelForCausalLM
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from hfvla.losses.contrastive import symmetric_infonce
+from hfvla.losses.contrastive import bounded_temperature, symmetric_infonce
+from hfvla.losses.gathering import gathered_rows
+from hfvla.losses.precision import full_precision
 from hfvla.losses.selection import bernoulli_consistency, multilabel_loss
 from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
 from hfvla.models.ember_vlm.answering import RobotInferenceMixin
@@ -24,6 +26,8 @@ __all__ = ["TEXT_KINDS", "EmberVLMForRobotSelection", "EmberVLMOutput", "EmberVL
 
 TEXT_KINDS: tuple[str, ...] = ("caption", "instruct", "reasoning")
 """What a sequence's labels teach; `text_kind` in a batch indexes this, and each kind is a loss term of its own."""
+
+_LEAST_TEMPERATURE = 0.01  # as CLIP's logit scale of at most 100
 
 
 @dataclass
@@ -218,11 +222,18 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             embeddings = embeddings.masked_scatter(image_mask[..., None], features.to(embeddings.dtype))
         return embeddings, features
 
-    def prompt_masks(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return bool masks [B, T] of the prompt's text tokens and of its image tokens (nothing after the prompt)."""
-        started = (input_ids == self.config.reasoning_start_token_id).cumsum(1) > 0
+    def prompt_masks(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return bool masks [B, T] of the prompt's text tokens and of its image tokens (nothing after the prompt).
+
+        Only the labels [B, T] tell a caption or an answer in a dialogue from the prompt before it.
+        """
+        answered = (input_ids == self.config.reasoning_start_token_id).cumsum(1) > 0
+        if labels is not None:
+            answered = answered | (labels != IGNORE_INDEX)
         image = input_ids == self.config.image_token_id
-        return attention_mask.bool() & ~started & ~image, image
+        return attention_mask.bool() & ~answered & ~image, image
 
     def run_language_model(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
         """Return last hidden states [B, T, D]; positions count valid tokens, so left and right padding agree."""
@@ -286,7 +297,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         embeddings, features = self.embed(input_ids, pixel_values, image_features)
-        text_mask, image_mask = self.prompt_masks(input_ids, attention_mask)
+        text_mask, image_mask = self.prompt_masks(input_ids, attention_mask, labels)
         embeddings, text_mask = self.drop_words(embeddings, text_mask)
         hidden = self.run_language_model(embeddings, attention_mask)
         pooled = (
@@ -308,10 +319,9 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         if verdict_positions is not None and (verdict_positions >= 0).any():
             verdict_logits = self._verdicts(hidden, verdict_positions)
             terms["consistency"] = bernoulli_consistency(selection_logits, verdict_logits, verdict_positions >= 0)
-        if caption_input_ids is not None and features is not None:
-            text = self._caption_embeddings(caption_input_ids, caption_attention_mask)
-            paired = features if text_kind is None else features[text_kind[image_mask.any(1)] == 0]
-            terms["itc"] = symmetric_infonce(paired.mean(1), text, self.log_temperature.exp().clamp(0.01, 1.0))
+        if caption_input_ids is not None:
+            shown = features if features is None or text_kind is None else features[text_kind[image_mask.any(1)] == 0]
+            terms.update(self._contrastive(shown, caption_input_ids, caption_attention_mask))
         return EmberVLMOutput(
             loss=self._weighted(terms),
             loss_terms=terms or None,
@@ -346,8 +356,24 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         index = (positions - 1).clamp_min(0)[..., None].expand(-1, -1, hidden.shape[-1])
         states = hidden.gather(1, index)  # [B, R, D]
         words = self.language_model.lm_head.weight[[self.config.yes_token_id, self.config.no_token_id]]  # [2, D]
-        scores = states @ words.T
-        return (scores[..., 0] - scores[..., 1]).float()
+        with full_precision(states):  # the difference of two large numbers
+            scores = states.float() @ words.float().T
+        return scores[..., 0] - scores[..., 1]
+
+    def _contrastive(self, shown: Tensor | None, captions: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
+        """Return `itc` of K pictures [K, tokens, D] and captions [K, C]; absent where no process has any.
+
+        A process without captions takes part all the same: the others wait for it.
+        """
+        mask = torch.ones_like(captions) if attention_mask is None else attention_mask
+        if not sum(gathered_rows(captions)):
+            return {}
+        if shown is None or not len(captions):
+            pictures = texts = self.log_temperature.new_zeros(0, self.config.text_config.n_embd)
+        else:
+            pictures, texts = shown.mean(1), self._caption_embeddings(captions, mask)
+        temperature = bounded_temperature(self.log_temperature, _LEAST_TEMPERATURE, 1.0)
+        return {"itc": symmetric_infonce(pictures, texts, temperature)}
 
     def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.run_language_model(self.embed(input_ids, None)[0], attention_mask)

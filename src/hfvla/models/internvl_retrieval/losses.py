@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hfvla.losses.boxes import box_loss
-from hfvla.losses.contrastive import gather_with_gradient, gathered_offset, group_infonce
+from hfvla.losses.contrastive import cosine_logits, group_infonce
+from hfvla.losses.gathering import gather_with_gradient, gathered_offset, gathered_rows
 from hfvla.losses.matching import HardNegatives, draw_negatives, matching_loss, matching_pairs
 from hfvla.losses.spatial import spatial_labels, spatial_loss
 
@@ -85,7 +86,8 @@ class RetrievalObjectives:
         image, text, grid = features["image_embed"], features["text_embed"], features.get("grid")
         groups, offset, own = group_ids, 0, torch.arange(len(image), device=image.device)
         if self.config.negatives["gather"]:
-            offset, own = gathered_offset(len(image)), own + gathered_offset(len(image))
+            offset = gathered_offset(gathered_rows(image))
+            own = own + offset
             image, text, groups = (gather_with_gradient(part) for part in (image, text, groups))
             grid = None if grid is None else gather_with_gradient(grid)
         negatives = self._negatives(image, text, own, group_ids, groups, seeds)
@@ -115,7 +117,7 @@ class RetrievalObjectives:
         itself = torch.arange(len(image), device=image.device) == own[:, None]
         drawn = []
         for first, second in ((image, text), (text, image)):
-            scores = _unit(first[own]) @ _unit(second).T / self.temperature
+            scores = cosine_logits(first[own], second, self.temperature)
             drawn.append(draw_negatives(scores.masked_fill(itself, -torch.inf), group_ids, groups, generator))
         (texts, valid), (images, _) = drawn
         return HardNegatives(texts, images, valid)
@@ -143,7 +145,3 @@ class RetrievalObjectives:
         if together or (mask.sum(1) > 1).any():
             terms["spatial"] = spatial_loss(logits, spatial_labels(boxes, mask))
         return terms
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    return normalize(vectors.detach().float(), dim=-1)

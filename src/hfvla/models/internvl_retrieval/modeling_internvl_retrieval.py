@@ -14,7 +14,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
-from hfvla.losses.contrastive import FeatureQueue
+from hfvla.losses.contrastive import FeatureQueue, bounded_temperature, cosine_logits
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.losses import RetrievalObjectives
 from hfvla.nn.adapter import Adapter, GatedLayerNorm, SkipProjection
@@ -254,7 +254,7 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
     @property
     def temperature(self) -> Tensor:
         """[] temperature of the contrastive loss, between 0.01 and 1."""
-        return self.log_temperature.exp().clamp(_LEAST_TEMPERATURE, 1.0)
+        return bounded_temperature(self.log_temperature, _LEAST_TEMPERATURE, 1.0)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding of the language model."""
@@ -345,7 +345,7 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
         if text is not None:
             output.text_embeds = F.normalize(text.float(), dim=-1)
         if output.image_embeds is not None and output.text_embeds is not None:
-            output.logits_per_image = output.image_embeds @ output.text_embeds.T / self.temperature
+            output.logits_per_image = cosine_logits(output.image_embeds, output.text_embeds, self.temperature)
             if group_ids is not None:
                 terms |= self.pair_terms(features, group_ids, negative_seeds)
         if image is not None and "sentence_embed" in features:

@@ -16,7 +16,6 @@ from hfvla.data.rows.agreement import check_agreement
 from hfvla.data.rows.epoch import AUGMENTATION_SEED
 from hfvla.data.tokenizers import learn_tokenizer
 from hfvla.data.video import plan_tiles
-from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
@@ -74,6 +73,8 @@ class InternVLVideoQACollator:
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return a batch for `InternVLForVideoQA.forward`; see there for shapes.
 
+        Rows of which none has an answer to learn become questions without frames: a batch without a loss term.
+
         Raises:
             DataError: a video cannot be read, or a question is not one.
         """
@@ -87,9 +88,8 @@ class InternVLVideoQACollator:
         kinds = [kind for kind, members in sequences.items() for _ in members]
         places = [i for members in sequences.values() for i in members]
         if not places and "binding" not in wanted:
-            raise DataError(
-                "no row of the batch has an answer to learn", where=str(rows[0]["id"]), fix="Use labelled rows."
-            )
+            items = [self._item(row, generator, ()) for row, (_, generator) in zip(rows, drawn, strict=True)]
+            return self._marked(self.processor.encode(items), ["letters"] * len(rows))
         visual, frame_tiles = self._frames(rows, [mode for mode, _ in drawn], places) if places else ({}, [])
         items = [self._item(rows[i], drawn[i][1], tiles) for i, tiles in zip(places, frame_tiles, strict=True)]
         if "spelt" in wanted and "lm" not in wanted:

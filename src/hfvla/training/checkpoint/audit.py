@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
-from hfvla.losses.contrastive import one_process
+from hfvla.losses.gathering import one_process
 from hfvla.training.lora.quantized import is_quantized
 
 if TYPE_CHECKING:
