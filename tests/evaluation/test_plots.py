@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hfvla.evaluation.plots import HTML_KINDS, KINDS, render
+from hfvla.evaluation.plots import HTML_KINDS, KINDS, draw, render
 from hfvla.family import Figure
 
 BINS = {"low": [0.4, 0.8], "high": [0.6, 1.0], "confidence": [0.5, 0.9], "accuracy": [0.7, 0.6], "count": [3, 9]}
@@ -49,3 +49,43 @@ def test_unknown_kinds_and_html_kinds_are_refused():
         render(Figure("x", "konfusion", "t", {}))
     with pytest.raises(ValueError, match="'table' cannot be drawn as PNG: it is HTML"):
         render(Figure("x", "table", "t", {}))
+
+
+HOSTILE = "$5 or $\\frac{$ a\x00b \ud800 _^{}~#%& \\alpha"
+
+
+@pytest.mark.parametrize("kind", sorted(DATA))
+def test_texts_are_drawn_literally(kind):
+    def named(value):
+        if isinstance(value, dict):
+            return {key if key in KEYS else key + HOSTILE: named(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [named(entry) for entry in value[:2]]
+        return value + HOSTILE if isinstance(value, str) else value
+
+    assert _pixels(render(Figure(kind, kind, kind, named(DATA[kind])))).size
+
+
+KEYS = {"matrix", "rows", "columns", "bins", "low", "high", "confidence", "accuracy", "count", "ece", "mce", "axes",
+        "series", "groups", "errors", "ylim", "panels", "title", "x", "y", "stages", "a", "one", "train", "exact",
+        "other", "F1"}  # fmt: skip
+
+
+def test_a_dollar_is_no_formula():
+    def bars(name):
+        return _pixels(render(Figure("bars", "bars", "t", {"groups": [name], "series": {"x": [0.5]}})))
+
+    assert (bars("$a$") < 128).sum() > (bars("a") < 128).sum()  # two more letters than in italics without them
+
+
+@pytest.mark.parametrize("labels", [21, 80, 300])
+def test_a_matrix_of_many_labels_has_a_bounded_picture(labels):
+    names = [f"Robot {number} of the fleet" for number in range(labels)]
+    data = {"matrix": np.eye(labels, dtype=int).tolist(), "rows": names, "columns": names}
+    pixels = _pixels(render(Figure("confusion", "confusion", "t", data)))
+    assert pixels.shape[0] * pixels.shape[1] < 4_000_000
+
+
+def test_a_plot_that_cannot_be_drawn_is_said_and_left_out(caplog):
+    assert draw(Figure("bad", "bars", "t", {"groups": ["a"], "series": {"x": [1, 2, 3]}})) is None
+    assert "the plot 'bad' cannot be drawn: ValueError" in caplog.text

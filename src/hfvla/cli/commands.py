@@ -15,6 +15,7 @@ from hfvla.cli.answering import predict
 from hfvla.cli.comparing import compare
 from hfvla.cli.output import INTERRUPTED, run_command, to_json
 from hfvla.cli.planning import plan
+from hfvla.cli.reporting import report
 from hfvla.cli.searching import index, search
 from hfvla.cli.serving import serve
 from hfvla.errors import HfvlaError
@@ -212,6 +213,7 @@ app.command()(predict)
 app.command()(index)
 app.command()(search)
 app.command()(serve)
+app.command()(report)
 app.command()(compare)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hfvla.errors import DataError
-from hfvla.evaluation.plots import HTML_KINDS, render
+from hfvla.evaluation.plots import HTML_KINDS, draw
 from hfvla.evaluation.report import write_report
+from hfvla.evaluation.report_data import plain_json, save_report_data
 from hfvla.evaluation.run_record import PARAMETERS, read_run
 from hfvla.family import EvaluationResult, Figure
 from hfvla.outputs import mark_folder, purpose_of
 
-__all__ = ["metrics_json", "write_evaluation"]
+__all__ = ["draw_report", "metrics_json", "write_evaluation"]
 
 logger = logging.getLogger(__name__)
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON does not have, by None."""
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def metrics_json(result: EvaluationResult) -> dict[str, Any]:
@@ -43,7 +34,7 @@ def metrics_json(result: EvaluationResult) -> dict[str, Any]:
             differences.setdefault(name, {})[metric] = list(bounds)
         else:
             own[key] = list(bounds)
-    return _finite(
+    return plain_json(
         {
             **result.metrics,
             "intervals": own,
@@ -82,8 +73,8 @@ def _take_parameters(results: Mapping[str, EvaluationResult]) -> tuple[dict[str,
 
 def write_evaluation(
     results: Mapping[str, EvaluationResult], output_dir: str | Path, run_info: Mapping[str, Any]
-) -> None:
-    """Write metrics.json, predictions*.jsonl, plots/*.png and report.html.
+) -> str | None:
+    """Write metrics.json, predictions*.jsonl, report.json, plots/*.png and report.html.
 
     Training curves and the tables of the stages join the report if `output_dir` is a run folder (has run.json), or
     if `run_info["run_folder"]` names one.
@@ -94,36 +85,78 @@ def write_evaluation(
         run_info: facts for the report: "title", "summary", seed, commit, hardware, versions, duration ...;
             "figures", a list of `Figure`s, joins the training section.
 
+    Returns:
+        `str` or None: why there is no report, see `draw_report`.
+
     Raises:
         DataError: no results.
     """
     if not results:
         raise DataError("there are no evaluation results to write", where=str(output_dir))
     output_dir = Path(output_dir)
-    (output_dir / "plots").mkdir(parents=True, exist_ok=True)
+    output_dir.mkdir(parents=True, exist_ok=True)
     metrics = {name: metrics_json(result) for name, result in results.items()}
     _note_files(results, output_dir)
     first = next(iter(metrics.values()))
     content = first if len(metrics) == 1 else {**first, "sets": metrics}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     temporary = output_dir / ".metrics.json.tmp"  # a run may be killed in the middle
-    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     temporary.replace(output_dir / "metrics.json")
     for name, result in results.items():
         suffix = f"_{name}" if len(results) > 1 else ""
-        with (output_dir / f"predictions{suffix}.jsonl").open("w", encoding="utf-8") as file:
+        with (output_dir / f"predictions{suffix}.jsonl").open(
+            "w", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             for row in result.rows:
-                file.write(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n")
+                file.write(json.dumps(plain_json(row), ensure_ascii=False, allow_nan=False) + "\n")
         for file_name, content in result.files.items():
             (output_dir / _file_name(name, file_name, len(results))).write_bytes(content)
+    save_report_data(output_dir, results, run_info)
+    return draw_report(results, output_dir, run_info)
+
+
+def draw_report(
+    results: Mapping[str, EvaluationResult], output_dir: str | Path, run_info: Mapping[str, Any]
+) -> str | None:
+    """Write plots/*.png and report.html; scores and predictions do not depend on it.
+
+    Args:
+        results: by set name.
+        output_dir: folder with the rest of the evaluation.
+        run_info: see `write_evaluation`.
+
+    Returns:
+        `str` or None: why there is no report; it can be made later with `hfvla report`.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    try:
+        _draw(results, Path(output_dir), run_info)
+    except OSError:
+        raise
+    except Exception as error:  # hours of training and scoring must not end on a plot
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        logger.warning("no report: %s. Later: hfvla report %s", reason, output_dir)
+        logger.debug("the report failed", exc_info=True)
+        return reason
+    logger.info("wrote %s", Path(output_dir) / "report.html")
+    return None
+
+
+def _draw(results: Mapping[str, EvaluationResult], output_dir: Path, run_info: Mapping[str, Any]) -> None:
+    (output_dir / "plots").mkdir(parents=True, exist_ok=True)
     record = read_run(Path(run_info.get("run_folder") or output_dir))
     results, parameters = _take_parameters(results)
     training = [*run_info.get("figures", ()), *parameters, *record.figures]
     named = [(f"{name}_" if len(results) > 1 else "", f) for name, result in results.items() for f in result.figures]
+    pictures = {}
     for prefix, figure in [*named, *(("", figure) for figure in training)]:
         if figure.kind not in HTML_KINDS:
-            (output_dir / "plots" / f"{prefix}{figure.name}.png").write_bytes(render(figure))
+            pictures[id(figure)] = picture = draw(figure)
+            if picture is not None:
+                (output_dir / "plots" / f"{prefix}{figure.name}.png").write_bytes(picture)
     facts = {**record.facts, **{key: value for key, value in run_info.items() if key not in {"figures", "run_folder"}}}
     title = str(facts.get("title") or facts.get("name") or "Evaluation")
-    write_report(output_dir / "report.html", title, results, facts, training, record.stages)
-    logger.info("wrote %s", output_dir / "report.html")
+    write_report(output_dir / "report.html", title, results, facts, training, record.stages, pictures)

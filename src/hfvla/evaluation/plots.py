@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,13 +13,19 @@ import numpy as np
 from hfvla.errors import did_you_mean
 from hfvla.family import Figure
 
-__all__ = ["HTML_KINDS", "KINDS", "render"]
+__all__ = ["HTML_KINDS", "KINDS", "draw", "render"]
+
+logger = logging.getLogger(__name__)
 
 # Okabe and Ito's palette: told apart with every common kind of colour blindness.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6B6B6B", "#B8A800")
 INK, GRID, BLUES = "#1f2933", "#d9dee5", "Blues"
+_MAX_CELLS = 20  # rows or columns of a matrix with a number in each cell
+_MANY_INCHES, _MANY_FONT, _MAX_TICKS = 11.0, 6.0, 80
 _BOX = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#d9dee5"}
 _STYLE = {
+    "text.parse_math": False,  # a name like "$5 or $10" is no formula
+    "text.usetex": False,
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "text.color": INK,
@@ -50,17 +57,29 @@ def _legend_above(axes: Any, count: int) -> None:
 
 
 def draw_confusion(plt: Any, data: dict[str, Any]) -> Any:
-    """Matrix of counts, shaded by share of the row. data: matrix R x C, rows, columns, row_title, column_title."""
+    """Matrix of counts, shaded by share of the row. data: matrix R x C, rows, columns, row_title, column_title.
+
+    With more than 20 rows or columns the picture has a fixed size, no counts, and the names of some rows and columns.
+    """
     matrix = np.asarray(data["matrix"], dtype=float)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     height, width = matrix.shape
-    figure, axes = plt.subplots(figsize=(2.4 + 0.95 * width, 1.6 + 0.75 * height))
+    few = (
+        max(height, width) <= _MAX_CELLS
+    )  # else neither numbers nor names would be read, and pixels grow by the square
+    size = (2.4 + 0.95 * width, 1.6 + 0.75 * height) if few else (_MANY_INCHES, _MANY_INCHES * 0.85)
+    figure, axes = plt.subplots(figsize=size)
     picture = axes.imshow(share, cmap=BLUES, vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(width), [_wrap(name, 12) for name in data["columns"]])
-    axes.set_yticks(range(height), [_wrap(name, 16) for name in data["rows"]])
+    if few:
+        axes.set_xticks(range(width), [_wrap(name, 12) for name in data["columns"]])
+        axes.set_yticks(range(height), [_wrap(name, 16) for name in data["rows"]])
+    else:
+        columns, rows = _some_ticks(data["columns"]), _some_ticks(data["rows"])
+        axes.set_xticks(*columns, rotation=90, fontsize=_MANY_FONT)
+        axes.set_yticks(*rows, fontsize=_MANY_FONT)
     axes.set_xlabel(data.get("column_title", ""), labelpad=8)
     axes.set_ylabel(data.get("row_title", ""), labelpad=8)
-    for row in range(height):
+    for row in range(height if few else 0):
         for column in range(width):
             value = matrix[row, column]
             colour = "white" if share[row, column] > 0.55 else (INK if value else "#b0b8c1")
@@ -68,6 +87,12 @@ def draw_confusion(plt: Any, data: dict[str, Any]) -> Any:
     axes.spines[:].set_visible(False)
     figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03, label="share of the row").outline.set_visible(False)
     return figure
+
+
+def _some_ticks(names: Sequence[Any]) -> tuple[list[int], list[str]]:
+    """Return evenly spaced places and the names there, each on one short line."""
+    places = list(range(0, len(names), -(-len(names) // _MAX_TICKS)))
+    return places, [textwrap.shorten(str(names[place]), 24, placeholder="...") for place in places]
 
 
 def draw_reliability(plt: Any, data: dict[str, Any]) -> Any:
@@ -155,7 +180,15 @@ def draw_curves(plt: Any, data: dict[str, Any]) -> Any:
     for axes, panel in zip(grid.flat, panels, strict=False):
         for colour, (label, line) in zip(PALETTE * 4, panel["series"].items(), strict=False):
             marker = "o" if len(line["x"]) < 25 else None
-            axes.plot(line["x"], line["y"], color=colour, linewidth=1.6, marker=marker, markersize=3, label=label)
+            axes.plot(
+                line["x"],
+                np.asarray(line["y"], dtype=float),
+                color=colour,
+                linewidth=1.6,
+                marker=marker,
+                markersize=3,
+                label=label,
+            )
         axes.set_title(panel["title"], loc="left", fontsize=10, fontweight="bold")
         axes.set(xlabel=panel.get("xlabel", ""), ylabel=panel.get("ylabel", ""))
         axes.grid(axis="y")
@@ -199,6 +232,33 @@ KINDS: tuple[str, ...] = (*_DRAW, *HTML_KINDS)
 """Every kind that a `Figure` may have."""
 
 
+def draw(figure: Figure) -> bytes | None:
+    """Draw a figure as PNG, or return None, with a warning that says why, where it cannot be drawn.
+
+    One plot that fails must not cost the others, or the report.
+
+    Raises:
+        OSError: not of the figure, but of the disk.
+    """
+    try:
+        return render(figure)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        logger.warning("the plot '%s' cannot be drawn: %s: %s", figure.name, type(error).__name__, reason)
+        return None
+
+
+def _drawable(value: Any) -> Any:
+    """Replace characters in all texts that fonts have no shape for: control characters and halves of pairs."""
+    if isinstance(value, str):
+        return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in value)
+    if isinstance(value, dict):
+        return {_drawable(key): _drawable(entry) for key, entry in value.items()}
+    return [_drawable(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
 def render(figure: Figure, dpi: int = 150) -> bytes:
     """Draw a figure as PNG.
 
@@ -220,7 +280,7 @@ def render(figure: Figure, dpi: int = 150) -> bytes:
     from matplotlib import pyplot as plt
 
     with plt.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
-        drawn = _DRAW[figure.kind](plt, figure.data)
+        drawn = _DRAW[figure.kind](plt, _drawable(figure.data))
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
         plt.close(drawn)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.evaluation import tables
-from hfvla.evaluation.plots import HTML_KINDS, render
+from hfvla.evaluation.plots import HTML_KINDS, draw
 from hfvla.family import EvaluationResult, Figure
 
 __all__ = ["write_report"]
@@ -30,6 +30,7 @@ def write_report(
     run_info: Mapping[str, Any] | None = None,
     figures: Sequence[Figure] = (),
     stages: Sequence[Mapping[str, Any]] = (),
+    pictures: Mapping[int, bytes | None] | None = None,
 ) -> Path:
     """Write the report; it needs no other file and no network.
 
@@ -40,6 +41,7 @@ def write_report(
         run_info: facts of the run: seed, commit, hardware, versions, duration ...; long values fold away.
         figures: plots and tables of the training.
         stages: entries of run.json for the table of stages: name, seconds, scores.
+        pictures: drawn plots by `id` of their figure, None for one that cannot be drawn; others are drawn here.
 
     Returns:
         `Path`: the file.
@@ -50,8 +52,9 @@ def write_report(
     here = resources.files("hfvla.evaluation")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["cell"] = _cell
-    sets = [_set_section(name, result, len(results)) for name, result in results.items()]
-    training = {**_split_figures(figures), "stages": _stage_table(stages)}
+    drawn = {} if pictures is None else pictures
+    sets = [_set_section(name, result, len(results), drawn) for name, result in results.items()]
+    training = {**_split_figures(figures, drawn), "stages": _stage_table(stages)}
     sections = [(section["anchor"], section["heading"]) for section in sets]
     sections += [("training", "Training")] if figures or training["stages"] else []
     facts, documents = _facts(info)
@@ -68,7 +71,7 @@ def write_report(
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+    path.write_text(html, encoding="utf-8", errors="xmlcharrefreplace")
     return path
 
 
@@ -78,7 +81,7 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _set_section(name: str, result: EvaluationResult, count: int) -> dict[str, Any]:
+def _set_section(name: str, result: EvaluationResult, count: int, drawn: Mapping[int, bytes | None]) -> dict[str, Any]:
     return {
         "anchor": "set-" + re.sub(r"[^a-z0-9]+", "-", name.lower()),
         "heading": f"Results on {name}" if count > 1 or name else "Results",
@@ -89,7 +92,7 @@ def _set_section(name: str, result: EvaluationResult, count: int) -> dict[str, A
         "notes": result.notes,
         "census": tables.census_table(result.census),
         "videos": [f"{name}_{file}" if count > 1 else file for file in result.files if file.endswith(".mp4")],
-        **_split_figures(result.figures),
+        **_split_figures(result.figures, drawn),
     }
 
 
@@ -104,11 +107,12 @@ def _tiles(result: EvaluationResult) -> list[dict[str, str]]:
     return tiles[:_MAX_TILES]
 
 
-def _split_figures(figures: Sequence[Figure]) -> dict[str, list[Any]]:
+def _split_figures(figures: Sequence[Figure], drawn: Mapping[int, bytes | None]) -> dict[str, list[Any]]:
     plots = []
     for figure in figures:
         if figure.kind not in HTML_KINDS:
-            uri = "data:image/png;base64," + base64.b64encode(render(figure)).decode()
+            picture = drawn[id(figure)] if id(figure) in drawn else draw(figure)
+            uri = "" if picture is None else "data:image/png;base64," + base64.b64encode(picture).decode()
             plots.append({"figure": figure, "uri": uri, "wide": _is_wide(figure)})
     return {
         "plots": plots,

@@ -15,13 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfvla.errors import DataError, RecipeError, did_you_mean
+from hfvla.errors import DataError, HfvlaError, RecipeError, did_you_mean
 from hfvla.evaluation import tables
-from hfvla.evaluation.output import metrics_json, write_evaluation
+from hfvla.evaluation.output import draw_report, metrics_json, write_evaluation
+from hfvla.evaluation.report_data import load_report_data
 from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
-from hfvla.outputs import MARK, claim_folder, shown
+from hfvla.outputs import MARK, claim_folder, purpose_of, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate_model",
     "load_training_rows",
     "metrics_json",
+    "remake_report",
     "results_table",
     "write_evaluation",
 ]
@@ -133,6 +135,42 @@ def _claim(output_dir: str | Path) -> None:
     before = {path.name for path in Path(output_dir).iterdir() if path.name != MARK}
     if before:
         logger.warning("the evaluation in %s is replaced: %s", output_dir, shown(before))
+
+
+def remake_report(folder: str | Path, output_dir: str | Path | None = None) -> Path:
+    """Draw the report of a run or an evaluation again from what it saved.
+
+    Args:
+        folder: a run, or what `hfvla eval` wrote.
+        output_dir: another folder for plots and report; default: `folder`.
+
+    Returns:
+        `Path`: the report.
+
+    Raises:
+        DataError: nothing was evaluated there, or what was saved is damaged.
+        HfvlaError: the folder is not one of hfvla's, or the report cannot be drawn.
+    """
+    folder = Path(folder)
+    results, info = load_report_data(folder)
+    if output_dir is not None:
+        target = claim_folder(output_dir, "evaluation")
+    else:
+        target = folder
+        if purpose_of(folder) not in ("run", "evaluation"):
+            raise HfvlaError(
+                "this folder has no mark of a run or an evaluation, so nothing in it is replaced",
+                where=str(folder),
+                fix="Name another folder for the report: --output DIR.",
+            )
+        logger.warning("the report in %s is replaced: report.html, plots", folder)
+    try:
+        reason = draw_report(results, target, info)
+    except OSError as error:
+        raise HfvlaError("the report cannot be written", where=str(target), got=error.strerror) from error
+    if reason is not None:
+        raise HfvlaError("the report cannot be made", where=str(folder), got=reason)
+    return target / "report.html"
 
 
 def _build_sets(

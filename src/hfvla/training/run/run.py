@@ -214,4 +214,7 @@ class RecipeRun:
             "summary": f"{self.spec.name}: {self.spec.summary}",
             "run_folder": self.output_dir,
         }
-        write_evaluation(results, self.output_dir, info)
+        problem = write_evaluation(results, self.output_dir, info)
+        self.record.pop("no_report", None)
+        if problem is not None:  # the model is there, and so are its scores
+            self.record["no_report"] = problem

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _SHOWN = 20
 _RUN_FILES = {
     *("recipe.json", "recipe_changes.json", "run.json", "experiment_summary.json"),
-    *("metrics.json", "report.html", "plots", "final", "cache", "logs"),
+    *("metrics.json", "report.json", "report.html", "plots", "final", "cache", "logs"),
 }
 _STAGE_FILES = ("stage.json", "trainable.json", "checkpoints")
 _NEVER_CHANGES = ("family", "seed", "model")

@@ -1,0 +1,32 @@
+"""`hfvla report`: the report of a run or an evaluation, drawn from what it saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from hfvla.cli.output import run_command
+
+__all__ = ["report"]
+
+
+def report(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A run folder, or one that hfvla eval wrote.")],
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder for plots and report; default: FOLDER itself.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")] = False,
+) -> None:
+    """Draw the report again from what was saved; nothing is trained or scored."""
+
+    def work() -> Any:
+        from hfvla.evaluation.run import remake_report
+
+        return {"report": remake_report(folder, output)}
+
+    def show(found: Mapping[str, Any]) -> None:
+        typer.echo(f"Report: {found['report']}")
+
+    run_command(work, show, as_json)
