@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from hfvla.data.hdf5_checks import HDF5_ERRORS, check_own_values, dataset_bytes
 from hfvla.data.pictures import MAX_PIXELS, load_picture, read_picture
+from hfvla.data.sources.hdf5_checks import HDF5_ERRORS, check_own_values, dataset_bytes
 from hfvla.errors import DataError, MissingExtraError
 
 __all__ = ["HDF5_SUFFIXES", "Hdf5Rows", "decode_picture", "import_h5py", "open_hdf5"]

@@ -135,13 +135,15 @@ class _GuestDecoder:
             host.close()
         if self._info.pixel_format not in _SHARED_FORMATS:
             raise self._refusal(f"pixel format '{self._info.pixel_format}'", f"one of {sorted(_SHARED_FORMATS)}")
-        if self._info.interlaced:
-            raise self._refusal("interlaced frames", "progressive ones")
+        if self._info.interlaced or self._info.mirrored:
+            raise self._refusal("interlaced or mirrored frames", "progressive ones, as they are shown")
 
     def _check_container(self) -> None:
         container, _ = open_video(self.where)
-        name = container.format.name
+        name, streams = container.format.name, len(container.streams.video)
         container.close()
+        if streams > 1:
+            raise self._refusal(f"{streams} video streams", "one")
         if not _SHARED_CONTAINERS & set(name.split(",")):
             raise self._refusal(f"container '{name}'", f"one of {sorted(_SHARED_CONTAINERS)}")
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from hfvla.errors import DataError
@@ -42,10 +42,12 @@ def check_video_file(path: str | os.PathLike[str]) -> FileIdentity:
     where = os.fspath(path)
     try:
         status = os.stat(path)
-    except OSError as error:
-        raise DataError("video file cannot be read", where=where, got=error.strerror, fix="Check the path.") from error
-    if Path(path).is_dir():
-        raise DataError("not a video file", where=where, got="a folder", expected="a file", fix="Check the path.")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        got = getattr(error, "strerror", None) or str(error)
+        raise DataError("video file cannot be read", where=where[:4096], got=got, fix="Check the path.") from error
+    if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever
+        got = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+        raise DataError("not a video file", where=where, got=got, expected="a file", fix="Check the path.")
     if status.st_size == 0:
         raise DataError(
             "video file is empty", where=where, got="0 bytes", expected="a video", fix="Copy the file again."

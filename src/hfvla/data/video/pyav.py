@@ -6,10 +6,12 @@ import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from hfvla.data.video.orientation import UPRIGHT, Orientation, orientation_of
 from hfvla.data.video.packets import PacketRun, build_timeline, import_av, open_video, packet_runs
 from hfvla.data.video.records import Timeline, VideoInfo
 from hfvla.errors import DataError
@@ -47,7 +49,7 @@ class PyAVDecoder:
         self._container, self._stream = open_video(where, quick=quick)
         self._codec = self._stream.codec_context.name
         self._extradata = self._stream.codec_context.extradata
-        self._rotation: int | None = None
+        self._orientation: Orientation | None = None
         try:
             self.timeline = timeline or build_timeline(self._container, self._stream, where)
         except BaseException:
@@ -61,7 +63,8 @@ class PyAVDecoder:
     def info(self) -> VideoInfo:
         """Describe the video; decodes its first frame, for its rotation and pixel format."""
         frame = self._decode_from_start([0])[0]
-        height, width = self._upright(frame).shape[:2]
+        orientation = orientation_of(frame, self.where)
+        height, width = orientation.apply(frame.to_ndarray(format="rgb24")).shape[:2]
         line = self.timeline
         return VideoInfo(
             duration_s=line.duration_s,
@@ -69,12 +72,13 @@ class PyAVDecoder:
             fps=len(line) / line.duration_s if line.duration_s else 0.0,
             width=width,
             height=height,
-            rotation=self._turn(frame),
+            rotation=orientation.rotation,
             backend=self.name,
             start_s=line.start_s,
             codec=self._codec,
             pixel_format=frame.format.name,
             interlaced=bool(frame.interlaced_frame),
+            mirrored=orientation.mirrored,
         )
 
     def decode(self, indices: Sequence[int], threads: int = 1) -> dict[int, np.ndarray]:
@@ -97,27 +101,31 @@ class PyAVDecoder:
             if self.timeline.seekable:
                 logger.debug("%s: %d frames need decoding from the start", self.where, len(missing))
             frames |= self._decode_from_start(missing)
-        if self._rotation is None:  # frames of a decoder that is not the stream's own say 0
-            self._rotation = max(self._turn(frame) for frame in frames.values())
-        return {index: self._upright(frames[index]) for index in indices}
+        if self._orientation is None:  # frames of a decoder that is not the stream's own have no matrix
+            found = (orientation_of(frame, self.where) for frame in frames.values())
+            self._orientation = next((one for one in found if one != UPRIGHT), UPRIGHT)
+        return {index: self._orientation.apply(frames[index].to_ndarray(format="rgb24")) for index in indices}
 
     def _decode_runs(self, indices: Sequence[int], threads: int) -> dict[int, Any]:
-        runs = packet_runs(self._container, self._stream, self.timeline, indices, self.where)
-        lanes = _share(runs, threads if self._codec in _PARALLEL_CODECS else 1)
-        loads = [sum(len(run.packets) for run in lane) for lane in lanes]
-        contexts = [self._context(number, math.ceil(threads * load / sum(loads))) for number, load in enumerate(loads)]
-        if len(lanes) == 1:
-            found = [_decode_lane(contexts[0], lanes[0])]
-        else:
-            with ThreadPoolExecutor(len(lanes), thread_name_prefix="hfvla-video") as pool:
-                found = list(pool.map(_decode_lane, contexts, lanes))
-        by_pts = {pts: frame for part in found for pts, frame in part.items()}
+        by_pts: dict[int, Any] = {}
+        for runs in packet_runs(self._container, self._stream, self.timeline, indices, self.where):
+            by_pts |= self._decode_batch(runs, threads)
         line = self.timeline
         return {index: by_pts[int(line.pts[index])] for index in indices if int(line.pts[index]) in by_pts}
 
+    def _decode_batch(self, runs: list[PacketRun], threads: int) -> dict[int, Any]:
+        lanes = _share(runs, threads if self._codec in _PARALLEL_CODECS else 1)
+        loads = [sum(run.length for run in lane) for lane in lanes]
+        contexts = [self._context(number, math.ceil(threads * load / sum(loads))) for number, load in enumerate(loads)]
+        if len(lanes) == 1:
+            return _decode_lane(contexts[0], lanes[0])
+        with ThreadPoolExecutor(len(lanes), thread_name_prefix="hfvla-video") as pool:
+            found = list(pool.map(_decode_lane, contexts, lanes))
+        return {pts: frame for part in found for pts, frame in part.items()}
+
     def _context(self, number: int, threads: int) -> Any:
-        """Build a decoder; the first one must be the stream's own, which alone knows the rotation."""
-        if self._codec not in _PARALLEL_CODECS or (number == 0 and self._rotation is None):
+        """Build a decoder; the first one must be the stream's own, which alone knows the display matrix."""
+        if self._codec not in _PARALLEL_CODECS or (number == 0 and self._orientation is None):
             context = self._stream.codec_context
         else:
             context = import_av().CodecContext.create(self._codec, "r")
@@ -161,28 +169,15 @@ class PyAVDecoder:
             fix="Copy or record the file again, or drop the row.",
         )
 
-    def _turn(self, frame: Any) -> int:
-        angle = int(frame.rotation) % 360
-        if angle % 90:
-            raise DataError(
-                "video is rotated by an odd angle", where=self.where, got=angle, expected="0, 90, 180 or 270 degrees"
-            )
-        return angle
-
-    def _upright(self, frame: Any) -> np.ndarray:
-        turn = self._turn(frame) if self._rotation is None else self._rotation
-        pixels = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, turn // 90)) if turn else pixels
-
 
 def _share(runs: list[PacketRun], threads: int) -> list[list[PacketRun]]:
     """Spread runs over at most `threads` lanes of about equal length."""
     lanes: list[list[PacketRun]] = [[] for _ in range(max(min(threads, len(runs)), 1))]
     loads = [0] * len(lanes)
-    for run in sorted(runs, key=lambda run: -len(run.packets)):
+    for run in sorted(runs, key=lambda run: -run.length):
         lane = loads.index(min(loads))
         lanes[lane].append(run)
-        loads[lane] += len(run.packets)
+        loads[lane] += run.length
     return lanes
 
 
@@ -193,7 +188,7 @@ def _decode_lane(context: Any, runs: list[PacketRun]) -> dict[int, Any]:
     skippable = context.name in _SKIPPABLE_CODECS
     for run in runs:
         try:
-            for packet in [*run.packets, None]:
+            for packet in chain(run.packets, [None]):
                 if skippable and packet is not None:
                     needed = packet.is_keyframe or packet.pts in run.wanted
                     context.skip_frame = "DEFAULT" if needed else "NONREF"
@@ -201,6 +196,6 @@ def _decode_lane(context: Any, runs: list[PacketRun]) -> dict[int, Any]:
                     if frame.pts in run.wanted and not frame.is_corrupt:
                         found[frame.pts] = frame
         except av.error.FFmpegError as error:
-            logger.debug("a run of %d packets does not decode: %s", len(run.packets), error)
+            logger.debug("a run of %d packets does not decode: %s", run.length, error)
         context.flush_buffers()
     return found

@@ -15,7 +15,7 @@ from hfvla.data.video.backends import Backend, Decoder, open_decoder
 from hfvla.data.video.cache import DecoderPool, FrameCache, RecentItems
 from hfvla.data.video.files import FileIdentity, check_video_file
 from hfvla.data.video.records import FrameRequest, PastEnd, Timeline, VideoFrames, VideoInfo
-from hfvla.data.video.scaling import scale_down
+from hfvla.data.video.scaling import one_size, scale_down
 from hfvla.errors import DataError
 
 __all__ = ["VideoReader", "probe", "read_frames"]
@@ -129,7 +129,7 @@ class VideoReader:
             for index, pixels in decoded.items():
                 frames[index] = scale_down(pixels, short_side)
                 self.cache.put((identity, index, short_side), frames[index])
-        pixels = np.stack([frames[index] for index in indices.tolist()])
+        pixels = np.stack(one_size([frames[index] for index in indices.tolist()], where))
         return VideoFrames(pixels, timeline.times_s[indices], indices, clamped, _name(self.backend))
 
     def read_many(

@@ -35,6 +35,7 @@ class VideoInfo:
         codec: e.g. "h264".
         pixel_format: e.g. "yuv420p".
         interlaced: whether a frame is two half pictures, taken one after the other.
+        mirrored: whether stored frames change left and right, before they are turned, to be shown.
     """
 
     duration_s: float
@@ -48,6 +49,7 @@ class VideoInfo:
     codec: str
     pixel_format: str
     interlaced: bool
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

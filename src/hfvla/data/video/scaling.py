@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
-__all__ = ["scale_down"]
+__all__ = ["one_size", "scale_down"]
+
+logger = logging.getLogger(__name__)
 
 
 def scale_down(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
@@ -16,3 +21,18 @@ def scale_down(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
     scale = short_side / min(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def one_size(frames: Sequence[np.ndarray], where: str) -> list[np.ndarray]:
+    """Bring frames [H, W, 3] to the size of the largest; a recording may change its resolution on the way."""
+    sizes = {frame.shape[:2] for frame in frames}
+    if len(sizes) < 2:
+        return list(frames)
+    height, width = max(sizes, key=lambda size: (size[0] * size[1], size))
+    logger.warning("%s changes its resolution: frames %s are scaled to %d x %d", where, sorted(sizes), height, width)
+    return [
+        frame
+        if frame.shape[:2] == (height, width)
+        else np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+        for frame in frames
+    ]

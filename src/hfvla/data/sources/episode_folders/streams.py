@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hfvla.data.hdf5_checks import MAX_ARRAY_BYTES
 from hfvla.data.pictures import read_picture
 from hfvla.data.signals.clocks import Clock, parse_times, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.episode_folders.layouts import list_pictures
+from hfvla.data.sources.hdf5_checks import MAX_ARRAY_BYTES
 from hfvla.data.sources.parquet_rows import check_regular
 from hfvla.errors import did_you_mean
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.hdf5_checks import HDF5_ERRORS, MAX_ARRAY_BYTES, check_dataset, dataset_bytes
 from hfvla.data.signals.clocks import Clock, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.hdf5_checks import HDF5_ERRORS, MAX_ARRAY_BYTES, check_dataset, dataset_bytes
 from hfvla.data.sources.hdf5_rows import import_h5py, open_hdf5
 from hfvla.data.text import clean_text, text_problem
 from hfvla.errors import DataError, did_you_mean
