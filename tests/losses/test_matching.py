@@ -55,6 +55,24 @@ def test_candidates_of_other_processes():
     assert valid.all() and index[0].item() in (1, 4) and index[1].item() in (0, 2, 3)
 
 
+def test_a_row_draws_alone_what_it_draws_in_company():
+    """With a number of its own, a row's candidate is found by that number: the weights' sum reaches it there."""
+    similarity = torch.log(torch.tensor([[1.0, 9.0, 2.0, 1.0], [1.0, 9.0, 2.0, 1.0], [4.0, 9.0, 0.0, 4.0]]))
+    groups, candidates = torch.tensor([7, 7, 7]), torch.tensor([0, 7, 1, 2])
+    # Possible are candidates 0, 2 and 3 with weights 1/4, 2/4, 1/4; in the last row 1/2, 0 and 1/2.
+    for uniform, expected in (
+        ((0.0, 0.24, 0.49), (0, 0, 0)),
+        ((0.26, 0.74, 0.51), (2, 2, 3)),
+        ((0.76, 0.999, 0.999), (3, 3, 3)),
+    ):
+        numbers = torch.tensor(uniform)
+        index, valid = draw_negatives(similarity, groups, candidates, uniform=numbers)
+        assert valid.all() and index.tolist() == list(expected)
+        for row in range(3):
+            one = slice(row, row + 1)
+            assert draw_negatives(similarity[one], groups[one], candidates, uniform=numbers[one])[0] == expected[row]
+
+
 def test_the_same_generator_draws_the_same():
     similarity = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
     first, second = (hard_negatives(similarity, torch.arange(6), torch.Generator().manual_seed(5)) for _ in range(2))

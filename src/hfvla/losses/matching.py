@@ -47,7 +47,11 @@ class MatchingPairs(NamedTuple):
 
 
 def draw_negatives(
-    similarity: Tensor, groups: Tensor, candidate_groups: Tensor, generator: torch.Generator | None = None
+    similarity: Tensor,
+    groups: Tensor,
+    candidate_groups: Tensor,
+    generator: torch.Generator | None = None,
+    uniform: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw a candidate of another group for each row, with probability `softmax(similarity)` among those.
 
@@ -59,6 +63,8 @@ def draw_negatives(
         candidate_groups (`Tensor`): [N] long. A row must not find itself: where ids are below 0, exclude it by giving
             its own column the similarity -inf.
         generator (`torch.Generator`, *optional*): default: torch's own stream, which checkpoints keep.
+        uniform (`Tensor`, *optional*): [B] in [0, 1), drawn for each row, in place of a generator: then a row's
+            candidate does not depend on which rows are drawn for beside it.
 
     Returns:
         `tuple`: [B] long index of the candidate, and [B] bool; False = there is none, and the index means nothing.
@@ -77,6 +83,10 @@ def draw_negatives(
     logits = logits.masked_fill(~possible, -torch.inf).masked_fill(~valid[:, None], 0.0)
     # No draw may be 0 and so unlucky: the softmax is over the possible ones alone, and its largest is at least 1 / N.
     weights = logits.softmax(dim=1)
+    if uniform is not None:
+        reached = weights.double().cumsum(1)
+        drawn = uniform.to(reached)[:, None] * reached[:, -1:]
+        return torch.searchsorted(reached, drawn, right=True).squeeze(1).clamp(max=weights.shape[1] - 1), valid
     if generator is not None:
         weights = weights.to(generator.device)
     index = torch.multinomial(weights, 1, generator=generator).squeeze(1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from hfvla.nn.noise import RowGenerator, draw_uniform
 
 __all__ = ["NgramEmbedding"]
 
@@ -22,9 +23,12 @@ class NgramEmbedding(nn.Module):
         self.embedding = nn.Embedding(buckets + 1, width, padding_idx=0)
         self.dropout = dropout
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Map ids [B, K] (0 = padding) to [B, D]; a text without n-grams is a zero vector."""
+    def forward(self, ids: Tensor, generator: RowGenerator | None = None) -> Tensor:
+        """Map ids [B, K] (0 = padding) to [B, D]; a text without n-grams is a zero vector.
+
+        The generator is of the dropout; torch's own stream when not given.
+        """
         if self.training and self.dropout:
-            ids = ids.masked_fill(torch.rand(ids.shape, device=ids.device) < self.dropout, 0)
+            ids = ids.masked_fill(draw_uniform(tuple(ids.shape), ids, generator, "ngrams") < self.dropout, 0)
         count = (ids != 0).sum(1, keepdim=True).clamp_min(1)
         return self.embedding(ids).sum(1) / count.to(self.embedding.weight.dtype).sqrt()

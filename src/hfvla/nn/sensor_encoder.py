@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hfvla.nn.noise import RowGenerator, draw_uniform
 from hfvla.nn.transformer import TransformerLayer, fill_masked, sinusoidal_embedding
 
 __all__ = ["SensorEncoder", "SensorFeatures", "drop_sensors"]
@@ -32,20 +33,19 @@ class SensorFeatures(NamedTuple):
     present: Tensor
 
 
-def drop_sensors(present: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+def drop_sensors(present: Tensor, share: float, generator: torch.Generator | RowGenerator | None = None) -> Tensor:
     """Let each sensor go missing with probability `share`.
 
     Args:
         present (`Tensor`): [B] or [B, K] bool; a sample loses all K branches together.
         share (`float`): in 0..1.
-        generator (`torch.Generator`, *optional*): one number a sample is drawn from it, on its device; torch's own
-            when not given.
+        generator (`torch.Generator` or `RowGenerator`, *optional*): one number a sample is drawn from it, on its
+            device; torch's own when not given.
 
     Returns:
         `Tensor`: as `present`.
     """
-    device = present.device if generator is None else generator.device
-    keep = torch.rand(len(present), generator=generator, device=device).to(present.device) >= share
+    keep = draw_uniform((len(present),), present, generator, "sensor") >= share
     return present & (keep if present.ndim == 1 else keep[:, None])
 
 
@@ -169,7 +169,7 @@ class SensorEncoder(nn.Module):
         window: Tensor,
         present: Tensor,
         point_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | RowGenerator | None = None,
     ) -> SensorFeatures:
         """Encode the windows.
 
@@ -177,7 +177,7 @@ class SensorEncoder(nn.Module):
             window (`Tensor`): [B, T, C], normalised; the last point is the newest.
             present (`Tensor`): [B] bool, True = there is a sensor; or [B, K], one for each branch.
             point_mask (`Tensor`, *optional*): [B, T] bool; True = the point was measured.
-            generator (`torch.Generator`, *optional*): of the sensor dropout.
+            generator (`torch.Generator` or `RowGenerator`, *optional*): of the sensor dropout.
 
         Returns:
             `SensorFeatures`: of the projected tokens.

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import DataError
 from hfvla.models.ember_vlm.batches import build_tokenizer, training_texts
@@ -136,3 +137,12 @@ def test_tokenizer_learns_the_texts_of_a_row_but_not_words_defined_in_dialogue(r
     ):
         assert part in texts
     assert "What is shown?" not in texts
+
+
+def test_sequences_have_seeds_where_rows_have(collate, rows):
+    given = EpochRows([rows[0], rows[0], rows[1]], seed=3)
+    found = collate([given[0], given[1], given[2]], "caption", "selection", "reasoning")["noise_seeds"]
+    assert len(found.unique()) == len(found) == 6
+    alone = collate([given[1]], "caption", "selection", "reasoning")["noise_seeds"]
+    assert alone.tolist() == found[2:4].tolist()  # of a row's sequences, whatever stands beside it
+    assert "noise_seeds" not in collate([rows[0]], "selection")

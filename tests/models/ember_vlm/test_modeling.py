@@ -103,6 +103,13 @@ def test_words_are_dropped_while_training_only(lively, collate, rows):
     torch.testing.assert_close(logits(model, batch), expected, **CLOSE)
     model.config.word_dropout = 0.3
     assert differs(logits(model, batch), expected)
+    # With seeds, a row's own words go: beside longer rows and alone, and whatever the process has drawn before.
+    seeds = torch.arange(len(batch["input_ids"]))
+    dropped = logits(model, {**batch, "noise_seeds": seeds})
+    assert differs(dropped, expected)
+    for number in range(len(seeds)):
+        alone = {**collate([rows[number]], "selection"), "noise_seeds": seeds[number : number + 1]}
+        torch.testing.assert_close(logits(model, alone), dropped[number : number + 1], **CLOSE)
     torch.testing.assert_close(logits(model.eval(), batch), expected, **CLOSE)
 
 

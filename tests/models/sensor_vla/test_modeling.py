@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 
+from hfvla.data.rows.epoch import EpochRows
 from hfvla.errors import CheckpointError
 from hfvla.models.sensor_vla import FAMILY
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
@@ -257,6 +258,31 @@ def test_evaluation_is_repeatable_and_training_is_not(build, rows, collate):
     assert torch.equal(one.loss, two.loss) and torch.equal(one.predicted_actions, two.predicted_actions)
     model.train()
     assert not torch.equal(model(**batch).loss, model(**batch).loss)
+
+
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
+def test_what_training_draws_belongs_to_the_row(build, rows, collate, kind, monkeypatch):
+    """Eight rows at once, or one after the other as eight steps or eight processes see them: the same losses."""
+    options = {"max_prefix": 2} if kind == "flow" else {}
+    model, processor = build(expert={"kind": kind, **options}, sensor_encoder={"sensor_dropout": 0.5})
+    model, given = deepcopy(model).train(), EpochRows(rows, seed=5)
+
+    found, loss = [], model.expert.loss
+    monkeypatch.setattr(model.expert, "loss", lambda *args, **kwargs: found.append(loss(*args, **kwargs)) or found[-1])
+
+    def losses(*batches):
+        found.clear()
+        for numbers in batches:
+            model(**collate(model, processor, given.__getitems__(list(numbers))))
+        return torch.cat(found)
+
+    together, each = range(8), [[number] for number in range(8)]
+    alone = losses(*each)
+    torch.testing.assert_close(losses(together), alone, atol=1e-5, rtol=1e-4)
+    torch.manual_seed(1)  # nothing is drawn from the process's own stream
+    torch.testing.assert_close(losses(*each), alone, atol=0, rtol=0)
+    given.set_epoch(1)
+    assert ((losses(together) - alone).abs() > 1e-4).all()
 
 
 # ---- groups ---------------------------------------------------------------------------------------------------------

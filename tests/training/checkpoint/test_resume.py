@@ -21,7 +21,7 @@ from hfvla.training.trainer.trainer import StagedTrainer
 from ..recipes import build_recipe, reasoning_stage, selection_stage, tasks, write_tasks
 from ..resuming import PowerCut
 
-WORD_DROPOUT = 0.3  # so that a random state that was not brought back shows
+DROPOUT = {"word_dropout": 0.3, "selection_dropout": 0.3}  # the second shows a random state that was not brought back
 SHORT = {"num_train_epochs": 2, "per_device_train_batch_size": 16}
 
 
@@ -43,7 +43,7 @@ def make(files, output, **changes) -> Recipe:
     stages = [selection_stage(keep_best="eval_loss", args=SHORT), reasoning_stage(args=SHORT)]
     evaluation = {"bootstrap_samples": 10, "max_generate": 0, "ablations": False}
     recipe = build_recipe(train, output, stages, data=section, evaluation=evaluation)
-    model = {**recipe.model.model_dump(), "config": {**recipe.model.config, "word_dropout": WORD_DROPOUT}}
+    model = {**recipe.model.model_dump(), "config": {**recipe.model.config, **DROPOUT}}
     tree = json.loads(recipe.model_dump_json(by_alias=True))
     return Recipe.model_validate({**tree, "model": model, **changes})
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["AUGMENTATION_SEED", "EpochRows", "row_seed"]
+__all__ = ["AUGMENTATION_SEED", "EpochRows", "draw_seed", "row_seed"]
 
 AUGMENTATION_SEED = "augmentation_seed"
 """Key under which a training row carries the seed of its random draws in this epoch."""
+
+_MODEL = 1  # what a model draws is unrelated to what a collator draws from the same seed
 
 
 def row_seed(seed: int, epoch: int, index: int) -> int:
     """Return a seed in [0, 2^63) that is the same for the same (seed, epoch, index), and unrelated for any other."""
     digest = hashlib.blake2b(struct.pack("<QQQ", seed, epoch, index), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def draw_seed(row: Mapping[str, Any], number: int = 0) -> int:
+    """Return a seed in [0, 2^63) for what a model draws for a row: the same in every batch and on every process.
+
+    Args:
+        row: of `EpochRows`, with its seed in this epoch.
+        number: of several samples that are made of one row.
+    """
+    return row_seed(int(row[AUGMENTATION_SEED]), _MODEL, number)
 
 
 class EpochRows:

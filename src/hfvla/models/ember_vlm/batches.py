@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
@@ -57,9 +59,20 @@ class EmberVLMCollator:
             batch["robot_mask"] = torch.tensor(gold)
         if self.processor.ngram_buckets:
             batch["ngram_ids"] = self.processor.ngram_ids([text.prompt for _, _, text in sequences])
+        if self.config.word_dropout and AUGMENTATION_SEED in rows[0]:
+            batch["noise_seeds"] = torch.tensor(self._seeds(sequences))
         if "itc" in self.losses:
             batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
         return batch
+
+    def _seeds(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> list[int]:
+        """Return a seed for each sequence, other ones for those of the same row."""
+        seen: Counter[int] = Counter()
+        seeds = []
+        for row, _, _ in sequences:
+            seeds.append(draw_seed(row, seen[row[AUGMENTATION_SEED]]))
+            seen[row[AUGMENTATION_SEED]] += 1
+        return seeds
 
     def _images(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return pixel_values of the rows' pictures, or image_features where the rows bring them from the cache."""

@@ -19,6 +19,7 @@ from hfvla.models.ember_vlm.answering import RobotInferenceMixin
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.nn.loading import AlignedPreTrainedModel
 from hfvla.nn.ngrams import NgramEmbedding
+from hfvla.nn.noise import RowGenerator
 from hfvla.nn.pooling import masked_mean
 from hfvla.nn.projector import VisualProjector
 
@@ -113,7 +114,13 @@ class PromptFusion(nn.Module):
         self.mix = nn.Linear((4 if buckets else 3) * width, width)
 
     def forward(
-        self, text: Tensor, words: Tensor, image: Tensor, has_image: Tensor, ngram_ids: Tensor | None = None
+        self,
+        text: Tensor,
+        words: Tensor,
+        image: Tensor,
+        has_image: Tensor,
+        ngram_ids: Tensor | None = None,
+        generator: RowGenerator | None = None,
     ) -> Tensor:
         """Fuse text, words and image, each [B, D]; the image counts where `has_image` [B] bool is True.
 
@@ -127,7 +134,7 @@ class PromptFusion(nn.Module):
                 raise ValueError(
                     "config.ngram_buckets is set, so the model needs ngram_ids; take it from the processor"
                 )
-            parts.append(self.ngram_norm(self.ngrams(ngram_ids)))
+            parts.append(self.ngram_norm(self.ngrams(ngram_ids, generator)))
         return self.mix(torch.cat(parts, dim=-1))
 
 
@@ -242,19 +249,26 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
 
-    def drop_words(self, embeddings: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def drop_words(
+        self, embeddings: Tensor, text_mask: Tensor, generator: RowGenerator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """While training, blank a share of the prompt's words: no single word may decide alone.
 
         Args:
             embeddings (`Tensor`): [B, T, D].
             text_mask (`Tensor`): [B, T] bool; the prompt's text tokens.
+            generator (`RowGenerator`, *optional*): which words go; torch's own stream when not given.
 
         Returns:
             `tuple`: embeddings with zeros for dropped words, and the mask without them.
         """
         if not (self.training and self.config.word_dropout):
             return embeddings, text_mask
-        dropped = text_mask & (torch.rand(text_mask.shape, device=text_mask.device) < self.config.word_dropout)
+        if generator is None:
+            drawn = torch.rand(text_mask.shape, device=text_mask.device)
+        else:  # by the word's place among the words: padding moves none
+            drawn = generator.uniform_at(text_mask.long().cumsum(1), "words")
+        dropped = text_mask & (drawn < self.config.word_dropout)
         return embeddings.masked_fill(dropped[..., None], 0.0), text_mask & ~dropped
 
     def forward(
@@ -271,6 +285,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         caption_input_ids: Tensor | None = None,
         caption_attention_mask: Tensor | None = None,
         ngram_ids: Tensor | None = None,
+        noise_seeds: Tensor | None = None,
     ) -> EmberVLMOutput:
         """Select robots and, where labels are given, compute every loss term the batch allows.
 
@@ -291,6 +306,8 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
             caption_attention_mask (`Tensor`, *optional*): [K, C].
             ngram_ids (`Tensor`, *optional*): [B, G] hashed n-grams of each prompt, 0 = padding; needed with
                 `config.ngram_buckets`.
+            noise_seeds (`Tensor`, *optional*): [B] long, what the dropout of each prompt's words is drawn from,
+                whatever batch it is in. Default: torch's own stream.
 
         Returns:
             `EmberVLMOutput`
@@ -298,14 +315,12 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         embeddings, features = self.embed(input_ids, pixel_values, image_features)
         text_mask, image_mask = self.prompt_masks(input_ids, attention_mask, labels)
-        embeddings, text_mask = self.drop_words(embeddings, text_mask)
+        generator = None if noise_seeds is None else RowGenerator(noise_seeds)
+        embeddings, text_mask = self.drop_words(embeddings, text_mask, generator)
         hidden = self.run_language_model(embeddings, attention_mask)
-        pooled = (
-            masked_mean(hidden, text_mask),
-            masked_mean(embeddings, text_mask),
-            masked_mean(embeddings, image_mask),
-        )
-        fused = self.fusion(*pooled, image_mask.any(1), ngram_ids)
+        averaged = ((hidden, text_mask), (embeddings, text_mask), (embeddings, image_mask))
+        pooled = [masked_mean(states, mask) for states, mask in averaged]
+        fused = self.fusion(*pooled, image_mask.any(1), ngram_ids, generator)
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
         logits = verdict_logits = None

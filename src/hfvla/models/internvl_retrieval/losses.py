@@ -14,10 +14,9 @@ from hfvla.losses.contrastive import cosine_logits, group_infonce
 from hfvla.losses.gathering import gather_with_gradient, gathered_offset, gathered_rows
 from hfvla.losses.matching import HardNegatives, draw_negatives, matching_loss, matching_pairs
 from hfvla.losses.spatial import spatial_labels, spatial_loss
+from hfvla.nn.noise import RowGenerator
 
 __all__ = ["RetrievalObjectives"]
-
-_SEED_BITS = 2**63 - 1
 
 
 class RetrievalObjectives:
@@ -113,21 +112,15 @@ class RetrievalObjectives:
         if image.is_meta:  # a plan has sizes and no values to draw by
             others = (torch.arange(len(seeds)) + 1) % len(image)
             return HardNegatives(others, others, torch.ones(len(seeds), dtype=torch.bool))
-        generator = self._generator(seeds)
         itself = torch.arange(len(image), device=image.device) == own[:, None]
+        generator, seed = RowGenerator(seeds), self.config.negatives["seed"]
         drawn = []
-        for first, second in ((image, text), (text, image)):
+        for first, second, side in ((image, text, "texts"), (text, image, "images")):
+            uniform = generator.uniform((len(seeds),), f"negative {side} {seed}")
             scores = cosine_logits(first[own], second, self.temperature)
-            drawn.append(draw_negatives(scores.masked_fill(itself, -torch.inf), group_ids, groups, generator))
+            drawn.append(draw_negatives(scores.masked_fill(itself, -torch.inf), group_ids, groups, uniform=uniform))
         (texts, valid), (images, _) = drawn
         return HardNegatives(texts, images, valid)
-
-    def _generator(self, seeds: Tensor) -> torch.Generator:
-        """Return a generator that is the same for the same rows in the same epoch, on every device."""
-        mixed = self.config.negatives["seed"]
-        for seed in seeds.tolist():
-            mixed = (mixed * 1_000_003 + seed) & _SEED_BITS
-        return torch.Generator().manual_seed(mixed)
 
     def place_terms(self, predicted: Tensor, logits: Tensor, boxes: Tensor, box_mask: Tensor) -> dict[str, Tensor]:
         """Return `bbox` (L1 + 1 - GIoU) and `spatial`, each where the batch has boxes, or pairs of boxes.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.rows.agreement import check_agreement
-from hfvla.data.rows.epoch import AUGMENTATION_SEED
+from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
 from hfvla.data.samples.actions import FrameRef, SensorRef
 from hfvla.data.signals.normalize import Normalizer, StatisticsFitter
 from hfvla.data.signals.sensor_loader import SensorSamples
@@ -79,6 +79,8 @@ class SensorVLACollator:
             [row["actions"] for row in rows], [row["action_mask"] for row in rows], names
         )
         batch["confidence"] = torch.tensor([_confidence(row) for row in rows])
+        if AUGMENTATION_SEED in rows[0]:
+            batch["noise_seeds"] = torch.tensor([draw_seed(row) for row in rows])
         return batch
 
 

@@ -18,6 +18,7 @@ from hfvla.nn.action_experts import RegressionExpert, build_action_expert
 from hfvla.nn.action_experts.decoder import ActionDenoiser
 from hfvla.nn.fusion import FusedFeatures, Fusion
 from hfvla.nn.loading import AlignedPreTrainedModel
+from hfvla.nn.noise import RowGenerator
 from hfvla.nn.pooling import masked_mean
 from hfvla.nn.sensor_encoder import SensorEncoder
 from hfvla.nn.transformer import fill_masked
@@ -193,8 +194,11 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
         sensor: Tensor | None = None,
         sensor_present: Tensor | None = None,
         sensor_mask: Tensor | None = None,
+        generator: RowGenerator | None = None,
     ) -> FusedFeatures:
         """Bring state and sensor to the backbone's features; arguments as in `forward`.
+
+        The generator is of the sensor dropout; torch's own stream when not given.
 
         Raises:
             ValueError: state or sensor are missing from a model that has them.
@@ -209,7 +213,7 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
             return self.fusion(tokens, mask)
         if sensor is None or sensor_present is None:
             raise ValueError("the model reads a sensor; say with `sensor_present` which samples have none")
-        found = self.sensor_encoder(sensor, sensor_present, sensor_mask)
+        found = self.sensor_encoder(sensor, sensor_present, sensor_mask, generator)
         return self.fusion(tokens, mask, found.tokens, found.token_mask)
 
     @property
@@ -234,6 +238,7 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
         actions: Tensor | None = None,
         action_mask: Tensor | None = None,
         confidence: Tensor | None = None,
+        noise_seeds: Tensor | None = None,
     ) -> SensorVLAOutput:
         """Compute the loss of the action expert, and outside training predict a chunk.
 
@@ -256,6 +261,9 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
             actions (`Tensor`, *optional*): [B, H, A] normalised targets. They enter the loss and nothing else.
             action_mask (`Tensor`, *optional*): [B, H] bool; True = valid. Default: all.
             confidence (`Tensor`, *optional*): [B] weight of each sample, 0 or more.
+            noise_seeds (`Tensor`, *optional*): [B] long, what noise, times, prefix and sensor dropout of each sample
+                are drawn from, whatever batch it is in. Default: torch's own stream in training, else the same noise
+                each time.
 
         Returns:
             `SensorVLAOutput`
@@ -277,19 +285,20 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
                 mm_token_type_ids=mm_token_type_ids,
                 pixel_attention_mask=pixel_attention_mask,
             )
-        fused = self.fuse(encoded, state, sensor, sensor_present, sensor_mask)
+        rows = None if noise_seeds is None else RowGenerator(noise_seeds)
+        fused = self.fuse(encoded, state, sensor, sensor_present, sensor_mask, rows)
         output = SensorVLAOutput()
         if actions is not None:
             mask = torch.ones_like(actions[..., 0], dtype=torch.bool) if action_mask is None else action_mask
             losses = self.expert.loss(
-                fused.tokens, actions, mask, feature_mask=fused.mask, generator=self._noise_generator()
+                fused.tokens, actions, mask, feature_mask=fused.mask, generator=rows or self._noise_generator()
             )
             weights = action_weights(mask, confidence, sensor_present, self.config.sensor_loss_weight)
             output.loss_terms = {"action": weighted_mean(losses, weights)}
             output.loss = output.loss_terms["action"] * self.config.loss_weights.get("action", 0.0)
         if not self.training:
             output.predicted_actions = self.expert.sample(
-                fused.tokens, feature_mask=fused.mask, generator=self._noise_generator()
+                fused.tokens, feature_mask=fused.mask, generator=rows or self._noise_generator()
             )
         return output
 

@@ -1,4 +1,4 @@
-"""The interface of every action expert, its checks and its noise."""
+"""The interface of every action expert, and its checks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hfvla.nn.action_experts.decoder import ActionDenoiser, HorizonDecoder
+from hfvla.nn.noise import RowGenerator
 from hfvla.nn.transformer import fill_masked
 
-__all__ = ["ActionExpert", "DenoisingExpert", "draw_normal", "draw_uniform"]
+__all__ = ["ActionExpert", "DenoisingExpert", "Generator"]
 
-
-def draw_normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal float32 numbers on the device of `like`, drawn where the generator lives: same on any device."""
-    device = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device).to(like.device)
-
-
-def draw_uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Uniform float32 numbers in [0, 1), as `draw_normal`."""
-    device = like.device if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=device).to(like.device)
+Generator = torch.Generator | RowGenerator | None
+"""What noise is drawn from: one stream for a batch, one for each row, or torch's own."""
 
 
 class ActionExpert(nn.Module, ABC):
@@ -52,7 +44,7 @@ class ActionExpert(nn.Module, ABC):
         mask: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """Loss of each sample.
 
@@ -61,7 +53,8 @@ class ActionExpert(nn.Module, ABC):
             actions (`Tensor`): [B, H, A], normalised.
             mask (`Tensor`): [B, H] bool; True = a valid step.
             feature_mask (`Tensor`, *optional*): [B, N] bool; True = a valid token.
-            generator (`torch.Generator`, *optional*): of noise and times; torch's own when not given.
+            generator (`torch.Generator` or `RowGenerator`, *optional*): of noise and times; torch's own when not
+                given.
 
         Returns:
             `Tensor`: [B] float32, averaged over valid steps and channels; 0 for a sample without a valid step.
@@ -76,7 +69,7 @@ class ActionExpert(nn.Module, ABC):
         features: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         steps: int | None = None,
     ) -> Tensor:
         """Actions for each sample, without a graph.
@@ -84,7 +77,7 @@ class ActionExpert(nn.Module, ABC):
         Args:
             features (`Tensor`): [B, N, C].
             feature_mask (`Tensor`, *optional*): [B, N] bool; True = a valid token.
-            generator (`torch.Generator`, *optional*): of the noise; torch's own when not given.
+            generator (`torch.Generator` or `RowGenerator`, *optional*): of the noise; torch's own when not given.
             steps (`int`, *optional*): of denoising; the expert's own number when not given.
 
         Returns:

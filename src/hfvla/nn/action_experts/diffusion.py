@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hfvla.errors import MissingExtraError
 from hfvla.losses.action import masked_squared_error
-from hfvla.nn.action_experts.base import DenoisingExpert, draw_normal, draw_uniform
+from hfvla.nn.action_experts.base import DenoisingExpert, Generator
+from hfvla.nn.noise import RowGenerator, draw_normal, draw_uniform
 
 __all__ = ["DiffusionExpert"]
 
@@ -95,13 +96,13 @@ class DiffusionExpert(DenoisingExpert):
         mask: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """Squared error of the predicted noise or velocity of each sample, [B]; see `ActionExpert.loss`."""
         self.check_features(features, feature_mask)
         actions = self.clean_actions(features, actions, mask)
         noise = draw_normal(tuple(actions.shape), actions, generator)
-        uniform = draw_uniform((len(actions),), actions, generator)
+        uniform = draw_uniform((len(actions),), actions, generator, "times")
         steps = (uniform * self.train_steps).long().clamp(max=self.train_steps - 1)  # [B]
         schedule = self.scheduler("ddpm")
         noisy = schedule.add_noise(actions, noise, steps)
@@ -115,7 +116,7 @@ class DiffusionExpert(DenoisingExpert):
         features: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         steps: int | None = None,
     ) -> Tensor:
         """Actions by `steps` of the sampler, [B, H, A]; see `ActionExpert.sample`."""
@@ -125,10 +126,11 @@ class DiffusionExpert(DenoisingExpert):
         schedule.set_timesteps(steps)
         memory = self.denoiser.decoder.remember(features, feature_mask)
         chunk = draw_normal((len(features), self.horizon, self.action_dim), features, generator)
+        drawn = generator.generators("steps") if isinstance(generator, RowGenerator) else generator
         for step in schedule.timesteps:
             times = self._time(step.to(features.device)).expand(len(features))
             predicted = self.denoiser(chunk, times, memory)
-            chunk = schedule.step(predicted, step, chunk, generator=generator).prev_sample
+            chunk = schedule.step(predicted, step, chunk, generator=drawn).prev_sample
         return chunk
 
     def _time(self, steps: Tensor) -> Tensor:

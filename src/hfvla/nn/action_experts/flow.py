@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hfvla.losses.action import masked_squared_error
-from hfvla.nn.action_experts.base import DenoisingExpert, draw_normal, draw_uniform
+from hfvla.nn.action_experts.base import DenoisingExpert, Generator
+from hfvla.nn.noise import draw_normal, draw_uniform
 
 __all__ = ["FlowExpert"]
 
@@ -55,14 +56,14 @@ class FlowExpert(DenoisingExpert):
             raise ValueError(f"FlowExpert: time_alpha {time_alpha}; expected more than 0")
         self.time_alpha, self.max_prefix = time_alpha, max_prefix
 
-    def draw_times(self, count: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    def draw_times(self, count: int, like: Tensor, generator: Generator) -> Tensor:
         """Return [count] times in [0.001, 1), Beta(alpha, 1) by its inverse distribution function u ** (1 / alpha)."""
-        uniform = draw_uniform((count,), like, generator)
+        uniform = draw_uniform((count,), like, generator, "times")
         return uniform.pow(1.0 / self.time_alpha) * (1.0 - _FIRST_TIME) + _FIRST_TIME
 
-    def draw_prefix(self, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+    def draw_prefix(self, mask: Tensor, generator: Generator) -> Tensor:
         """Return [B, H] bool, True at known steps; each sample keeps one valid step or more to predict."""
-        lengths = (draw_uniform((len(mask),), mask, generator) * (self.max_prefix + 1)).long()
+        lengths = (draw_uniform((len(mask),), mask, generator, "prefix") * (self.max_prefix + 1)).long()
         lengths = torch.minimum(lengths, (mask.sum(1) - 1).clamp(min=0))
         return torch.arange(self.horizon, device=mask.device) < lengths[:, None]
 
@@ -73,7 +74,7 @@ class FlowExpert(DenoisingExpert):
         mask: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """Squared error of the velocity of each sample, [B]; see `ActionExpert.loss`."""
         self.check_features(features, feature_mask)
@@ -95,7 +96,7 @@ class FlowExpert(DenoisingExpert):
         features: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         steps: int | None = None,
         prefix: Tensor | None = None,
     ) -> Tensor:
@@ -104,7 +105,7 @@ class FlowExpert(DenoisingExpert):
         Args:
             features (`Tensor`): [B, N, C].
             feature_mask (`Tensor`, *optional*): [B, N] bool; True = a valid token.
-            generator (`torch.Generator`, *optional*): of the noise.
+            generator (`torch.Generator` or `RowGenerator`, *optional*): of the noise.
             steps (`int`, *optional*): Euler steps.
             prefix (`Tensor`, *optional*): [B, P, A], first actions of the chunk, normalised; returned as they are.
                 Up to `max_prefix` they are given to the model as known. A longer prefix than training saw is instead

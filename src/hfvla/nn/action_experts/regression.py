@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hfvla.losses.action import masked_squared_error
-from hfvla.nn.action_experts.base import ActionExpert
+from hfvla.nn.action_experts.base import ActionExpert, Generator
 from hfvla.nn.action_experts.decoder import HorizonDecoder
 
 __all__ = ["RegressionExpert"]
@@ -68,7 +68,7 @@ class RegressionExpert(ActionExpert):
         mask: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """Squared error of each sample, [B]; see `ActionExpert.loss`. The generator is not used."""
         predicted = self.predict(features, feature_mask=feature_mask)
@@ -80,7 +80,7 @@ class RegressionExpert(ActionExpert):
         features: Tensor,
         *,
         feature_mask: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
         steps: int | None = None,
     ) -> Tensor:
         """Predicted actions, [B, H, A]; see `ActionExpert.sample`. Generator and steps are not used."""

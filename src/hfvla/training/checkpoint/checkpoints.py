@@ -41,6 +41,7 @@ from hfvla.training.checkpoint.settings import (
     put_settings,
     run_settings,
 )
+from hfvla.training.streams import join_streams, part_streams
 
 __all__ = ["ExactResume"]
 
@@ -161,7 +162,10 @@ class ExactResume(Trainer):
             self._resumed = Path(str(resume_from_checkpoint))
             self._check_resumed(self._resumed)
         self._remove_unfinished()
-        return super().train(str(self._resumed) if self._resumed else None, *args, **kwargs)
+        try:
+            return super().train(str(self._resumed) if self._resumed else None, *args, **kwargs)
+        finally:
+            join_streams(self.args)
 
     def _check_resumed(self, folder: Path) -> None:
         manifest = read_manifest(folder)
@@ -187,6 +191,7 @@ class ExactResume(Trainer):
     def train_started(self, state: TrainerState) -> None:
         """Restore what belongs to this process; called by the Trainer's callback when training begins."""
         self.seconds_before, self._began = 0.0, time.time()
+        part_streams(self.args)
         exportable = [part for part in self.callback_handler.callbacks if isinstance(part, ExportableState)]
         for callback in exportable:
             name = type(callback).__name__
