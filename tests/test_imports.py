@@ -16,9 +16,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hfvla"
 # From the ground up. A room imports from its own layer and from those before it, never from a later one.
 LAYERS = (
     ("errors", "outputs"),
-    ("family", "parameter_groups", "nn", "losses", "backbones", "data", "worlds", "metrics"),
+    ("family", "nn", "losses", "backbones", "data", "worlds", "metrics"),
     ("models",),
-    ("cache", "recipe", "registry"),
+    ("cache", "plugins", "recipe", "registry"),
     ("evaluation",),
     ("training", "export", "serve"),
     ("cli",),

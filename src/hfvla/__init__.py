@@ -43,9 +43,9 @@ def __getattr__(name: str) -> Any:
     from hfvla.registry import available_families
 
     for spec in available_families().values():
-        for path in (spec.config, spec.model, spec.processor):
-            if path.endswith(f":{name}"):
-                return getattr(importlib.import_module(path.partition(":")[0]), name)
+        for hook in ("config", "model", "processor"):
+            if getattr(spec, hook) == name:
+                return spec.load(hook)
         if name in spec.policies:
             return getattr(importlib.import_module("hfvla.serve.policy"), spec.policies[name])
     raise AttributeError(f"module 'hfvla' has no attribute '{name}'")

@@ -1,29 +1,86 @@
-"""Finds the families under `hfvla.models` and imports what registers them with transformers' Auto classes."""
+"""Finds the families, here and in plug-ins, and imports what registers them with transformers' Auto classes."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import json
+import logging
 import pkgutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hfvla.models
 from hfvla.errors import CheckpointError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec
+from hfvla.metrics.catalog import Metric, describe
+from hfvla.plugins import Offers, offers
 
-__all__ = ["available_families", "family_of_checkpoint", "get_family", "import_classes", "load_checkpoint"]
+__all__ = [
+    "available_families",
+    "describe_metric",
+    "family_of_checkpoint",
+    "get_family",
+    "import_classes",
+    "load_checkpoint",
+]
+
+
+logger = logging.getLogger(__name__)
 
 
 @functools.cache
-def available_families() -> dict[str, FamilySpec]:
-    """Return every family by name; a folder under `hfvla/models/` that defines `FAMILY` is one (torch-free)."""
+def _own_families() -> dict[str, FamilySpec]:
     families = {}
     for module in pkgutil.iter_modules(hfvla.models.__path__):
         spec = importlib.import_module(f"hfvla.models.{module.name}").FAMILY
         families[spec.name] = spec
     return families
+
+
+def available_families() -> dict[str, FamilySpec]:
+    """Return every family by name, with the sources, loss terms and metrics that plug-ins add to it (torch-free).
+
+    A folder under `hfvla/models/` that defines `FAMILY` is one, and so is what plug-ins offer (`hfvla.plugins`); a
+    plug-in cannot replace a family of ours.
+    """
+    return _extended(offers())
+
+
+@functools.lru_cache(maxsize=2)
+def _extended(found: Offers) -> dict[str, FamilySpec]:
+    families = {**found.families, **_own_families()}
+    return {name: _with_offers(spec, found) for name, spec in families.items()}
+
+
+def _with_offers(spec: FamilySpec, found: Offers) -> FamilySpec:
+    def fitting(offered: Mapping[str, Any], own: Any) -> dict[str, Any]:
+        fits = {name: one for name, one in offered.items() if not one.families or spec.name in one.families}
+        return {name: one for name, one in fits.items() if name not in own}
+
+    def quick(name: str, metric: Metric) -> Metric:
+        return replace(metric, name=name, quick=metric.compute is not None)
+
+    losses = fitting(found.losses, spec.losses)
+    metrics = fitting(found.metrics, {metric.name for metric in spec.metrics})
+    sources = fitting(found.sources, spec.sources)
+    if not (losses or metrics or sources):
+        return spec
+    return replace(
+        spec,
+        losses={**spec.losses, **{name: one.description for name, one in losses.items()}},
+        loss_functions={**spec.loss_functions, **{name: one.compute for name, one in losses.items()}},
+        metrics=(*spec.metrics, *(quick(name, one) for name, one in metrics.items())),
+        sources={**spec.sources, **sources},
+    )
+
+
+def describe_metric(name: str) -> Metric:
+    """Return label, direction and importance of a metric of any family, of all of them, or of a plug-in."""
+    own = {metric.name: metric for spec in available_families().values() for metric in spec.metrics}
+    return describe(name, {**own, **offers().metrics})
 
 
 def get_family(name: str) -> FamilySpec:
@@ -47,8 +104,17 @@ def import_classes(kind: str) -> None:
     Args:
         kind: "config", "model" or "processor".
     """
-    for spec in available_families().values():
-        importlib.import_module(getattr(spec, kind).partition(":")[0])
+    own = _own_families()
+    for name, spec in available_families().items():
+        path = spec.path(kind)
+        try:
+            if path is not None:
+                importlib.import_module(path.partition(":")[0])
+        except Exception as error:
+            if name in own:
+                raise
+            # Raised from the import of transformers' Auto modules, it would break them for the whole process.
+            logger.warning("the plug-in family '%s' is not registered: %s: %s", name, type(error).__name__, error)
 
 
 def family_of_checkpoint(path: str | Path) -> FamilySpec:

@@ -129,8 +129,7 @@ CUTS = {
         augments=f"{MODULE}:augments",
     ),
 }
-NAMES = "config model processor initialise build_config collator compute_metrics evaluate predict"
-UNUSED = dict.fromkeys(NAMES.split(), "nowhere:nothing")
+UNUSED = dict.fromkeys(("config", "model", "processor", "collator"), "Nothing")
 SPEC = FamilySpec(
     name="toy_family",
     summary="for tests",
@@ -141,8 +140,8 @@ SPEC = FamilySpec(
     },
     losses={"fit": "", "other": ""},
     sources={},
-    metric_names=(),
-    examples="nowhere:nothing",
+    metrics=(),
+    package="nowhere",
     feature_cuts=CUTS,
     **UNUSED,
 )

@@ -32,7 +32,7 @@ def family(monkeypatch):
         built.append((options, seed))
         return SourceData(["row"], {})
 
-    spec = SimpleNamespace(name="made", answer_file="module:function", source=lambda name: Source("o", "b"))
+    spec = SimpleNamespace(name="made", path=lambda hook: "module:function", source=lambda name: Source("o", "b"))
     spec.load = {"answer_file": answer_file, "predict": predict}.__getitem__
     model = SimpleNamespace()
     model.to = lambda device: f"model on {device}"
@@ -74,7 +74,7 @@ def test_no_deadline_and_a_limit_of_ones_own(predict, family):
 
 
 def test_a_family_without_files_says_so(predict, family):
-    family.spec.answer_file = None
+    family.spec.path = lambda hook: None
     done = predict("--data", "made=t.json", "--csv", "s.csv")
     assert done.code == 2 and "writes no file of answers" in done.err and not family.built
 

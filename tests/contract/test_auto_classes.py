@@ -13,7 +13,7 @@ FIRST = {
     "AutoProcessor": "from transformers import AutoProcessor",
     "GPT2Config": "from transformers import GPT2Config",
     "Trainer": "from transformers import Trainer",
-    "modeling module": "import importlib; importlib.import_module(SPEC.model.split(':')[0])",
+    "modeling module": "import importlib; importlib.import_module(SPEC.path('model').split(':')[0])",
     "hfvla after transformers": "",  # see below
 }
 
@@ -59,7 +59,7 @@ def found(built, checkpoint):
 
 @pytest.mark.parametrize("order", FIRST)
 def test_the_auto_classes_know_the_family(built, found, order):
-    names = [path.split(":")[1] for path in (built.spec.config, built.spec.model, built.spec.processor)]
+    names = [built.spec.config, built.spec.model, built.spec.processor]
     assert found[order] == [*names, names[0]]
 
 
@@ -69,7 +69,7 @@ def test_the_package_offers_the_classes_by_name(family):
 
     spec = available_families()[family]
     for field in ("config", "model", "processor"):
-        assert getattr(hfvla, getattr(spec, field).split(":")[1]) is spec.load(field)
+        assert getattr(hfvla, getattr(spec, field)) is spec.load(field)
     for name, policy in spec.policies.items():
         assert getattr(hfvla, name) is getattr(hfvla, policy) and hasattr(spec.load("model"), "predict_actions")
     with pytest.raises(AttributeError, match="no attribute 'NoSuchModel'"):

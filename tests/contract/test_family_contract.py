@@ -50,7 +50,7 @@ def test_everything_that_a_spec_names_exists(family):
         value = getattr(spec, field.name)
         if isinstance(value, str) and ":" in value and value.startswith("hfvla."):
             assert callable(spec.load(field.name)), field.name
-    if spec.trainer:
+    if spec.has("trainer"):
         assert issubclass(spec.load("trainer"), StagedTrainer)
     assert spec.summary and spec.groups and spec.losses and spec.sources and spec.metric_names and spec.label_names
 
@@ -200,7 +200,7 @@ def train_two_steps(built, model, folder, stage, **settings):
         label_names=list(built.spec.label_names),
         **settings,
     )
-    trainer_class = built.spec.load("trainer") if built.spec.trainer else StagedTrainer
+    trainer_class = built.spec.load("trainer") if built.spec.has("trainer") else StagedTrainer
     trainer = trainer_class(
         model=model,
         args=arguments,

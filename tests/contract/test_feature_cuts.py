@@ -7,7 +7,7 @@ import torch
 from accelerate import PartialState
 
 from hfvla.cache import CachedCollator, FeatureCache, Split, prefix_names, sample_keys
-from hfvla.family import CutContext, FeatureCut, resolve
+from hfvla.family import CutContext, FeatureCut
 from hfvla.recipe import CacheRecipe
 from hfvla.registry import available_families
 from hfvla.training.estimate.prefix import profile_prefix
@@ -123,10 +123,10 @@ def test_a_cut_names_what_exists(built, cut):
 def test_a_planned_batch_is_cut_as_a_real_one(built, cut, tmp_path):
     """Plans on the meta device and training agree on what the cache replaces and how large a sample is."""
     definition = built.spec.feature_cuts[cut]
-    if definition.plan is None or built.spec.plan_batch is None:
+    if definition.plan is None or not built.spec.has("plan_batch"):
         pytest.skip("this cut is not planned")
     losses = tuple(built.spec.losses)
-    batch = resolve(built.spec.plan_batch)(built.model.config, len(built.rows), losses)
+    batch = built.spec.load("plan_batch")(built.model.config, len(built.rows), losses)
     model = meta_model(built.spec, built.model.config)
     planned, cost = profile_prefix(model, definition, batch, len(built.rows), kept=torch.float32)
     rows, collator = cached(built, cut, tmp_path)

@@ -1,12 +1,11 @@
 """A made-up family: recipes are checked against it without any model."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.family import FamilySpec, ParameterGroup, Source
+from hfvla.family import FamilySpec, Metric, ParameterGroup, Source
 
 
 class FileOptions(BaseModel):
@@ -34,8 +33,7 @@ class MadeOptions(BaseModel):
 
 @pytest.fixture
 def family() -> FamilySpec:
-    needed = {f.name: f"toy:{f.name}" for f in dataclasses.fields(FamilySpec) if f.default is dataclasses.MISSING}
-    needed.pop("parameter_table", None)
+    needed = dict.fromkeys(("config", "model", "processor", "collator"), "Toy")
     told = {
         "name": "toy",
         "summary": "a made-up family",
@@ -49,7 +47,8 @@ def family() -> FamilySpec:
             "records": Source(f"{__name__}:FileOptions", "toy:build", "records of a file"),
             "made": Source(f"{__name__}:MadeOptions", "toy:build", "generated tasks"),
         },
-        "metric_names": ("accuracy", "macro_f1"),
+        "metrics": (Metric("accuracy", quick=True), Metric("macro_f1", quick=True)),
+        "package": "toy",
     }
     return FamilySpec(**{**needed, **told})
 

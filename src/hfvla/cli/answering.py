@@ -131,7 +131,7 @@ def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int,
 
     name, entry = parse_data_argument(data)
     spec = family_of_checkpoint(checkpoint)
-    if spec.answer_file is None:
+    if spec.path("answer_file") is None:
         raise HfvlaError("this family writes no file of answers", got=spec.name, fix="Use `hfvla eval`.")
     check_writable(file["path"], "--csv", error=DataError)
     options = {key: value for key, value in entry.items() if key != "source"}

@@ -136,7 +136,7 @@ def _check_family(checkpoint: str) -> None:
     from hfvla.registry import family_of_checkpoint
 
     spec = family_of_checkpoint(checkpoint)
-    if spec.embed_images is None or spec.embed_texts is None:
+    if spec.path("embed_images") is None:
         raise HfvlaError("this family does not search pictures", where=checkpoint, got=spec.name)
 
 

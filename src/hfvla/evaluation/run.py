@@ -23,6 +23,8 @@ from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
 from hfvla.outputs import MARK, claim_folder, purpose_of, shown
+from hfvla.plugins import offers
+from hfvla.registry import describe_metric
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,6 +59,10 @@ def evaluate_model(
     started = time.perf_counter()
     result = spec.load("evaluate")(model, processor, rows, context)
     result.figures.append(parameter_figure(model, spec.parameter_table))
+    for draw in offers().figures.values():
+        figure = draw(spec=spec, model=model, rows=rows, result=result, context=context)
+        if figure is not None:
+            result.figures.append(figure)
     logger.info("evaluated %d rows in %.1f s", len(rows), time.perf_counter() - started)
     return result
 
@@ -228,7 +234,7 @@ def results_table(results: Mapping[str, EvaluationResult]) -> Table:
     from rich.text import Text
 
     named = dict.fromkeys(name for result in results.values() for name in tables.headline_metrics(result))
-    metrics = [name for name in named if name not in tables.SECONDARY]
+    metrics = [name for name in named if describe_metric(name).headline]
     table = Table(title="Evaluation")
     for heading in ("set", "system", "n"):
         table.add_column(heading, justify="right" if heading == "n" else "left")

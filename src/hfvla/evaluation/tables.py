@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfvla.family import EvaluationResult
+from hfvla.metrics.catalog import COUNTS
+from hfvla.registry import describe_metric
 
 __all__ = [
-    "SECONDARY",
     "Cell",
     "Table",
     "ablation_table",
@@ -22,42 +23,6 @@ __all__ = [
     "lower_is_better",
     "number",
 ]
-
-SECONDARY = frozenset(
-    {"weighted_f1", "single_accuracy", "ece_equal_mass", "label_ece", "above_chance", "answered", "failures"}
-    | {"answer_share_spread", "same_choice", "accuracy_permuted", "latency_max_s", "accuracy_without_support"}
-)
-"""Headline metrics that the report shows and the terminal's narrower table leaves out."""
-
-_LABELS = {
-    "n": "rows",
-    "top1_in_set": "Top-1 in set",
-    "single_accuracy": "Exact, one robot",
-    "exact_match": "Exact match",
-    "macro_f1": "Macro F1",
-    "weighted_f1": "Weighted F1",
-    "f1": "F1",
-    "ece": "ECE",
-    "mce": "MCE",
-    "ece_equal_mass": "ECE, equal mass",
-    "label_ece": "ECE, per label",
-    "tfidf_logreg": "TF-IDF + LR",
-    "tfidf_logreg_all": "TF-IDF + LR, all sources",
-    "majority": "Majority",
-    "written": "Written decision",
-    "head": "Selection head",
-    "order_spearman": "Order, Spearman",
-    "accuracy_with_support": "Accuracy, support frames",
-    "accuracy_without_support": "Accuracy, no support frames",
-    "position_bias": "Position bias, points",
-    **{f"{way}_r{k}": f"{way.upper()} R@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)},
-    "box_iou": "Box IoU",
-    "latency_p50_s": "p50, s",
-    "latency_p95_s": "p95, s",
-}
-_LOWER = ("ece", "mce", "loss", "nll", "error", "contradictions", "extra", "bias", "spread", "failures", "latency")
-_LOWER += ("mse", "mae", "force")
-_CONTEXT = {"n", "support", "episodes"}  # counts: never best
 
 
 @dataclass(frozen=True)
@@ -96,12 +61,12 @@ class Table:
 
 def label(name: str) -> str:
     """Return the heading of a metric, baseline or ablation."""
-    return _LABELS.get(name) or name.replace("_", " ").replace("/", ": ").capitalize()
+    return describe_metric(name).heading
 
 
 def lower_is_better(metric: str) -> bool:
     """Tell whether a metric is an error."""
-    return any(word in metric.split("/")[-1].split("_") for word in _LOWER)
+    return describe_metric(metric).is_error
 
 
 def number(value: float | None, metric: str = "") -> str:
@@ -109,7 +74,7 @@ def number(value: float | None, metric: str = "") -> str:
     if value is None:
         return "–"
     part = metric.split("/")[0]
-    is_count = part in _CONTEXT or part.startswith("n_by_") or part == "failures"
+    is_count = part in COUNTS or part.startswith("n_by_") or part == "failures"
     is_count |= metric.split("/")[-1] in {"n", "order_plans"}
     if is_count:
         return f"{value:.0f}"
@@ -123,14 +88,14 @@ def _interval(bounds: Sequence[float] | None) -> str:
 def is_best(value: float | None, others: Sequence[float | None], metric: str) -> bool:
     """Tell whether a value is the best of its column; a column with one value has no best."""
     known = [round(other, 6) for other in others if other is not None]
-    if value is None or len(known) < 2 or metric in _CONTEXT:
+    if value is None or len(known) < 2 or metric in COUNTS:
         return False
     return round(value, 6) == (min(known) if lower_is_better(metric) else max(known))
 
 
 def headline_metrics(result: EvaluationResult) -> list[str]:
     """Return the metrics without a "/" in their name, counts left out."""
-    return [name for name in result.metrics if "/" not in name and name not in _CONTEXT]
+    return [name for name in result.metrics if "/" not in name and name not in COUNTS]
 
 
 def headline_table(result: EvaluationResult) -> Table:
@@ -206,7 +171,8 @@ def detail_tables(metrics: Mapping[str, float]) -> list[Table]:
             continue
         rows = [(name, [Cell(number(parts[part][name], f"{part}/{name}")) for part in group]) for name in names]
         title = ", ".join(label(part) for part in group)
-        tables.append(Table(title, ["", *map(label, group)], [(label(n) if n in _LABELS else n, c) for n, c in rows]))
+        shown = [(label(name) if describe_metric(name).label else name, cells) for name, cells in rows]
+        tables.append(Table(title, ["", *map(label, group)], shown))
     return tables
 
 

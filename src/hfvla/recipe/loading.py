@@ -48,15 +48,26 @@ def load_recipe(
         RecipeError: with every problem of the file and the overrides, each with its line.
     """
     path = Path(path)
-    families = _known_families(families)
     document = read_document(path)
     failed = apply_overrides(document, overrides)
+    _load_plugins(document.data, path.parent)
+    families = _known_families(families)
     document.data.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).lstrip("._-") or "run")
     _find_deepspeed(document.data, path.parent)
     problems = document.problems + all_problems(document.data, families)
     _raise(document, problems, failed)
     _find_paths(document.data, families[document.data["family"]], path.parent)
     return Recipe.model_validate(document.data)
+
+
+def _load_plugins(tree: dict[str, Any], folder: Path) -> None:
+    """Load what `plugins` names, and give its files their whole path; changes `tree`."""
+    named = tree.get("plugins")
+    if isinstance(named, list) and named and all(isinstance(name, str) for name in named):
+        from hfvla.plugins import use_plugins
+
+        tree["plugins"] = [str((folder / name).resolve()) if name.endswith(".py") else name for name in named]
+        use_plugins(tree["plugins"], folder)
 
 
 def _raise(document: Document, problems: list, failed: list[str]) -> None:

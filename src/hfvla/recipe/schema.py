@@ -46,6 +46,10 @@ class Recipe(Section):
     name: RunName = Field("run", description="Name of the run; default: the recipe's file name.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order, splits and augmentation.")
     output_dir: str = Field("", description="Folder of the run; default: outputs/<name>.")
+    plugins: list[str] = Field(
+        default_factory=list,
+        description="Modules and files (relative to the recipe) with families, sources, loss terms or metrics.",
+    )
     model: ModelRecipe = Field(default_factory=ModelRecipe, description="Where the model comes from.")
     data: DataRecipe = Field(default_factory=DataRecipe, description="Training, validation and evaluation data.")
     args: dict[str, Any] = Field(default_factory=dict, description="TrainingArguments of all stages.")

@@ -11,13 +11,8 @@ from transformers import AutoModelForImageTextToText, InternVLProcessor, InternV
 from hfvla.errors import DataError, RecipeError
 from hfvla.models.internvl_retrieval import FAMILY
 from hfvla.models.internvl_retrieval.batches import plan_batch
-from hfvla.models.internvl_retrieval.build import (
-    build_config,
-    compute_metrics,
-    encode_images,
-    initialise,
-    predict,
-)
+from hfvla.models.internvl_retrieval.build import build_config, compute_metrics, encode_images, initialise
+from hfvla.models.internvl_retrieval.search import predict
 from hfvla.training.estimate.profile import profile_step
 
 from .conftest import recipe

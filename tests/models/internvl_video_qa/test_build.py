@@ -10,12 +10,8 @@ from transformers import AutoModelForImageTextToText, InternVLProcessor, InternV
 
 from hfvla.errors import DataError, RecipeError
 from hfvla.models.internvl_video_qa import FAMILY
-from hfvla.models.internvl_video_qa.build import (
-    build_config,
-    compute_metrics,
-    initialise,
-    predict,
-)
+from hfvla.models.internvl_video_qa.answering import predict
+from hfvla.models.internvl_video_qa.build import build_config, compute_metrics, initialise
 
 from .conftest import recipe
 from .test_processing import CHAT

@@ -5,10 +5,9 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from hfvla.errors import RecipeError
-from hfvla.models.sensor_vla.acting import fake_rows
 from hfvla.models.sensor_vla.backbones import KINDS, processor_arguments, wrap_processor
 from hfvla.models.sensor_vla.batches import SensorVLACollator
-from hfvla.models.sensor_vla.build import build_config, initialise
+from hfvla.models.sensor_vla.build import build_config, fake_rows, initialise
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hfvla.errors import RecipeError
+from hfvla.family import Metric
 from hfvla.models.sensor_vla import FAMILY
 from hfvla.recipe import load_recipe
 from hfvla.registry import load_checkpoint
@@ -107,8 +108,9 @@ def test_the_final_checkpoint_is_evaluated(folder):
 def test_the_best_epoch_is_the_one_with_the_smallest_error(tmp_path):
     """`eval_action_mse` is an error: of a family that names it so, less is better."""
     made = recipe(tmp_path)
-    assert made.stages[0].keep_best == "eval_action_mse" and FAMILY.error_names == FAMILY.metric_names
-    for spec, greater in ((FAMILY, False), (dataclasses.replace(FAMILY, error_names=()), True)):
+    assert made.stages[0].keep_best == "eval_action_mse" and all(metric.is_error for metric in FAMILY.metrics)
+    other = (Metric("action_mse", lower_is_better=False, quick=True),)
+    for spec, greater in ((FAMILY, False), (dataclasses.replace(FAMILY, metrics=other), True)):
         found = stage_arguments(made, made.stages[0], spec, tmp_path, has_validation=True)
         assert found.metric_for_best_model == "eval_action_mse" and found.greater_is_better is greater
 

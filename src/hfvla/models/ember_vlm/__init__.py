@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
 
 _HERE = "hfvla.models.ember_vlm"
 
 FAMILY = FamilySpec(
     name="ember_vlm",
     summary="tiny vision-language model that picks robots from a fleet for a task and a scene",
-    config=f"{_HERE}.configuration_ember_vlm:EmberVLMConfig",
-    model=f"{_HERE}.modeling_ember_vlm:EmberVLMForRobotSelection",
-    processor=f"{_HERE}.processing_ember_vlm:EmberVLMProcessor",
+    config="EmberVLMConfig",
+    model="EmberVLMForRobotSelection",
+    processor="EmberVLMProcessor",
     groups={
         "vision": ParameterGroup(("vision.*",), description="timm vision tower"),
         "projector": ParameterGroup(("projector.*",), description="vision features to language tokens"),
@@ -47,17 +47,19 @@ FAMILY = FamilySpec(
             description="robot-selection JSON files (single- and multi-robot formats)",
         ),
     },
-    initialise=f"{_HERE}.build:initialise",
-    build_config=f"{_HERE}.build:build_config",
+    collator="EmberVLMCollator",
+    metrics=(
+        Metric("top1_in_set", "Top-1 in set", quick=True),
+        Metric("exact_match", "Exact match", quick=True),
+        Metric("jaccard", quick=True),
+        Metric("macro_f1", "Macro F1", quick=True),
+        Metric("single_accuracy", "Exact, one robot", headline=False),
+        Metric("written", "Written decision"),
+        Metric("head", "Selection head"),
+        Metric("order_spearman", "Order, Spearman"),
+    ),
     model_options=f"{_HERE}.build:EmberVLMOptions",
-    collator=f"{_HERE}.batches:EmberVLMCollator",
-    compute_metrics=f"{_HERE}.build:compute_metrics",
-    metric_names=("top1_in_set", "exact_match", "jaccard", "macro_f1"),
     label_names=("robot_labels", "robot_mask"),
-    evaluate=f"{_HERE}.evaluation.evaluate:evaluate",
-    calibrate=f"{_HERE}.evaluation.evaluate:calibrate",
-    predict=f"{_HERE}.build:predict",
-    examples=f"{_HERE}.build:fake_rows",
     feature_cuts={
         "vision": FeatureCut(
             groups=("vision",),
@@ -73,7 +75,6 @@ FAMILY = FamilySpec(
             description="the vision tower's feature map, [C, h, w] a picture",
         )
     },
-    plan_batch=f"{_HERE}.batches:plan_batch",
     parameter_table={
         "vision tower": ("vision.*",),
         "projector": ("projector.*",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from hfvla.errors import PredictionError
 if TYPE_CHECKING:
     from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
 
-__all__ = ["RobotInferenceMixin", "RobotSelection"]
+__all__ = ["RobotInferenceMixin", "RobotSelection", "predict"]
 
 
 class RobotSelection(list):
@@ -156,3 +156,27 @@ class RobotInferenceMixin:
         self.eval()
         batch = processor.prompts(tasks, images, reasoning=True).to(self.device)
         return [processor.parse_answer(ids) for ids in self.generate_reasoning(**batch, max_new_tokens=max_new_tokens)]
+
+
+def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick robots for {"task", "image" (path or None), "top_k", "reasoning"}; the reply is JSON-serialisable."""
+    from dataclasses import asdict
+
+    from hfvla.models.ember_vlm.processing_ember_vlm import load_image
+
+    image = request.get("image")
+    selection = model.select_robots(
+        processor=processor,
+        image=None if image is None else load_image(image, where=str(image)),
+        task_description=request.get("task") or "",
+        top_k=int(request.get("top_k", 3)),
+        return_reasoning=bool(request.get("reasoning", True)),
+    )
+    return {
+        "task": request.get("task"),
+        "choices": [{"robot_type": c["robot_type"], "confidence": c["confidence"]} for c in selection],
+        "robots": list(selection.robots),
+        "probabilities": selection.probabilities,
+        "reasoning": selection.reasoning,
+        "plan": [asdict(step) for step in selection.plan],
+    }

@@ -22,7 +22,6 @@ __all__ = [
     "encode_pixels",
     "fake_rows",
     "initialise",
-    "predict",
     "prepare_pixels",
 ]
 
@@ -170,30 +169,6 @@ def compute_metrics(prediction: Any, config: EmberVLMConfig) -> dict[str, float]
     sets = predicted_sets(probabilities, config.calibration["threshold"])
     scores = selection_scores(labels[mask] > 0.5, sets, probabilities)
     return {name: scores[name] for name in ("top1_in_set", "exact_match", "jaccard", "macro_f1")}
-
-
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick robots for {"task", "image" (path or None), "top_k", "reasoning"}; the reply is JSON-serialisable."""
-    from dataclasses import asdict
-
-    from hfvla.models.ember_vlm.processing_ember_vlm import load_image
-
-    image = request.get("image")
-    selection = model.select_robots(
-        processor=processor,
-        image=None if image is None else load_image(image, where=str(image)),
-        task_description=request.get("task") or "",
-        top_k=int(request.get("top_k", 3)),
-        return_reasoning=bool(request.get("reasoning", True)),
-    )
-    return {
-        "task": request.get("task"),
-        "choices": [{"robot_type": c["robot_type"], "confidence": c["confidence"]} for c in selection],
-        "robots": list(selection.robots),
-        "probabilities": selection.probabilities,
-        "reasoning": selection.reasoning,
-        "plan": [asdict(step) for step in selection.plan],
-    }
 
 
 def fake_rows(n: int, seed: int = 0) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
 
 _HERE = "hfvla.models.internvl_retrieval"
 
 FAMILY = FamilySpec(
     name="internvl_retrieval",
     summary="InternVL that finds the drone image of a described place, and points at what a sentence names",
-    config=f"{_HERE}.configuration_internvl_retrieval:InternVLRetrievalConfig",
-    model=f"{_HERE}.modeling_internvl_retrieval:InternVLForRetrieval",
-    processor=f"{_HERE}.processing_internvl_retrieval:InternVLRetrievalProcessor",
+    config="InternVLRetrievalConfig",
+    model="InternVLForRetrieval",
+    processor="InternVLRetrievalProcessor",
     groups={
         "vision": ParameterGroup(
             ("backbone.vision_tower.*",), layers="backbone.vision_tower.encoder.layer", description="InternViT tower"
@@ -62,23 +62,19 @@ FAMILY = FamilySpec(
             description="text queries of the RoboSense challenge, track 4",
         ),
     },
-    initialise=f"{_HERE}.build:initialise",
-    build_config=f"{_HERE}.build:build_config",
+    collator="InternVLRetrievalCollator",
+    metrics=(
+        Metric("retrieval_mean_recall", quick=True),
+        Metric("box_iou", "Box IoU", quick=True),
+        Metric("spatial_accuracy", quick=True),
+        Metric("combined", quick=True),
+    ),
     model_options="hfvla.backbones.options:BackboneOptions",
-    collator=f"{_HERE}.batches:InternVLRetrievalCollator",
-    compute_metrics=f"{_HERE}.build:compute_metrics",
-    metric_names=("retrieval_mean_recall", "box_iou", "spatial_accuracy", "combined"),
     label_names=("group_ids", "image_ids", "boxes", "box_mask"),
-    evaluate=f"{_HERE}.evaluation.evaluate:evaluate",
-    predict=f"{_HERE}.build:predict",
-    answer_file=f"{_HERE}.evaluation.submission:write_submission",
-    embed_images=f"{_HERE}.search:embed_images",
-    embed_texts=f"{_HERE}.search:embed_texts",
     evaluation_options={
         "k_test": "items of each list that the matching head puts in order (256)",
         "legacy_building_ids": "true: headline scores with GeoText-1652's own off-by-one building ids",
     },
-    examples=f"{_HERE}.build:fake_rows",
     feature_cuts={
         "image_states": FeatureCut(
             groups=("vision", "projector"),
@@ -95,7 +91,6 @@ FAMILY = FamilySpec(
             description="mean patch [C], and the projected tokens [G, width] where the config uses them",
         )
     },
-    plan_batch=f"{_HERE}.batches:plan_batch",
     parameter_table={
         "vision tower": ("backbone.vision_tower.*",),
         "projector": ("backbone.multi_modal_projector.*",),

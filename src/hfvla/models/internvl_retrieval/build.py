@@ -15,7 +15,6 @@ from hfvla.backbones.options import (
     learned_backbone,
     loaded_backbone,
 )
-from hfvla.errors import DataError
 from hfvla.family import CutContext
 from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.boxes import box_scores
@@ -29,7 +28,6 @@ __all__ = [
     "encode_images",
     "fake_rows",
     "initialise",
-    "predict",
     "prepare_images",
     "quick_metrics",
 ]
@@ -148,27 +146,6 @@ def compute_metrics(prediction: Any, config: InternVLRetrievalConfig) -> dict[st
     `combined` is the mean of the other three.
     """
     return quick_metrics(prediction.predictions, prediction.label_ids)
-
-
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Score {"query": text, "images": [paths]}; the reply lists the images best first and is JSON-serialisable.
-
-    Raises:
-        DataError: query or images are missing or cannot be used.
-    """
-    import torch
-
-    missing = [name for name in ("query", "images") if not request.get(name)]
-    if missing:
-        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="query and images")
-    images, query = [str(path) for path in request["images"]], str(request["query"])
-    batch = processor(images=images, text=query).to(model.device)
-    with torch.inference_mode():
-        model.eval()
-        output = model(**batch)
-        scores = (output.image_embeds @ output.text_embeds[0]).tolist()
-    ranked = sorted(range(len(images)), key=lambda place: -scores[place])
-    return {"query": query, "results": [{"image": images[place], "score": scores[place]} for place in ranked]}
 
 
 def fake_rows(n: int, seed: int = 0) -> Any:

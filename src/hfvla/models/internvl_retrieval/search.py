@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,16 @@ from torch import Tensor
 from hfvla.data.pictures import load_picture
 from hfvla.errors import DataError, PredictionError
 
-__all__ = ["Change", "EncodedImages", "embed_images", "embed_texts", "encode_images", "encode_texts", "unit"]
+__all__ = [
+    "Change",
+    "EncodedImages",
+    "embed_images",
+    "embed_texts",
+    "encode_images",
+    "encode_texts",
+    "predict",
+    "unit",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -214,3 +223,24 @@ def embed_images(model: Any, processor: Any, paths: Sequence[str], batch_size: i
 def embed_texts(model: Any, processor: Any, texts: Sequence[str], batch_size: int) -> Any:
     """Return unit vectors [T, D] of texts as a float32 array."""
     return unit(encode_texts(model, processor, texts, batch_size=batch_size)).numpy()
+
+
+def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Score {"query": text, "images": [paths]}; the reply lists the images best first and is JSON-serialisable.
+
+    Raises:
+        DataError: query or images are missing or cannot be used.
+    """
+    import torch
+
+    missing = [name for name in ("query", "images") if not request.get(name)]
+    if missing:
+        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="query and images")
+    images, query = [str(path) for path in request["images"]], str(request["query"])
+    batch = processor(images=images, text=query).to(model.device)
+    with torch.inference_mode():
+        model.eval()
+        output = model(**batch)
+        scores = (output.image_embeds @ output.text_embeds[0]).tolist()
+    ranked = sorted(range(len(images)), key=lambda place: -scores[place])
+    return {"query": query, "results": [{"image": images[place], "score": scores[place]} for place in ranked]}

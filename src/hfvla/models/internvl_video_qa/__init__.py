@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
 
 _HERE = "hfvla.models.internvl_video_qa"
 
 FAMILY = FamilySpec(
     name="internvl_video_qa",
     summary="InternVL that answers multiple-choice questions on dashcam video by scoring the letters",
-    config=f"{_HERE}.configuration_internvl_video_qa:InternVLVideoQAConfig",
-    model=f"{_HERE}.modeling_internvl_video_qa:InternVLForVideoQA",
-    processor=f"{_HERE}.processing_internvl_video_qa:InternVLVideoQAProcessor",
+    config="InternVLVideoQAConfig",
+    model="InternVLForVideoQA",
+    processor="InternVLVideoQAProcessor",
     groups={
         "vision": ParameterGroup(
             ("backbone.model.vision_tower.*",),
@@ -48,18 +48,18 @@ FAMILY = FamilySpec(
             description="train/test JSON of the road-video challenge, with its videos",
         ),
     },
-    initialise=f"{_HERE}.build:initialise",
-    build_config=f"{_HERE}.build:build_config",
+    collator="InternVLVideoQACollator",
+    metrics=(
+        Metric("accuracy", quick=True),
+        Metric("accuracy_with_support", "Accuracy, support frames"),
+        Metric("accuracy_without_support", "Accuracy, no support frames", headline=False),
+        Metric("position_bias", "Position bias, points"),
+        Metric("answer_share_spread", headline=False),
+        Metric("same_choice", headline=False),
+        Metric("accuracy_permuted", headline=False),
+    ),
     model_options="hfvla.backbones.options:BackboneOptions",
-    collator=f"{_HERE}.batches:InternVLVideoQACollator",
-    compute_metrics=f"{_HERE}.build:compute_metrics",
-    metric_names=("accuracy",),
     label_names=("letter_labels",),
-    evaluate=f"{_HERE}.evaluation.evaluate:evaluate",
-    calibrate=f"{_HERE}.evaluation.evaluate:calibrate",
-    predict=f"{_HERE}.build:predict",
-    answer_file=f"{_HERE}.evaluation.submission:write_answers",
-    examples=f"{_HERE}.build:fake_rows",
     feature_cuts={
         "visual_tokens": FeatureCut(
             groups=("vision", "projector"),
@@ -77,7 +77,6 @@ FAMILY = FamilySpec(
             description="projected tiles of the frames, [tiles, tokens, D] a question",
         )
     },
-    plan_batch=f"{_HERE}.batches:plan_batch",
     parameter_table={
         "vision tower": ("backbone.model.vision_tower.*",),
         "projector": ("backbone.model.multi_modal_projector.*",),

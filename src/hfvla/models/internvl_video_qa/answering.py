@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.choices import LETTERS
+from hfvla.errors import DataError, PredictionError
 from hfvla.models.internvl_video_qa.evaluation.predicting import NOT_FINITE
 from hfvla.models.internvl_video_qa.frames import FrameMode
 from hfvla.models.internvl_video_qa.wording import PromptItem
@@ -18,7 +19,7 @@ from hfvla.models.internvl_video_qa.wording import PromptItem
 if TYPE_CHECKING:
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 
-__all__ = ["VideoAnswer", "VideoAnswerMixin", "VideoFeatures"]
+__all__ = ["VideoAnswer", "VideoAnswerMixin", "VideoFeatures", "predict"]
 
 
 @dataclass(frozen=True)
@@ -216,3 +217,31 @@ def _answer(scores: Sequence[float], probabilities: Sequence[float]) -> VideoAns
         return VideoAnswer(-1, "", (), failed=True, reason=f"{NOT_FINITE}; got {list(scores)}")
     index = int(np.argmax(probabilities))
     return VideoAnswer(index, LETTERS[index], tuple(probabilities))
+
+
+def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer {"video", "question", "choices", "support_frames", "generate"}; the reply is JSON-serialisable.
+
+    Raises:
+        DataError: video, question or choices are missing or cannot be used.
+        PredictionError: the model's scores are not finite.
+    """
+    from hfvla.data.choices import LETTERS
+
+    missing = [name for name in ("video", "question", "choices") if not request.get(name)]
+    if missing:
+        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="video, question and choices")
+    choices = list(request["choices"])
+    ask = model.generate_answer if request.get("generate") else model.answer
+    answer = ask(processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())
+    if answer.failed and not answer.probabilities:
+        raise PredictionError("the question has no answer", where=str(request["video"]), got=answer.reason)
+    return {
+        "question": request["question"],
+        "letter": answer.letter,
+        "answer": choices[answer.index] if answer.index >= 0 else None,
+        "probabilities": dict(zip(LETTERS, answer.probabilities, strict=False)),
+        "failed": answer.failed,
+        "reason": answer.reason,
+        "text": answer.text,
+    }

@@ -14,7 +14,6 @@ from hfvla.backbones.options import (
     learned_backbone,
     loaded_backbone,
 )
-from hfvla.errors import DataError, PredictionError
 from hfvla.family import CutContext
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 
@@ -25,10 +24,8 @@ __all__ = [
     "encode_frames",
     "fake_rows",
     "initialise",
-    "predict",
     "prepare_frames",
 ]
-
 
 _POSITION_STD = 0.5  # beside patch embeddings of about as much, at the initializer_range of the tiny recipes
 
@@ -175,34 +172,6 @@ def compute_metrics(prediction: Any, config: InternVLVideoQAConfig) -> dict[str,
     if not known.any():
         return {}
     return {"accuracy": float(np.mean(scores[known].argmax(1) == labels[known]))}
-
-
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer {"video", "question", "choices", "support_frames", "generate"}; the reply is JSON-serialisable.
-
-    Raises:
-        DataError: video, question or choices are missing or cannot be used.
-        PredictionError: the model's scores are not finite.
-    """
-    from hfvla.data.choices import LETTERS
-
-    missing = [name for name in ("video", "question", "choices") if not request.get(name)]
-    if missing:
-        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="video, question and choices")
-    choices = list(request["choices"])
-    ask = model.generate_answer if request.get("generate") else model.answer
-    answer = ask(processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())
-    if answer.failed and not answer.probabilities:
-        raise PredictionError("the question has no answer", where=str(request["video"]), got=answer.reason)
-    return {
-        "question": request["question"],
-        "letter": answer.letter,
-        "answer": choices[answer.index] if answer.index >= 0 else None,
-        "probabilities": dict(zip(LETTERS, answer.probabilities, strict=False)),
-        "failed": answer.failed,
-        "reason": answer.reason,
-        "text": answer.text,
-    }
 
 
 def fake_rows(n: int, seed: int = 0) -> Any:

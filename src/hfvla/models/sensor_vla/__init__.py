@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
 
 _HERE = "hfvla.models.sensor_vla"
 
 FAMILY = FamilySpec(
     name="sensor_vla",
     summary="cameras, a high-rate sensor, the robot's state and a task in words to a chunk of actions",
-    config=f"{_HERE}.configuration_sensor_vla:SensorVLAConfig",
-    model=f"{_HERE}.modeling_sensor_vla:SensorVLAForActionPrediction",
-    processor=f"{_HERE}.processing_sensor_vla:SensorVLAProcessor",
+    config="SensorVLAConfig",
+    model="SensorVLAForActionPrediction",
+    processor="SensorVLAProcessor",
     groups={
         "vision": ParameterGroup(
             (
@@ -80,17 +80,13 @@ FAMILY = FamilySpec(
             description="drawn episodes of a hand that presses a square named in words",
         ),
     },
-    initialise=f"{_HERE}.build:initialise",
-    build_config=f"{_HERE}.build:build_config",
+    collator="SensorVLACollator",
+    metrics=(
+        Metric("action_mse", lower_is_better=True, quick=True),
+        Metric("first_action_mse", lower_is_better=True, quick=True),
+    ),
     model_options=f"{_HERE}.build:SensorVLAOptions",
-    collator=f"{_HERE}.batches:SensorVLACollator",
-    compute_metrics=f"{_HERE}.build:compute_metrics",
-    metric_names=("action_mse", "first_action_mse"),
-    error_names=("action_mse", "first_action_mse"),
     label_names=("actions", "action_mask"),
-    evaluate=f"{_HERE}.evaluation.evaluate:evaluate",
-    predict=f"{_HERE}.acting:predict",
-    examples=f"{_HERE}.acting:fake_rows",
     feature_cuts={
         "backbone": FeatureCut(
             groups=("vision", "projector", "language"),
@@ -123,7 +119,6 @@ FAMILY = FamilySpec(
             description="the backbone's hidden states, [tokens, D] a step",
         )
     },
-    plan_batch=f"{_HERE}.batches:plan_batch",
     parameter_table={
         "backbone": ("backbone.*",),
         "sensor encoder": ("sensor_encoder.*",),

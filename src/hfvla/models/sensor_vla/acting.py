@@ -14,7 +14,7 @@ from hfvla.data.signals.observation import Observation
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError, PredictionError
 
-__all__ = ["ActionInferenceMixin", "fake_rows", "predict"]
+__all__ = ["ActionInferenceMixin", "predict"]
 
 
 class ActionInferenceMixin:
@@ -156,13 +156,3 @@ def _numbers(given: Any, name: str, dtype: Any) -> np.ndarray:
         return np.asarray(given[name], dtype=dtype)
     except (TypeError, ValueError) as error:
         raise DataError("not numbers", where=f"{name} of the request", got=str(error)) from None
-
-
-def fake_rows(n: int, seed: int = 0) -> Any:
-    """Return `n` steps of small drawn episodes, every other step; some without a sensor."""
-    from hfvla.worlds.reaching import ReachingOptions, build_reaching
-
-    steps = 4
-    episodes = max(2, -(-n // steps))
-    options = ReachingOptions(episodes=episodes, steps=steps, with_sensor=0.5)
-    return build_reaching(options, seed=seed).dataset.shuffle(seed=seed).select(range(n))

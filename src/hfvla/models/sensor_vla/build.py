@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import ConfigDict, Field
 
 from hfvla.backbones.options import BackboneOptions, backbone_options, loaded_backbone
@@ -25,6 +26,7 @@ __all__ = [
     "build_config",
     "compute_metrics",
     "encode_views",
+    "fake_rows",
     "frame_contents",
     "initialise",
     "prepare_views",
@@ -148,8 +150,6 @@ def _with_tokens(config: SensorVLAConfig, tokenizer: Any) -> SensorVLAConfig:
 
 def _draw_positions(model: Any) -> None:
     """Draw position embeddings of the tower that transformers starts at zero, so that every patch is at one place."""
-    import torch
-
     for name, parameter in model.backbone.named_parameters():
         if name.endswith("position_embeddings") and not parameter.detach().any():
             torch.nn.init.normal_(parameter, std=_POSITION_STD)
@@ -157,7 +157,6 @@ def _draw_positions(model: Any) -> None:
 
 def _from_backbone(options: SensorVLAOptions, config: SensorVLAConfig) -> tuple[Any, tuple[Any, Any, Any]]:
     """Load a backbone's weights and processor parts, and build the new parts around them."""
-    import torch
     from transformers import AutoModel, AutoProcessor
 
     from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
@@ -246,3 +245,13 @@ def compute_metrics(prediction: Any, config: SensorVLAConfig) -> dict[str, float
         "action_mse": float(error[mask].mean()),
         "first_action_mse": float(error[first, 0].mean()) if first.any() else float("nan"),
     }
+
+
+def fake_rows(n: int, seed: int = 0) -> Any:
+    """Return `n` steps of small drawn episodes, every other step; some without a sensor."""
+    from hfvla.worlds.reaching import ReachingOptions, build_reaching
+
+    steps = 4
+    episodes = max(2, -(-n // steps))
+    options = ReachingOptions(episodes=episodes, steps=steps, with_sensor=0.5)
+    return build_reaching(options, seed=seed).dataset.shuffle(seed=seed).select(range(n))

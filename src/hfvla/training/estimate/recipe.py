@@ -216,7 +216,7 @@ class _StagePlanner:
         self, samples: int, timeline: Timeline, max_steps: int | None, gpus: Sequence[Gpu]
     ) -> Workload | None:
         """Return what the stage computes; None where the family does not say what a batch looks like."""
-        if self.spec.plan_batch is None:
+        if not self.spec.has("plan_batch"):
             return None
         joins = entry_phases(self.stage)
         ends = [*timeline.starts[1:], timeline.max_steps]
@@ -232,7 +232,7 @@ class _StagePlanner:
             used = [weight * terms[name] for name, weight in weights.items() if terms and name in terms]
             return torch.stack(used).sum() if used else default_loss(output)
 
-        batch = resolve(self.spec.plan_batch)(self.model.config, self.chunk, loss_terms(self.stage))
+        batch = self.spec.load("plan_batch")(self.model.config, self.chunk, loss_terms(self.stage))
         cache, once = self.stage.cache, None
         if cache is not None:
             where = f"stage '{self.stage.name}'"

@@ -64,9 +64,7 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         settings |= {
             "load_best_model_at_end": True,
             "metric_for_best_model": stage.keep_best,
-            "greater_is_better": not (
-                stage.keep_best.startswith("eval_loss") or stage.keep_best.removeprefix("eval_") in spec.error_names
-            ),
+            "greater_is_better": not spec.metric(stage.keep_best.removeprefix("eval_")).is_error,
         }
     check_zero(settings, f"stage '{stage.name}'")
     return TrainingArguments(**settings)

@@ -166,7 +166,7 @@ class RecipeRun:
         train_rows = data.all_training_rows()
         context = self._context(train_rows)
         validation = data.stage_rows(last).validation
-        if self.spec.calibrate is not None and validation is not None:
+        if self.spec.has("calibrate") and validation is not None:
             set_seed(self.recipe.seed)
             self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
         final = self.output_dir / f"{TEMPORARY}final"

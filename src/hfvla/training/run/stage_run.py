@@ -13,7 +13,7 @@ from typing import Any
 
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.errors import RecipeError
-from hfvla.family import FamilySpec
+from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Recipe, Stage
 from hfvla.recipe.config_checks import change_problems
 from hfvla.recipe.document import format_steps
@@ -168,8 +168,7 @@ class StageRun:
         from transformers import EarlyStoppingCallback
 
         arguments = stage_arguments(self.recipe, self.stage, self.spec, self.folder, rows.validation is not None)
-        trainer_class = self.spec.load("trainer") if self.spec.trainer else StagedTrainer
-        compute_metrics = self.spec.load("compute_metrics")
+        trainer_class = self.spec.load("trainer") if self.spec.has("trainer") else StagedTrainer
         callbacks = energy_callbacks()
         if self.stage.patience:
             callbacks.append(EarlyStoppingCallback(self.stage.patience))
@@ -187,7 +186,7 @@ class StageRun:
             data_collator=collator,
             train_dataset=EpochRows(rows.train, self.recipe.seed),
             eval_dataset=rows.validation,
-            compute_metrics=lambda prediction: compute_metrics(prediction, model.config),
+            compute_metrics=lambda prediction: quick_metrics(self.spec, prediction, model.config),
             callbacks=callbacks,
         )
 
@@ -237,3 +236,12 @@ def _last_scores(trainer: StagedTrainer) -> dict[str, float]:
     chosen = (best or lines or [{}])[-1]
     skipped = ("runtime", "per_second")
     return {key: value for key, value in chosen.items() if key.startswith("eval_") and not key.endswith(skipped)}
+
+
+def quick_metrics(spec: FamilySpec, prediction: Any, config: Any) -> dict[str, float]:
+    """Return the family's quick metrics, and those that plug-ins compute beside them."""
+    found = dict(spec.load("compute_metrics")(prediction, config))
+    for metric in spec.metrics:
+        if metric.compute is not None:
+            found[metric.name] = float(resolve(metric.compute)(prediction, config))
+    return found

@@ -9,7 +9,7 @@ from PIL import Image
 from hfvla.data.sources.robosense import RoboSenseOptions, build_robosense
 from hfvla.errors import DataError
 from hfvla.family import AnswerFile, SourceData
-from hfvla.models.internvl_retrieval.evaluation.submission import write_submission
+from hfvla.models.internvl_retrieval.evaluation.submission import write_answers
 from hfvla.models.internvl_retrieval.search import embed_images, embed_texts
 
 
@@ -36,7 +36,7 @@ def submit(model, processor, gallery, data, tmp_path):
     def call(**given):
         settings = {"checkpoint": "c", **given.pop("settings", {})}
         asked = {"path": str(tmp_path / "out" / "submission.txt"), "gallery": str(gallery), "settings": settings}
-        return write_submission(model, processor, given.pop("data", data), AnswerFile(**{**asked, **given}))
+        return write_answers(model, processor, given.pop("data", data), AnswerFile(**{**asked, **given}))
 
     return call
 

@@ -19,7 +19,7 @@ from hfvla.metrics.retrieval import stream_top_k
 from hfvla.models.internvl_retrieval.search import encode_images, encode_texts, unit
 from hfvla.outputs import beside
 
-__all__ = ["PLACES", "write_submission"]
+__all__ = ["PLACES", "write_answers"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ PLACES = 10
 _BATCH = 32
 
 
-def write_submission(model: Any, processor: Any, data: SourceData, request: AnswerFile) -> dict[str, Any]:
+def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerFile) -> dict[str, Any]:
     """Rank a gallery for every query, by similarity, and write the submission.
 
     A line is `q1 image_a ... image_j`: 10 different pictures by file name without extension, best first. A query that

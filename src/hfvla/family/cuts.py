@@ -1,0 +1,86 @@
+"""Where a model may be cut for the feature cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hfvla.family.groups import take_strings
+from hfvla.family.sources import resolve
+
+__all__ = ["CACHED_FEATURES", "CutContext", "FeatureCut"]
+
+
+CACHED_FEATURES = "cached_features"
+"""Key of a row that comes from the feature cache: a dict of tensors by name, or None where it has nothing to encode.
+
+A collator that finds the key in its rows uses those tensors and does not prepare what they replace."""
+
+
+@dataclass(frozen=True)
+class CutContext:
+    """What the functions of a `FeatureCut` may use besides rows and model.
+
+    Args:
+        processor: the checkpoint's processor.
+        config: the model's config; only the keys named in `FeatureCut.config` may decide what is encoded.
+        losses: loss terms of the stage; empty unless `FeatureCut.uses_losses`.
+    """
+
+    processor: Any
+    config: Any
+    losses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FeatureCut:
+    """Where a model may be cut: what lies before is frozen, and its output is computed once a sample and kept.
+
+    Functions are "module:function"; B rows, any of them may return tensors of another length for each row.
+
+    Args:
+        groups: parameter groups that lie before the cut; none of their parameters may train. The output must depend
+            on no other weight.
+        prepare: `prepare(context, rows) -> batch`, tensors by name that `encode` reads, from B rows. A row that is to
+            be augmented carries its seed (`hfvla.data.rows.epoch.AUGMENTATION_SEED`), as in training.
+        encode: `encode(model, batch) -> [{name: Tensor}] * B`, without gradients and without padding.
+        fields: row fields that decide the output; equal fields are encoded once.
+        required: those of `fields` without which a row has nothing to encode (no picture, say).
+        files: those of `fields` that hold a path; the file's bytes count, not its name.
+        replaces: arguments of `forward` that are not needed with cached features, e.g. pixel_values.
+        provides: arguments of `forward` that the collator fills from cached features, in their place.
+        config: config keys that decide the output.
+        processor: attributes of the processor that decide the output; default: all of it.
+        prompt: `prompt(context, row) -> str`, the text as it is encoded, where the output depends on one. Optional.
+        uses_losses: the output depends on which loss terms the stage has.
+        augments: `augments(context) -> bool`, whether training would see random versions of the input. Optional.
+        plan: `plan(model, batch) -> batch`: a batch of `plan_batch` with features in place of what they replace, for
+            plans; the model may be on the meta device. Optional; without it, plans count the prefix in every step.
+        version: raised by the family when `prepare` or `encode` computes something else than before.
+        description: what is kept, with its shape.
+    """
+
+    groups: tuple[str, ...]
+    prepare: str
+    encode: str
+    fields: tuple[str, ...]
+    replaces: tuple[str, ...]
+    provides: tuple[str, ...]
+    config: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    processor: tuple[str, ...] = ()
+    prompt: str | None = None
+    uses_losses: bool = False
+    augments: str | None = None
+    plan: str | None = None
+    version: int = 1
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        """Take one string as one name."""
+        take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
+
+    def load(self, attribute: str) -> Any:
+        """Resolve one of the "module:function" fields, e.g. `cut.load("encode")`."""
+        return resolve(getattr(self, attribute))

@@ -1,0 +1,183 @@
+"""The contract that a model family fills: one `FamilySpec` in `models/<family>/__init__.py`, or in another package.
+
+This module imports neither torch nor transformers: a recipe can be checked, and `hfvla --help` printed, without them.
+What computes lies in modules of fixed names (`HOOKS`), imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hfvla.errors import RecipeError, did_you_mean
+from hfvla.family.cuts import FeatureCut
+from hfvla.family.groups import ParameterGroup, as_names, take_strings
+from hfvla.family.sources import Source, resolve
+from hfvla.metrics.catalog import Metric, describe
+
+__all__ = ["HOOKS", "FamilySpec"]
+
+
+HOOKS: Mapping[str, tuple[str, ...]] = {
+    "config": ("configuration_{name}:{config}", "configuration:{config}"),
+    "model": ("modeling_{name}:{model}", "modeling:{model}"),
+    "processor": ("processing_{name}:{processor}", "processing:{processor}"),
+    "collator": ("batches:{collator}",),
+    "plan_batch": ("batches:plan_batch",),
+    "build_config": ("build:build_config",),
+    "initialise": ("build:initialise",),
+    "compute_metrics": ("build:compute_metrics",),
+    "examples": ("build:fake_rows",),
+    "evaluate": ("evaluation.evaluate:evaluate", "evaluation:evaluate"),
+    "calibrate": ("evaluation.evaluate:calibrate", "evaluation:calibrate"),
+    "answer_file": ("evaluation.submission:write_answers",),
+    "predict": ("answering:predict", "acting:predict", "search:predict"),
+    "embed_images": ("search:embed_images",),
+    "embed_texts": ("search:embed_texts",),
+    "trainer": ("trainer:Trainer",),
+}
+"""Where each part of a family lies in its package, as "module:attribute": the first module that is there counts."""
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """All that the shared rooms know about a family; what it computes lies in modules of fixed names (`HOOKS`).
+
+    Needed in the family's package, besides the four classes:
+
+    - `build.py`: `build_config(model_recipe: dict) -> config`, without weights or downloads;
+      `initialise(model_recipe: dict, train_rows, seed) -> (model, processor)`, for a run from nothing;
+      `compute_metrics(eval_prediction, config) -> dict`, quick metrics for `keep_best`;
+      `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
+    - `evaluation/evaluate.py` (or `evaluation.py`): `evaluate(model, processor, rows, context) -> EvaluationResult`.
+    - `answering.py`, `acting.py` or `search.py`: `predict(model, processor, request: dict) -> dict`, one
+      JSON-serialisable prediction for the command line.
+
+    What else it may have:
+
+    - `batches.plan_batch(config, batch_size, losses) -> batch` of the sizes that training data has, made without data:
+      integers with values, pixels on the meta device. Without it, plans give no activations and no time.
+    - `evaluation.evaluate.calibrate(model, processor, rows, context) -> dict`, run once after training on validation
+      rows; may change `model.config`.
+    - `evaluation.submission.write_answers(model, processor, data: SourceData, request: AnswerFile) -> dict`, a file
+      with one answer a question. A question without an answer is named as failed, never given one.
+    - `search.embed_images(model, processor, paths, batch_size) -> (array, failures)`: unit vectors [I, D] of pictures,
+      float32, and the reason by picture number where one cannot be read; `search.embed_texts(model, processor, texts,
+      batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.
+    - `trainer.Trainer`, a `StagedTrainer` with a sampler or loss pass of its own.
+
+    Args:
+        name: the config's `model_type`, and the folder's name.
+        summary: one line.
+        config: name of the `PreTrainedConfig` class, with a `tiny()` classmethod, in `configuration_<name>.py`.
+        model: name of the `PreTrainedModel` class in `modeling_<name>.py`; its `forward` returns an output with
+            `loss` and `loss_terms`.
+        processor: name of the `ProcessorMixin` class in `processing_<name>.py`.
+        collator: name of the class in `batches.py` that is built as `collator(processor, model.config, losses=tuple,
+            training=bool)` and turns rows into a batch for the named loss terms.
+        groups: parameter groups by name.
+        losses: description by loss term name; the keys a recipe may weight.
+        loss_functions: "module:function" by name of loss terms that plug-ins add (`hfvla.plugins.LossFunction`).
+        sources: data sources by name.
+        metrics: label, direction and importance of the family's metrics; the `quick` ones are those that
+            `compute_metrics` returns.
+        label_names: batch keys that are labels (gathered for `compute_metrics`).
+        feature_cuts: where the model may be cut for the feature cache, the deepest cut first.
+        parameter_table: parts shown by `hfvla plan`: name -> parameter-name patterns.
+        evaluation_options: description by name of what `hfvla eval --option NAME=VALUE` may set
+            (`EvaluationContext.options`).
+        policies: further names under which `hfvla` offers classes of `hfvla.serve.policy`, e.g. {"MyPolicy":
+            "ChunkPolicy"}; for families whose model has `predict_actions`.
+        model_options: "module:Class" of a pydantic model of what `model.options` of a recipe may say; without it, the
+            family's own `build_config` checks them.
+        package: dotted name of the family's package; a family outside hfvla gives its `__name__`.
+        hooks: "module:attribute" by hook, where a part does not lie where `HOOKS` says.
+    """
+
+    name: str
+    summary: str
+    config: str
+    model: str
+    processor: str
+    collator: str
+    groups: Mapping[str, ParameterGroup]
+    losses: Mapping[str, str]
+    sources: Mapping[str, Source]
+    metrics: tuple[Metric, ...]
+    loss_functions: Mapping[str, Any] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ("labels",)
+    feature_cuts: Mapping[str, FeatureCut] = field(default_factory=dict)
+    parameter_table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    evaluation_options: Mapping[str, str] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
+    model_options: str | None = None
+    package: str = ""
+    hooks: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take one string as one name."""
+        take_strings(self, "label_names")
+        table = {name: as_names(patterns) for name, patterns in self.parameter_table.items()}
+        object.__setattr__(self, "parameter_table", table)
+        object.__setattr__(self, "package", self.package or f"hfvla.models.{self.name}")
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Return the metrics that `keep_best` may name."""
+        return tuple(metric.name for metric in self.metrics if metric.quick)
+
+    def metric(self, name: str) -> Metric:
+        """Return what is known of a metric by its name, this family's first."""
+        return describe(name, {metric.name: metric for metric in self.metrics})
+
+    def path(self, hook: str) -> str | None:
+        """Return the "module:attribute" of one of `HOOKS`, or None where the family has no such module."""
+        if hook in self.hooks:
+            return self.hooks[hook]
+        for place in HOOKS[hook]:
+            names = {"config": self.config, "model": self.model, "processor": self.processor}
+            path = f"{self.package}.{place.format(name=self.name, collator=self.collator, **names)}"
+            if _exists(path.partition(":")[0]):
+                return path
+        return None
+
+    def has(self, hook: str) -> bool:
+        """Tell whether the family has a part that it need not have, e.g. `spec.has("calibrate")`; imports it."""
+        path = self.path(hook)
+        return path is not None and hasattr(importlib.import_module(path.partition(":")[0]), path.partition(":")[2])
+
+    def load(self, hook: str) -> Any:
+        """Import and return one of `HOOKS`, e.g. `spec.load("model")`.
+
+        Raises:
+            RecipeError: the family lacks it.
+        """
+        path = self.path(hook)
+        if path is None or not self.has(hook):
+            places = ", ".join(place.partition(":")[0] for place in HOOKS[hook])
+            raise RecipeError(
+                f"family '{self.name}' has no `{hook}`",
+                where=self.package,
+                expected=f"`{(path or HOOKS[hook][0]).partition(':')[2]}` in {places.format(name=self.name)}",
+            )
+        return resolve(path)
+
+    def source(self, name: str) -> Source:
+        """Return a data source by name.
+
+        Raises:
+            RecipeError: unknown name; the message suggests the nearest.
+        """
+        if name not in self.sources:
+            raise RecipeError(f"family '{self.name}' has no data source '{name}'. {did_you_mean(name, self.sources)}")
+        return self.sources[name]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent that is a plain module, or is not there
+        return False
