@@ -19,6 +19,7 @@ from hfvla.errors import CheckpointError, MissingExtraError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe.stage_schema import Lora
 from hfvla.training.checkpoint.adapters import load_adapter, merged_model, read_adapters
+from hfvla.training.checkpoint.stored import stored_state
 from hfvla.training.lora.injection import count_lora_parameters, inject_lora, lora_targets
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.stage.groups import assign_parameters, expand_group, trainable_table
@@ -218,17 +219,11 @@ def test_lora_joins_in_a_phase(tmp_path):
     )
     before = snapshot(trainer.model)
     trainer.train()
-    state = merged_or_raw(tmp_path / "checkpoint-2")
+    state = stored_state(trainer.model, tmp_path / "checkpoint-2")
     adapters = expand_group(trainer.model, GROUPS, "lora")
     assert all(torch.equal(state[name], before[name]) for name in adapters)
     assert not torch.equal(state["head.weight"], before["head.weight"])
     assert set(adapters) <= changed(trainer.model, before)
-
-
-def merged_or_raw(folder):
-    from hfvla.training.checkpoint.handover import load_state
-
-    return load_state(folder)
 
 
 # ---- saving ------------------------------------------------------------------------------------------------------
@@ -338,7 +333,9 @@ def test_a_resumed_stage_ends_bit_equal(tmp_path, kind):
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 6
     assert not changed(resumed.model, whole.model.state_dict())
-    assert {"blocks.0.lora_B.default.weight"} <= changed(resumed.model, merged_or_raw(tmp_path / "whole/checkpoint-3"))
+    assert {"blocks.0.lora_B.default.weight"} <= changed(
+        resumed.model, stored_state(whole.model, tmp_path / "whole/checkpoint-3")
+    )
 
 
 def test_the_best_checkpoint_comes_back_with_its_adapters(tmp_path):
@@ -350,7 +347,7 @@ def test_the_best_checkpoint_comes_back_with_its_adapters(tmp_path):
         tmp_path, train=["lora", "head"], lora=LORA, args=args, extra={"eval_dataset": build_rows()}
     )
     trainer.train()
-    best = merged_or_raw(trainer.state.best_model_checkpoint)
+    best = stored_state(trainer.model, trainer.state.best_model_checkpoint)
     assert trainer.state.best_global_step < 4 and not changed(trainer.model, best)
 
 

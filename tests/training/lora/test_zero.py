@@ -70,5 +70,7 @@ def test_the_second_stage_went_on_with_the_adapter(runs):
 
 
 def test_checkpoints_inside_the_stages_hold_whole_tensors(runs):
-    saved = load_state(runs[1] / "two_checkpoints/checkpoint-4")
-    assert saved["blocks.0.lora_A.default.weight"].shape == (2, 16) and all(value.numel() for value in saved.values())
+    folder = runs[1] / "two_checkpoints/checkpoint-4"
+    adapter = read_adapters(folder).adapters["default"][1]
+    assert adapter["base_model.model.blocks.0.lora_A.weight"].shape == (2, 16)
+    assert all(value.numel() for value in [*adapter.values(), *load_state(folder).values()])

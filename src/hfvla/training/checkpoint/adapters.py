@@ -32,7 +32,9 @@ __all__ = [
     "ADAPTER_FOLDER",
     "SavedAdapters",
     "check_adapters",
+    "file_name",
     "load_adapter",
+    "merge_in_place",
     "merged_model",
     "put_adapter",
     "read_adapters",
@@ -64,7 +66,7 @@ class SavedAdapters:
         return sum(value.numel() for value in self.adapters[name][1].values())
 
 
-def _file_name(name: str, adapter: str) -> str:
+def file_name(name: str, adapter: str) -> str:
     """Return a tensor's name in peft's file: without the adapter's name, and DoRA's magnitude without `.weight`."""
     short = name.replace(f".{adapter}.", ".", 1) if name.count(f".{adapter}.") == 1 else _drop_last(name, adapter)
     return _PEFT_PREFIX + short.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
@@ -89,7 +91,7 @@ def merged_model(model: Any, state: dict[str, Tensor]) -> Any:
     Raises:
         CheckpointError: the state dict has other tensors than the model, or of other shapes.
     """
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a run draws the same however often it saves
         plain = type(model)(copy.deepcopy(model.config))
         for name in adapters_in(model):
             inject(plain, copy.deepcopy(model.peft_config[name]), name)
@@ -100,10 +102,10 @@ def merged_model(model: Any, state: dict[str, Tensor]) -> Any:
     plain.tie_weights()
     if getattr(model, "generation_config", None) is not None:
         plain.generation_config = model.generation_config
-    return _merge(plain)
+    return merge_in_place(plain)
 
 
-def _merge(model: Any) -> Any:
+def merge_in_place(model: Any) -> Any:
     """Replace a model's adapted layers by plain ones, adapters added into the weights; in place."""
     from peft.tuners.lora import LoraLayer
 
@@ -135,7 +137,7 @@ def write_adapters(
         config = copy.deepcopy(model.peft_config[adapter])
         config.inference_mode, config.base_model_name_or_path = True, base_name
         config.save_pretrained(place)
-        tensors = {_file_name(name, adapter): value for name, value in state.items() if adapter_of(name) == adapter}
+        tensors = {file_name(name, adapter): value for name, value in state.items() if adapter_of(name) == adapter}
         _save(tensors, place / _WEIGHTS)
     base = {plain_name(name): value for name, value in state.items() if ".base_layer." in name}
     _save(base, root / _BASE)
@@ -168,7 +170,7 @@ def check_adapters(folder: str | Path, state: dict[str, Tensor]) -> None:
     wrong = []
     for name, value in wanted.items():
         of = adapter_of(name)
-        read = found.pop(f"{of}:{_file_name(name, of)}" if of else plain_name(name), None)
+        read = found.pop(f"{of}:{file_name(name, of)}" if of else plain_name(name), None)
         if read is None or not torch.equal(read, value.cpu()):
             wrong.append(name)
     if wrong or found:
@@ -228,7 +230,7 @@ def put_adapter(
     config.lora_dropout = config.lora_dropout if dropout is None else dropout
     inject(model, config, adapter)
     places = {name: value for name, value in model.state_dict().items() if adapter_of(name) == adapter}
-    files = {name: _file_name(name, adapter) for name in places}
+    files = {name: file_name(name, adapter) for name in places}
     wrong = sorted(set(files.values()) ^ set(tensors))
     wrong += [n for n, file in files.items() if file in tensors and tensors[file].shape != places[n].shape]
     if wrong:
@@ -273,4 +275,4 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
         if wanted is None or state[wanted].shape != value.shape:
             raise CheckpointError("what was trained beside the adapter does not fit this model", got=name)
         state[wanted].copy_(value)
-    return _merge(adapted)
+    return merge_in_place(adapted)

@@ -20,7 +20,10 @@ from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
 from hfvla.losses.gathering import one_process
+from hfvla.training.checkpoint.stored import load_through_class, may_be_absent
+from hfvla.training.lora.injection import adapters_in
 from hfvla.training.lora.quantized import is_quantized
+from hfvla.training.stage.groups import adapter_of, plain_name
 
 if TYPE_CHECKING:
     from hfvla.training.trainer.trainer import StagedTrainer
@@ -76,17 +79,7 @@ def audit_weights(
         CheckpointError: no weights; a tensor that is missing, unexpected, of another shape (an empty one too) or
             another value; a torn file.
     """
-    found: dict[str, list[int]] = {}
-    different = []
-    for file in sorted(Path(folder).glob("model*.safetensors")):
-        try:
-            with safe_open(str(file), framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
-                    found[name] = tensors.get_slice(name).get_shape()
-                    if values is not None and name in values and not _equal(tensors.get_tensor(name), values[name]):
-                        different.append(name)
-        except SafetensorError as error:
-            raise CheckpointError("the saved weights are torn", where=str(file), got=str(error)) from None
+    found, different = _saved_shapes(folder, values or {})
     if not found:
         raise CheckpointError("no weights were saved", where=str(folder), expected=f"{len(shapes)} tensors")
     problems = {
@@ -104,7 +97,30 @@ def audit_weights(
     return len(found)
 
 
+def _saved_shapes(folder: str | Path, values: Mapping[str, Tensor]) -> tuple[dict[str, list[int]], list[str]]:
+    """Return the shape of each tensor in a folder's files by name, and the names of those that are not as in `values`.
+
+    Only headers are read, and the tensors that `values` has.
+
+    Raises:
+        CheckpointError: a torn file.
+    """
+    found: dict[str, list[int]] = {}
+    different = []
+    for file in sorted(Path(folder).glob("model*.safetensors")):
+        try:
+            with safe_open(str(file), framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (not a mapping)
+                    found[name] = tensors.get_slice(name).get_shape()
+                    if name in values and not _equal(tensors.get_tensor(name), values[name]):
+                        different.append(name)
+        except SafetensorError as error:
+            raise CheckpointError("the saved weights are torn", where=str(file), got=str(error)) from None
+    return found, different
+
+
 def _equal(saved: Tensor, wanted: Tensor) -> bool:
+    """Tell whether two tensors are the same to the bit; not-a-number counts as equal to itself."""
     wanted = wanted.detach().cpu()
     return (
         saved.dtype == wanted.dtype
@@ -130,33 +146,42 @@ def _refuse(problems: Mapping[str, Sequence[str]], folder: str | Path) -> None:
 
 
 def audit_reload(model: Any, folder: str | Path, values: Mapping[str, Tensor]) -> Any:
-    """Check a folder against the tensors it must hold, load it on the CPU, and return the loaded model.
+    """Load a folder through its class on the CPU, compare it with the tensors it must hold, and return the model.
+
+    The names in the files are the class's business: transformers writes some models by those of their first release.
 
     Args:
         model: a model of the class that the folder is of.
         folder: what was saved.
-        values: the tensors it must hold, to the bit.
+        values: the tensors it must hold, to the bit, by their names in memory.
 
     Raises:
-        CheckpointError: see `audit_weights`; also weights that `from_pretrained` does not find or does not place.
+        CheckpointError: no weights, or a torn file; a tensor that `from_pretrained` does not find, does not place,
+            or gives another shape or value.
     """
-    shapes = {name: tuple(value.shape) for name, value in values.items()}
-    audit_weights(folder, shapes, tied=_tied(model, values), values=values)
-    loaded, info = type(model).from_pretrained(folder, output_loading_info=True)
-    _refuse({key: sorted(map(str, info.get(key) or ())) for key in _LOADING}, folder)
+    shapes, _ = _saved_shapes(folder, {})
+    if not shapes:
+        raise CheckpointError("no weights were saved", where=str(folder), expected=f"{len(values)} tensors")
+    _refuse(
+        {"empty": [n for n, size in shapes.items() if 0 in size and (n not in values or values[n].numel())]}, folder
+    )
+    loaded, problems = load_through_class(model, folder)
+    _refuse(problems, folder)
+    found, ignored = loaded.state_dict(), may_be_absent(model, values)
+    # A class may load all weights in one type: what it made of those of other types cannot tell what the file holds.
+    cast = {n: value for n, value in values.items() if n in found and n in shapes and found[n].dtype != value.dtype}
+    different = _saved_shapes(folder, cast)[1] if cast else []
+    different += [n for n, value in values.items() if n in found and n not in cast and not _equal(found[n], value)]
+    problems = {
+        "missing": sorted(name for name in values if name not in found and name not in ignored),
+        "of another value": [name for name in different if name not in _left_out(model)],
+    }
+    _refuse(problems, folder)
     return loaded.eval()
 
 
-_LOADING = ("missing_keys", "unexpected_keys", "mismatched_keys")
-
-
-def _tied(model: Any, values: Mapping[str, Tensor]) -> list[str]:
-    """Return names that may be left out of a file: ties that the class declares, and tensors of one memory."""
-    seen: dict[int, str] = {}
-    shared = [
-        name for name, value in values.items() if value.numel() and seen.setdefault(value.data_ptr(), name) != name
-    ]
-    return [*getattr(model, "all_tied_weights_keys", {}), *shared, *(seen[values[name].data_ptr()] for name in shared)]
+def _left_out(model: Any) -> tuple[str, ...]:
+    return tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
 
 
 def sample_batch(trainer: StagedTrainer) -> dict[str, Any]:
@@ -269,7 +294,12 @@ def audit_checkpoint(trainer: Any, folder: str | Path) -> None:
     Raises:
         CheckpointError: see `audit_weights`.
     """
-    if not trainer.is_fsdp_enabled and any(Path(folder).glob("model*.safetensors")):
-        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-        ignored = getattr(model, "_keys_to_ignore_on_save", None) or ()
-        audit_weights(folder, weight_shapes(model), tied=[*_tied(model, model.state_dict()), *ignored])
+    if trainer.is_fsdp_enabled or not any(Path(folder).glob("model*.safetensors")):
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    shapes = {plain_name(name): size for name, size in weight_shapes(model).items() if adapter_of(name) is None}
+    absent = {plain_name(name) for name in may_be_absent(model, model.state_dict())}
+    if set(_saved_shapes(folder, {})[0]) <= set(shapes) or adapters_in(model):
+        audit_weights(folder, shapes, tied=sorted(absent))
+    else:  # saved by a method of the model's own, by names that only its class knows
+        _refuse(load_through_class(model, folder)[1], folder)

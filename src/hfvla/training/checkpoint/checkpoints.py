@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from hfvla.errors import CheckpointError
@@ -41,6 +41,7 @@ from hfvla.training.checkpoint.settings import (
     put_settings,
     run_settings,
 )
+from hfvla.training.checkpoint.weights import OrdinaryWeights
 from hfvla.training.streams import join_streams, part_streams
 
 __all__ = ["ExactResume"]
@@ -70,7 +71,7 @@ class _Resume(TrainerCallback):
         self.trainer.epoch_ended = True
 
 
-class ExactResume(Trainer):
+class ExactResume(OrdinaryWeights):
     """A Trainer whose `train(resume_from_checkpoint=...)` ends bit-equal to a run that was never stopped.
 
     Subclasses that sum or count something while training keep it through `resume_state` and `load_resume_state`.

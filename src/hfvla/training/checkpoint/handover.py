@@ -16,7 +16,7 @@ from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Handover
 
-__all__ = ["HandoverReport", "TensorHandover", "hand_over", "load_state"]
+__all__ = ["HandoverReport", "TensorHandover", "hand_over", "load_state", "tensor_names"]
 
 _PARTS_SHOWN = 2
 
@@ -184,3 +184,18 @@ def load_state(folder: str | Path) -> dict[str, Tensor]:
     for file in files:
         state.update(load_file(file))
     return state
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Return the names of the tensors in a safetensors file; only its header is read.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="pt") as tensors:
+            return list(tensors.keys())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError("damaged weights", where=str(file), got=str(error)) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
+from hfvla.recipe.stage_schema import Lora
 from hfvla.training.checkpoint.adapters import SavedAdapters, put_adapter, read_adapters
 from hfvla.training.checkpoint.handover import HandoverReport, TensorHandover
 from hfvla.training.lora.injection import inject_lora, lora_config, lora_targets
 from hfvla.training.stage.groups import TRAINED_ADAPTER, adapter_of, below_name
 
-__all__ = ["earlier_adapters", "place_adapters"]
+__all__ = ["adapters_are_of", "changed_adapter", "earlier_adapters", "place_adapters"]
 
+_STAGE = "_hfvla_adapters_of"
 _COMPARED = {"r": "r", "lora_alpha": "alpha", "use_dora": "dora", "use_rslora": "rslora", "target_modules": "target"}
 
 
@@ -87,6 +89,12 @@ def place_adapters(
         for name, parameter in model.named_parameters():
             if adapter_of(name) == TRAINED_ADAPTER:
                 report.tensors.append(TensorHandover(name, "new", parameter.numel(), how))
+    setattr(model, _STAGE, stage)
+
+
+def adapters_are_of(model: nn.Module) -> Stage | None:
+    """Return the stage that a model's adapters were placed for, or None where they are not the engine's."""
+    return getattr(model, _STAGE, None)
 
 
 def _list(report: HandoverReport, saved: SavedAdapters, status: str, how: str) -> None:
@@ -105,6 +113,12 @@ def _put(
             report.tensors.append(TensorHandover(name, status, value.numel(), f"LoRA of '{report.source}'"))
 
 
+def changed_adapter(old: Any, lora: Lora, targets: Sequence[str]) -> list[str]:
+    """Return what a stage's `lora` says otherwise than an adapter's config; dropout may differ."""
+    new = lora_config(lora, targets)
+    return [key for name, key in _COMPARED.items() if getattr(old, name) != getattr(new, name)]
+
+
 def _continue(
     model: nn.Module,
     groups: Mapping[str, ParameterGroup],
@@ -116,9 +130,8 @@ def _continue(
         raise RecipeError(
             f"stage '{stage.name}': handover.lora 'continue' needs the stage's own `lora:`, the same one"
         )
-    old, targets = saved.adapters[TRAINED_ADAPTER][0], lora_targets(model, groups, stage.lora)
-    new = lora_config(stage.lora, targets)
-    changed = [key for name, key in _COMPARED.items() if getattr(old, name) != getattr(new, name)]
+    targets = lora_targets(model, groups, stage.lora)
+    changed = changed_adapter(saved.adapters[TRAINED_ADAPTER][0], stage.lora, targets)
     if changed:
         raise RecipeError(
             f"stage '{stage.name}': handover.lora 'continue' trains the same adapter on, and `lora` says another one",

@@ -15,7 +15,10 @@ from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.outputs import claim_new_folder
 from hfvla.training.checkpoint.adapters import load_adapter, read_adapters
 from hfvla.training.checkpoint.files import TEMPORARY
+from hfvla.training.checkpoint.handover import tensor_names
 from hfvla.training.checkpoint.record import saving
+from hfvla.training.checkpoint.writing import save_by_names
+from hfvla.training.stage.groups import adapter_of
 
 __all__ = ["DTYPES", "merge_checkpoint"]
 
@@ -58,6 +61,7 @@ def merge_checkpoint(
     claim_new_folder(target, error=CheckpointError)
     saved = read_adapters(folder)
     if saved is None:
+        _refuse_unmerged(folder)
         raise CheckpointError(
             "there are no adapters to merge",
             where=str(folder),
@@ -82,6 +86,23 @@ def merge_checkpoint(
         "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})),
         "largest_difference": difference,
     }
+
+
+def _refuse_unmerged(folder: Path) -> None:
+    """Refuse weights that lie under the names of layers with adapters; no class finds them by those.
+
+    Raises:
+        CheckpointError: naming one.
+    """
+    names = [name for file in sorted(folder.glob("model*.safetensors")) for name in tensor_names(file)]
+    found = next((name for name in names if adapter_of(name) is not None), None)
+    if found is not None:
+        raise CheckpointError(
+            "unmerged adapters among the weights: this is not a checkpoint that a class can load",
+            where=str(folder),
+            got=found,
+            fix="Save with `StagedTrainer.save_model`, which merges them and keeps them in adapter/ too.",
+        )
 
 
 def _difference(model: Any, folder: Path, base: dict[str, torch.Tensor]) -> float:
@@ -124,7 +145,7 @@ def _write(model: Any, processor: Any, target: Path, recipe: Path) -> None:
     try:
         with saving("the merged checkpoint", temporary):
             temporary.mkdir()
-            model.save_pretrained(temporary)
+            save_by_names(model, temporary)
             processor.save_pretrained(temporary)
             if recipe.is_file():  # evaluations rebuild the training rows from it
                 shutil.copy2(recipe, temporary / _RECIPE)

@@ -37,7 +37,6 @@ __all__ = [
     "inject_lora",
     "lora_config",
     "lora_targets",
-    "needs_lora",
 ]
 
 _REGEX = "re:"
@@ -215,11 +214,6 @@ def adapters_in(model: nn.Module) -> list[str]:
     """Return the names of a model's adapters: those kept frozen first, the oldest first; then the trained one."""
     found = {of for of in map(adapter_of, adapter_parameters(model)) if of is not None}
     return sorted(found, key=lambda name: (name == TRAINED_ADAPTER, len(name), name))
-
-
-def needs_lora(model: nn.Module, lora: Lora | None) -> bool:
-    """Tell whether a stage has `lora:` and its model has no adapter to train yet."""
-    return lora is not None and TRAINED_ADAPTER not in adapters_in(model)
 
 
 def count_lora_parameters(model: nn.Module, groups: Mapping[str, ParameterGroup], lora: Lora) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hfvla.errors import MissingExtraError, RecipeError
 
-__all__ = ["dequantized", "is_quantized", "quantize"]
+__all__ = ["dequantized", "four_bit_weights", "is_quantized", "quantize"]
 
 
 def _bitsandbytes() -> Any:
@@ -74,6 +74,11 @@ def _is_four_bit(module: nn.Module) -> bool:
 def is_quantized(model: nn.Module) -> bool:
     """Tell whether a model has four-bit layers; they compute in half precision."""
     return any(_is_four_bit(module) for module in model.modules())
+
+
+def four_bit_weights(model: nn.Module) -> list[str]:
+    """Return the names of a model's weights that are held in four bits."""
+    return [f"{name}.weight" for name, module in model.named_modules() if _is_four_bit(module)]
 
 
 def dequantized(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from hfvla.training.checkpoint.adapters import share_adapter
 from hfvla.training.checkpoint.audit import audit_reload
 from hfvla.training.checkpoint.files import TEMPORARY
 from hfvla.training.checkpoint.record import environment, read_json, saving, write_json
+from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.run.arguments import uses_cpu
 from hfvla.training.run.lock import FolderLock
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
@@ -170,7 +171,7 @@ class RecipeRun:
             set_seed(self.recipe.seed)
             self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
         final = self.output_dir / f"{TEMPORARY}final"
-        model.save_pretrained(final)
+        save_by_names(model, final)
         share_adapter(folders[last.name], final)
         audit_reload(model, final, model.state_dict())
         processor.save_pretrained(final)

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from hfvla.training.checkpoint.adapters import ADAPTER_FOLDER, check_adapters, merged_model, write_adapters
+from hfvla.training.checkpoint.adapters import check_adapters
 from hfvla.training.checkpoint.audit import audit_outputs, audit_reload, forward_outputs, sample_batch
 from hfvla.training.checkpoint.record import saving
-from hfvla.training.lora.injection import adapters_in
-from hfvla.training.lora.quantized import dequantized
-from hfvla.training.stage.groups import adapter_of
+from hfvla.training.checkpoint.writing import bare_model, plain_state, write_model
 
 if TYPE_CHECKING:
     from hfvla.training.trainer.trainer import StagedTrainer
 
-__all__ = ["bare_model", "gathered_state", "save_and_audit", "write_model"]
+__all__ = ["gathered_state", "save_and_audit"]
 
 logger = logging.getLogger(__name__)
-
-_COMPILED = "_orig_mod."
-
-
-def bare_model(trainer: StagedTrainer) -> Any:
-    """Return the model without what Accelerate, DDP, DeepSpeed or torch.compile put around it."""
-    return trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
 
 
 def gathered_state(trainer: StagedTrainer) -> dict[str, Tensor]:
@@ -36,35 +26,7 @@ def gathered_state(trainer: StagedTrainer) -> dict[str, Tensor]:
 
     Under ZeRO-3 and FSDP only the main process gets them; the others get an empty dict.
     """
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) or {}
-    state = {name.replace(_COMPILED, ""): value.detach().cpu() for name, value in state.items()}
-    return dequantized(bare_model(trainer), state) if state else state
-
-
-def write_model(trainer: StagedTrainer, state: dict[str, Tensor], folder: Path, base: str | None = None) -> Any:
-    """Write a checkpoint that `from_pretrained` loads: adapters merged, and saved in `adapter/` too (main process).
-
-    Args:
-        trainer: the trainer, after training.
-        state: its weights, from `gathered_state`.
-        folder: where.
-        base: checkpoint that the run started from.
-
-    Returns:
-        `dict`: the tensors that the checkpoint must hold, by name.
-    """
-    model = bare_model(trainer)
-    shutil.rmtree(folder / ADAPTER_FOLDER, ignore_errors=True)
-    if not adapters_in(model):
-        model.save_pretrained(folder, state_dict=dict(state))
-        return state
-    merged = merged_model(model, state)
-    written = dict(merged.state_dict())
-    merged.save_pretrained(folder, state_dict=dict(written))
-    buffers = {name for name, _ in model.named_buffers() if name in state}
-    beside = [name for name in state if adapter_of(name) is None and (name in trainer.trained or name in buffers)]
-    write_adapters(model, state, folder, beside, base)
-    return written
+    return plain_state(bare_model(trainer), trainer.accelerator.get_state_dict(trainer.model_wrapped) or {})
 
 
 def save_and_audit(trainer: StagedTrainer, folder: Path, base: str | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hfvla.errors import DataError, RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
 from hfvla.training.checkpoint.checkpoints import ExactResume
-from hfvla.training.lora.injection import inject_lora, needs_lora
+from hfvla.training.checkpoint.lora_stages import prepare_adapters
 from hfvla.training.stage.groups import (
     GroupRow,
     assign_phases,
@@ -86,8 +86,7 @@ class StagedTrainer(ExactResume):
     ) -> None:
         self.stage, self.groups = stage, groups
         where = f"stage '{stage.name}'"
-        if stage.lora is not None and needs_lora(model, stage.lora):
-            inject_lora(model, groups, stage.lora)
+        prepare_adapters(model, groups, stage)
         self.trained = assign_phases(model, groups, phase_entries(stage), where)
         self._phase_of = entry_phases(stage)
         self._joins = any(phase.add for phase in stage.phases)

@@ -1,0 +1,64 @@
+"""A Trainer whose checkpoints hold weights as `from_pretrained` reads them, and that loads them back to the bit."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+
+from hfvla.training.checkpoint.adapters import check_adapters
+from hfvla.training.checkpoint.stored import fill_exactly
+from hfvla.training.checkpoint.writing import bare_model, plain_state, write_model
+from hfvla.training.lora.injection import adapters_in
+
+__all__ = ["OrdinaryWeights"]
+
+logger = logging.getLogger(__name__)
+
+_ARGUMENTS = "training_args.json"  # the Trainer pickles them
+
+
+class OrdinaryWeights(Trainer):
+    """Saves adapters merged and beside the weights, each tensor by its name in memory; loads what fits exactly."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the weights by their names in memory, to the bit; what the Trainer does not find it leaves as it is."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            fill_exactly(bare_model(self), resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint as `_load_from_checkpoint` does."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            super()._load_best_model()
+        else:
+            logger.info("the best weights are those of %s", self.state.best_model_checkpoint)
+            fill_exactly(bare_model(self), str(self.state.best_model_checkpoint))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Save as the Trainer does, the model as an ordinary checkpoint: adapters merged, and beside it in `adapter/`.
+
+        Raises:
+            CheckpointError: the adapters on disk are not those in memory.
+        """
+        model, folder = bare_model(self), Path(output_dir or str(self.args.output_dir))
+        if not isinstance(model, PreTrainedModel) or state_dict == {}:  # {}: DeepSpeed writes its own files instead
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            adapted = bool(adapters_in(model))
+            state = model.state_dict() if state_dict is None else state_dict
+            state = plain_state(model, state) if adapted or state_dict is not None else state
+            folder.mkdir(parents=True, exist_ok=True)
+            write_model(self, state, folder, getattr(model.config, "_name_or_path", None) or None)
+            check_adapters(folder, state if adapted else {})
+            self._save_beside(folder)
+
+    def _save_beside(self, folder: Path) -> None:
+        """Save processor (or the collator's tokenizer) as the Trainer does, and the arguments as JSON."""
+        processor = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if processor is not None:
+            processor.save_pretrained(folder)
+        (folder / _ARGUMENTS).write_text(self.args.to_json_string() + "\n", encoding="utf-8")
