@@ -201,7 +201,8 @@ def _size_problems(name: str, value: Any, steps: Steps) -> Iterator[Problem]:
 def _known_keys(kind: Any) -> tuple[str, ...]:
     """Return the keys that a recipe may write for a config class: its own fields, and older names of them."""
     arguments = inspect.signature(kind.__init__).parameters.values()  # of configs that are no plain data class
-    fields = [argument.name for argument in arguments if argument.kind is argument.KEYWORD_ONLY]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    fields = [argument.name for argument in arguments if argument.kind in named and argument.name != "self"]
     fields += [field.name for field in dataclasses.fields(kind) if field.init and field.name not in fields]
     if hasattr(kind, "nested_keys"):  # what every config of transformers has is set by the engine, or by nobody
         common = {field.name for field in dataclasses.fields(_base_class())}
