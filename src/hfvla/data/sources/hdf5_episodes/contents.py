@@ -104,6 +104,8 @@ class EpisodeContents:
             if target.file.filename != group.file.filename:
                 self._inside(os.path.abspath(target.file.filename), target.file.filename)
             return target
+        if not isinstance(link, h5py.ExternalLink):
+            raise DataError("link of an unknown kind", where=name, got=type(link).__name__)
         path = self._inside(os.path.join(os.path.dirname(os.path.abspath(group.file.filename)), link.filename),
                             link.filename)  # fmt: skip
         if path not in self._others:

@@ -1,0 +1,62 @@
+"""500 hostile inputs of the data sources: an error of hfvla or a counted record, never a traceback, a hang, silence.
+
+`benchmarks/attack.py` does more of the same. To see one again: `attack_data(name, seed, ...)`, as the message says.
+"""
+
+import logging
+from collections import Counter
+
+import pytest
+
+from .data import INPUTS, attack_data, prepare
+
+SEEDS = 63  # of each of the eight inputs
+
+for package in ("av", "h5py"):
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("valid")
+    return folder, prepare(folder)
+
+
+def run(name, seeds, valid, work):
+    folder, rows = valid
+    logging.disable(logging.CRITICAL)
+    try:
+        return [attack_data(name, seed, folder, work, rows[name]) for seed in seeds]
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def check(outcomes):
+    bad = [one for one in outcomes if one.bad]
+    lines = [f"{one.source} {one.seed} ({one.mutation}): {one.verdict}: {one.detail}" for one in bad]
+    assert not bad, "\n".join(lines[:5])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", INPUTS)
+def test_hostile_data_is_refused_or_counted(name, valid, tmp_path):
+    outcomes = run(name, range(SEEDS), valid, tmp_path)
+    check(outcomes)
+    verdicts = Counter(one.verdict for one in outcomes)
+    assert verdicts["refused"] + verdicts["counted"] > SEEDS // 4, f"harm that hardly harms: {verdicts}"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", INPUTS)
+def test_more_hostile_data(name, valid, tmp_path):
+    check(run(name, range(1000, 1000 + 5 * SEEDS), valid, tmp_path))
+
+
+def test_the_judge_sees_silence(valid, tmp_path, monkeypatch):
+    """A reader that drops a bad record and says nothing is found out."""
+    from hfvla.data.sources.census import Census
+
+    monkeypatch.setattr(Census, "reject", lambda self, *args: None)
+    outcomes = run("geotext", range(20), valid, tmp_path)
+    assert any(one.verdict == "silent" for one in outcomes)
