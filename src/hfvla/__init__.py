@@ -11,6 +11,8 @@ from typing import Any
 
 import wrapt
 
+from hfvla import _moved
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -68,3 +70,4 @@ def _register_when_imported(module: str, kind: str) -> None:
 _register_when_imported("transformers.models.auto.configuration_auto", "config")
 _register_when_imported("transformers.models.auto.modeling_auto", "model")
 _register_when_imported("transformers.models.auto.processing_auto", "processor")
+_moved.install()
