@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
 
+from hfvla.errors import CheckpointError
+from hfvla.nn.mixed_precision import accept_mixed_types, cast_together, float32_parts, lowest_type
+
 __all__ = ["AlignedPreTrainedModel", "realign"]
 
+_T = TypeVar("_T", bound=torch.Tensor)
 _ALIGNMENT_BYTES = 64
 _TOKENS_AND_POSITIONS = (
     *("*.cls_token", "*.mask_token", "*.class_embedding"),
@@ -31,7 +36,27 @@ def realign(model: torch.nn.Module) -> int:
 
 
 class AlignedPreTrainedModel(PreTrainedModel):
-    """`PreTrainedModel` whose `from_pretrained` gives bit-equal outputs to the model that was saved (CPU)."""
+    """`PreTrainedModel` whose `from_pretrained` gives bit-equal outputs to the model that was saved (CPU).
+
+    Parts keep the types they have in memory: what was trained is float32, what was frozen may be of half precision.
+    transformers alone would load all in one type. `config.float32_parts` names the modules and parameters that are
+    float32 beside others of half precision; `save_pretrained` writes it.
+    """
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parts that `config.float32_parts` does not name: the lowest of the model."""
+        return lowest_type(self)
+
+    def post_init(self) -> None:
+        """Finish as `PreTrainedModel.post_init`; then give the parts their types, and let them work together."""
+        super().post_init()
+        parts = getattr(self.config, "float32_parts", None) or ()
+        cast_together(self, [name for name, _ in _within(self.named_parameters(), parts)])
+        for _, buffer in _within(self.named_buffers(), parts):
+            if buffer.is_floating_point():
+                buffer.data = buffer.data.float()
+        accept_mixed_types(self)
 
     def no_weight_decay(self) -> tuple[str, ...]:
         """Return patterns of learned tokens and position tables of backbones, which weight decay must leave alone."""
@@ -39,7 +64,29 @@ class AlignedPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as `PreTrainedModel.from_pretrained`, then realign."""
+        """Load as `PreTrainedModel.from_pretrained`, then realign.
+
+        Raises:
+            CheckpointError: a part that was saved in float32 came back in less.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
-        realign(loaded[0] if isinstance(loaded, tuple) else loaded)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        realign(model)
+        parts = getattr(model.config, "float32_parts", None) or ()
+        less = [name for name, value in _within(model.named_parameters(), parts) if value.dtype != torch.float32]
+        if less:
+            raise CheckpointError("parts that were saved in float32 were loaded in less", got=less[:4])
         return loaded
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Save as `PreTrainedModel.save_pretrained`, and note in the config which parts are float32."""
+        state = kwargs.get("state_dict") or self.state_dict()
+        types = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
+        self.config.float32_parts = float32_parts(types)
+        return super().save_pretrained(*args, **kwargs)
+
+
+def _within(tensors: Iterable[tuple[str, _T]], parts: Sequence[str]) -> list[tuple[str, _T]]:
+    """Return those of the named tensors that are, or lie in, the named parts."""
+    prefixes = tuple(f"{part}." for part in parts)
+    return [(name, tensor) for name, tensor in tensors if f"{name}.".startswith(prefixes)] if prefixes else []

@@ -101,13 +101,13 @@ class SensorVLAPreTrainedModel(AlignedPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Load as `PreTrainedModel.from_pretrained`; a backbone of another type than the rest keeps it.
+        """Load as `AlignedPreTrainedModel.from_pretrained`; checkpoints that do not name their float32 parts too.
 
-        transformers loads all of a checkpoint in one type, and a bfloat16 backbone would take twice its memory.
+        transformers loads such a checkpoint in one type, and a bfloat16 backbone would take twice its memory.
         """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if model.config.backbone_dtype and "dtype" not in kwargs:
+        if model.config.backbone_dtype and not hasattr(model.config, "float32_parts") and "dtype" not in kwargs:
             for parameter in model.backbone.parameters():  # not the buffers: angles of positions stay float32
                 parameter.data = parameter.data.to(getattr(torch, model.config.backbone_dtype))
         return loaded

@@ -65,6 +65,14 @@ class GpuKernels(TorchFunctionMode):
         if self.autocast is not None and (func in _LOWER or func in _FLOAT32):
             dtype = self.autocast if func in _LOWER else torch.float32
             args, kwargs = self._cast(args, dtype), {key: self._cast(part, dtype) for key, part in kwargs.items()}
+        elif self.autocast is None and func in _LOWER:  # parts of several types, see `hfvla.nn.mixed_precision`
+            tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+            widest = max((t.dtype for t in tensors if t.is_floating_point()), key=lambda d: d.itemsize, default=None)
+            if widest is not None:
+                args, kwargs = (
+                    self._cast(args, widest),
+                    {key: self._cast(part, widest) for key, part in kwargs.items()},
+                )
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
         if func in _DROPOUTS:

@@ -13,6 +13,7 @@ import torch
 from hfvla.cache import choose_cut
 from hfvla.errors import CheckpointError
 from hfvla.family import FamilySpec, resolve
+from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
 from hfvla.registry import get_family
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
@@ -26,7 +27,7 @@ from hfvla.training.estimate.tracker import EstimateError
 from hfvla.training.run.caching import ever_trained
 from hfvla.training.run.stage_run import merge_config
 from hfvla.training.stage.data import build_source
-from hfvla.training.stage.groups import assign_phases
+from hfvla.training.stage.groups import adapter_of, assign_phases, plain_name
 from hfvla.training.stage.phases import (
     Timeline,
     begins,
@@ -66,12 +67,16 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
     counts: dict[str, int] = {}
     stages: list[dict[str, Any]] = []
     configs: dict[str | None, Any] = {}
+    float32: dict[str | None, set[str]] = {None: set()}  # what trained in a stage and those that it takes over from
     adapters: dict[str | None, Lora | None] = {}
     for index, stage in enumerate(recipe.stages):
         source = stage.handover.from_ or (recipe.stages[index - 1].name if index else None)
         configs[stage.name] = merge_config(configs.get(source, config), stage.model)
         adapters[stage.name] = stage.lora or (adapters.get(source) if stage.handover.lora == "continue" else None)
-        planner = _StagePlanner(recipe, spec, stage, meta_model(spec, configs[stage.name]), adapters[stage.name])
+        model = meta_model(spec, configs[stage.name])
+        cast_together(model, float32[source])
+        planner = _StagePlanner(recipe, spec, stage, model, adapters[stage.name])
+        float32[stage.name] = float32[source] | {plain_name(name) for name in planner.trained if not adapter_of(name)}
         stages.append(planner.plan(_samples(recipe, spec, stage, counts), throughput, gpus))
     model = meta_model(spec, configs[recipe.stages[-1].name])
     return {
@@ -145,6 +150,7 @@ class _StagePlanner:
         self.four_bit = add_adapters(model, spec.groups, lora)
         where = f"stage '{stage.name}'"
         self.trained = assign_phases(model, spec.groups, phase_entries(stage), where)
+        cast_together(model, self.trained)
         self.batch = int(self.arguments.get("per_device_train_batch_size", _DEFAULT_BATCH))
         self.accumulation = int(self.arguments.get("gradient_accumulation_steps", 1))
         self.cached: PrefixCost | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 
 from hfvla.errors import HfvlaError, RecipeError, did_you_mean
 from hfvla.family import ParameterGroup
+from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
 from hfvla.training.estimate.devices import GPUS, Gpu
@@ -159,9 +160,13 @@ def plan_shape(
     model, groups = shape_model(name)
     parts = part_rows(model, {key: group.patterns for key, group in groups.items()})
     total = sum(parameter.numel() for parameter in model.parameters())
+    if precision.dtype is not None:
+        model.to(precision.dtype)
+        precision = replace(precision, dtype=None, autocast=precision.dtype)  # what trains is float32 beside it
     four_bit = add_adapters(model, groups, run.lora)
     entries = [*run.train, *(["lora"] if run.lora is not None and "lora" not in run.train else [])]
     trained = assign_parameters(model, groups, entries)
+    cast_together(model, trained)
     work = Workload(
         model=model,
         batch=shape_batch(model.config, run.batch_size, run.tokens, run.images, run.image_size),

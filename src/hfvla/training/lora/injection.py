@@ -20,6 +20,7 @@ from torch import nn
 
 from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
+from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe.stage_schema import Lora
 from hfvla.training.stage.groups import (
     TRAINED_ADAPTER,
@@ -150,7 +151,7 @@ def lora_config(lora: Lora, targets: Sequence[str], base: str | None = None) -> 
 
 
 def inject(model: nn.Module, config: Any, adapter: str = TRAINED_ADAPTER) -> None:
-    """Put an adapter into a model, beside those already there; all of them act, added up.
+    """Put an adapter into a model, in float32, beside those already there; all of them act, added up.
 
     Args:
         model: the model, changed in place.
@@ -168,6 +169,8 @@ def inject(model: nn.Module, config: Any, adapter: str = TRAINED_ADAPTER) -> Non
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.set_adapter([name for name in adapters_in(model) if name in module.lora_A])
+    # In bfloat16 most steps of an adapter would be too small to change it.
+    cast_together(model, [name for name in adapter_parameters(model) if adapter_of(name) == adapter])
     # peft freezes the model around its adapters; what trains is for `freeze` to say, from the recipe.
     plain = {plain_name(name) for name in trained}
     for name, parameter in model.named_parameters():

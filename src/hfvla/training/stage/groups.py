@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 from hfvla.errors import RecipeError, did_you_mean
@@ -44,7 +45,7 @@ class GroupRow:
         trainable: scalars of it that train.
         share: trainable / parameters.
         learning_rate: highest learning rate used in it, 0.0 when frozen.
-        dtype: dtypes of its tensors.
+        dtype: dtypes of its tensors; of what trains first, where what is frozen beside it has others.
         decayed: scalars of it that train with weight decay.
         phase: phase of the stage that the line is about; 0 is the stage's own `train`.
     """
@@ -207,6 +208,7 @@ def trainable_table(
     learning_rates: Mapping[str, float],
     phase: int = 0,
     decayed: Collection[str] = (),
+    engine: torch.dtype | None = None,
 ) -> list[GroupRow]:
     """Return one row a parameter group, each parameter counted once (in its narrowest group), and a total.
 
@@ -217,6 +219,7 @@ def trainable_table(
         learning_rates: learning rate by entry of `train:`.
         phase: phase of the stage that the rows are about.
         decayed: names of the parameters that weight decay acts on.
+        engine: the half type that DeepSpeed casts all to, beside float32 master weights of what trains.
     """
     parameters, plain = dict(model.named_parameters()), plain_parameters(model).items()
     members = {
@@ -234,7 +237,22 @@ def trainable_table(
     by_group["total"] = list(parameters)
     shrinks = set(decayed)
     rows = [_row(name, keys, parameters, trained, learning_rates, shrinks) for name, keys in by_group.items() if keys]
-    return [replace(row, phase=phase) for row in rows]
+    types = [_types([(parameters[key], key in trained) for key in keys], engine) for keys in by_group.values() if keys]
+    return [replace(row, phase=phase, dtype=dtype) for row, dtype in zip(rows, types, strict=True)]
+
+
+def _types(parameters: Sequence[tuple[nn.Parameter, bool]], engine: torch.dtype | None) -> str:
+    """Return the dtypes of parameters and whether each trains, for the table."""
+
+    def named(training: bool) -> str:
+        types = {parameter.dtype for parameter, trains in parameters if trains == training}
+        types = {engine} if types and engine is not None else types
+        return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
+
+    trains, frozen = named(True), named(False)
+    if trains and engine is not None:
+        return f"{trains}, float32 master weights"
+    return f"{trains}; frozen {frozen}" if trains and frozen and trains != frozen else trains or frozen
 
 
 def _row(
@@ -255,7 +273,7 @@ def _row(
         trainable=trainable,
         share=trainable / count if count else 0.0,
         learning_rate=max((learning_rates[trained[key]] for key in active), default=0.0),
-        dtype=", ".join(sorted({str(parameters[key].dtype).removeprefix("torch.") for key in keys})),
+        dtype="",
         decayed=sum(parameters[key].numel() for key in active if key in decayed),
     )
 

@@ -41,8 +41,9 @@ from hfvla.training.trainer.balance.report import build_monitor
 from hfvla.training.trainer.gradcache import build_grad_cache
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.loss_log import LossLog
+from hfvla.training.trainer.master_weights import engine_type, train_in_float32
+from hfvla.training.trainer.weight_decay import decayed_parameters
 from hfvla.training.trainer.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
-from hfvla.training.weight_decay import decayed_parameters
 
 __all__ = ["StagedTrainer"]
 
@@ -99,6 +100,7 @@ class StagedTrainer(ExactResume):
         if self._joins and args is not None:
             _find_unused_parameters(args, where)
         super().__init__(model=model, args=args, **kwargs)
+        train_in_float32(self)
         # Our loss is already a mean over the batch; the Trainer must divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self.add_callback(PhaseCallback(self._enter_step))
@@ -125,7 +127,9 @@ class StagedTrainer(ExactResume):
         for number, entries in enumerate(phase_entries(self.stage)):
             if entries:
                 trained = self._trained_in(number)
-                rows += trainable_table(self.model, self.groups, trained, self.learning_rates(), number, decayed)
+                rows += trainable_table(
+                    self.model, self.groups, trained, self.learning_rates(), number, decayed, engine_type(self)
+                )
         return rows
 
     def _trained_in(self, phase: int) -> dict[str, str]:

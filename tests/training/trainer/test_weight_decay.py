@@ -10,9 +10,9 @@ from hfvla.recipe import Lora
 from hfvla.registry import available_families
 from hfvla.training.lora.injection import inject_lora
 from hfvla.training.run.tables import trainable_text
-from hfvla.training.weight_decay import decayed_parameters, undecayed_parameters
+from hfvla.training.trainer.weight_decay import decayed_parameters, undecayed_parameters
 
-from .toy import build_trainer
+from ..toy import build_trainer
 
 
 class Scaled(nn.Module):
