@@ -18,6 +18,7 @@ from hfvla.cache.encoding import Encoder, Item
 from hfvla.cache.fingerprint import build_fingerprint
 from hfvla.cache.rows import CachedRows
 from hfvla.cache.store import FeatureStore, ShardWriter
+from hfvla.data.processes import Processes
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import CutContext, FamilySpec
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from hfvla.recipe import CacheRecipe
 
 __all__ = ["FeatureCache", "Split"]
+
+_KEYS_AT_A_TIME = 256
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +129,7 @@ class FeatureCache:
             self.store.create()
         self.state.wait_for_everyone()
         self.store.load()
-        keys = {name: sample_keys(split.rows, self.cut, self.context) for name, split in splits.items()}
+        keys = {name: self._keys(split.rows) for name, split in splits.items()}
         wanted = self._wanted(splits, keys)
         missing = [item for key, item in wanted.items() if key not in self.store]
         self.state.wait_for_everyone()  # all know what is missing before any adds to it
@@ -146,6 +149,15 @@ class FeatureCache:
         self.store.forget_keys()
         logger.info("%s", census.text())
         return rows, census
+
+    def _keys(self, rows: Any) -> list[str | None]:
+        """Return the key of every row; processes share the reading of their content."""
+        processes = Processes(self.state.process_index, self.state.num_processes)
+        blocks = [
+            range(start, min(start + _KEYS_AT_A_TIME, len(rows))) for start in range(0, len(rows), _KEYS_AT_A_TIME)
+        ]
+        parts = processes.share(lambda block: sample_keys(rows, self.cut, self.context, block), blocks)
+        return [key for part in parts for key in part]
 
     def _views(self, split: Split) -> list[int | None]:
         return list(range(self.settings.views)) if split.training and self.settings.views > 1 else [None]

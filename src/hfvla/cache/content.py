@@ -34,13 +34,16 @@ def content_rows(rows: Any, fields: Sequence[str]) -> Any:
     return chosen
 
 
-def sample_keys(rows: Any, cut: FeatureCut, context: CutContext) -> list[str | None]:
+def sample_keys(
+    rows: Any, cut: FeatureCut, context: CutContext, numbers: Sequence[int] | None = None
+) -> list[str | None]:
     """Return a key for each row from the content that the prefix reads; None where it has nothing to encode.
 
     Args:
         rows: map-style rows with the cut's fields.
         cut: the cut.
         context: for the cut's prompt.
+        numbers: of the rows; default: all.
 
     Raises:
         DataError: a field is missing, its file cannot be read, or its type has no stable content.
@@ -48,7 +51,7 @@ def sample_keys(rows: Any, cut: FeatureCut, context: CutContext) -> list[str | N
     prompt = cut.load("prompt") if cut.prompt else None
     whole = rows if prompt else content_rows(rows, cut.fields)
     keys: list[str | None] = []
-    for index in range(len(whole)):
+    for index in range(len(whole)) if numbers is None else numbers:
         row = whole[index]
         if any(row.get(name) is None for name in cut.required):
             keys.append(None)

@@ -11,10 +11,13 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfvla.data.processes import Meeting, Processes
+from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, HfvlaError, RecipeError, did_you_mean
 from hfvla.evaluation import tables
 from hfvla.evaluation.output import draw_report, metrics_json, write_evaluation
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "evaluate_checkpoint",
     "evaluate_model",
+    "evaluate_together",
     "load_training_rows",
     "metrics_json",
     "remake_report",
@@ -67,6 +71,30 @@ def evaluate_model(
     return result
 
 
+def evaluate_together(
+    name: str, meeting: Meeting, model: Any, processor: Any, spec: FamilySpec, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
+    """Evaluate one set on all processes of a meeting; the first one's result is whole.
+
+    The others wait for it without a collective: fitting baselines and drawing resamples takes as long as it takes.
+
+    Args:
+        name: of the set, unique in the meeting.
+        meeting: of the processes.
+        model: as for `evaluate_model`; the same on every process, as is all that follows.
+        processor: its processor.
+        spec: the family.
+        rows: of the set.
+        context: of this process (`EvaluationContext.of_process`).
+    """
+    if meeting.processes.is_main:
+        with meeting.announced(f"evaluated-{name}"):
+            return evaluate_model(model, processor, spec, rows, context)
+    result = evaluate_model(model, processor, spec, rows, context)
+    meeting.wait(f"evaluated-{name}")
+    return result
+
+
 def evaluate_checkpoint(
     checkpoint: str | Path,
     data: Mapping[str, Mapping[str, Any]],
@@ -98,28 +126,56 @@ def evaluate_checkpoint(
         RecipeError: unknown source or options.
         HfvlaError: `output_dir` was not made for an evaluation, or cannot be written.
     """
-    import torch
-
     from hfvla.registry import family_of_checkpoint, load_checkpoint
 
     if not data:
         raise DataError("no evaluation set is named", fix="Pass at least one source.")
     _check_options(family_of_checkpoint(checkpoint) if options else None, options or {})
-    _claim(output_dir)
-    started = time.perf_counter()
+    started, device = time.perf_counter(), _device(device)
+    processes = Processes.current()
+    processes.gather_done(lambda: _claim(output_dir) if processes.is_main else None)
     spec, model, processor = load_checkpoint(checkpoint)
-    built, bad = _build_sets(spec, data, seed)
-    train_rows, notes = load_training_rows(checkpoint, spec)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    context = EvaluationContext(
-        train_rows, seed, batch_size, bootstrap_samples, max_generate, device, options=options or {}
-    )
-    results = {}
-    for name, source_data in built.items():
-        own = replace(context, max_bad_fraction=bad[name])
-        results[name] = evaluate_model(model, processor, spec, source_data.dataset, own)
-        results[name].census = source_data.census
-        results[name].notes += notes
+    meeting = Meeting(output_dir, processes)
+    try:
+        built, bad = _build_sets(spec, data, seed, meeting)
+        train_rows, notes = load_training_rows(checkpoint, spec) if meeting.processes.is_main else (None, [])
+        context = EvaluationContext(
+            train_rows, seed, batch_size, bootstrap_samples, max_generate, device, options=options or {}
+        ).of_process(meeting.processes)
+        results = {}
+        for name, source_data in built.items():
+            own = replace(context, max_bad_fraction=bad[name])
+            results[name] = evaluate_together(name, meeting, model, processor, spec, source_data.dataset, own)
+            results[name].census = source_data.census
+            results[name].notes += notes
+        meeting.alone("report", lambda: _write(results, checkpoint, data, output_dir, spec, seed, device, started))
+    finally:
+        meeting.close()
+    return results
+
+
+def _device(device: str | None) -> str:
+    """Return the device of this process; started by a launcher, it joins the others first."""
+    import torch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+        return str(state.device)
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _write(
+    results: Mapping[str, EvaluationResult],
+    checkpoint: str | Path,
+    data: Mapping[str, Mapping[str, Any]],
+    output_dir: str | Path,
+    spec: FamilySpec,
+    seed: int,
+    device: str,
+    started: float,
+) -> None:
     run_folder = Path(checkpoint).parent if (Path(checkpoint).parent / "run.json").is_file() else None
     info = {
         "title": f"Evaluation of {Path(checkpoint).name}",
@@ -132,7 +188,6 @@ def evaluate_checkpoint(
         "run_folder": run_folder,
     }
     write_evaluation(results, output_dir, info)
-    return results
 
 
 def _claim(output_dir: str | Path) -> None:
@@ -180,19 +235,19 @@ def remake_report(folder: str | Path, output_dir: str | Path | None = None) -> P
 
 
 def _build_sets(
-    spec: FamilySpec, data: Mapping[str, Mapping[str, Any]], seed: int
+    spec: FamilySpec, data: Mapping[str, Mapping[str, Any]], seed: int, meeting: Meeting
 ) -> tuple[dict[str, SourceData], dict[str, float]]:
     """Return the sets, and of each the share of rows that may be unusable."""
     from hfvla.recipe import build_options
 
-    built, bad = {}, {}
+    builders, bad = {}, {}
     for name, entry in data.items():
         source = entry.get("source", name)
         given = {key: value for key, value in entry.items() if key != "source"}
         options = build_options(spec, source, given, where=name)
-        built[name] = resolve(spec.source(source).build)(options, seed=seed)
+        builders[name] = partial(resolve(spec.source(source).build), options, seed=seed)
         bad[name] = getattr(options, "max_bad_fraction", EvaluationContext.max_bad_fraction)
-    return built, bad
+    return build_sources(builders, meeting), bad
 
 
 def _check_options(spec: FamilySpec | None, options: Mapping[str, Any]) -> None:

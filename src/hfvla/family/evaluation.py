@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from hfvla.data.processes import Processes
 
 __all__ = ["AnswerFile", "EvaluationContext", "EvaluationResult", "Figure"]
 
@@ -43,6 +45,8 @@ class EvaluationContext:
         max_bad_fraction: share of rows above which rows that cannot be read (a broken video) end the evaluation; up to
             it they are counted and named.
         options: values of the family's `evaluation_options`.
+        processes: those that evaluate together. All run the evaluator on the same rows; batches are shared out by
+            `processes.share`, and only the first process's result is written.
     """
 
     train_rows: Any | None = None
@@ -54,6 +58,13 @@ class EvaluationContext:
     ablations: bool = True
     max_bad_fraction: float = 0.01
     options: Mapping[str, Any] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
+
+    def of_process(self, processes: Processes) -> EvaluationContext:
+        """Return this context for one of several processes; only the first fits baselines and draws resamples."""
+        if processes.is_main:
+            return replace(self, processes=processes)
+        return replace(self, processes=processes, train_rows=None, bootstrap_samples=0)
 
 
 @dataclass

@@ -86,7 +86,7 @@ PLACES = {
     "the stage's mark": (stage_module, "sync_folder"),
     "the final checkpoint": (run_module, "audit_reload"),
     "the final name": (run_module, "replace_folder"),
-    "the scores": (run_module, "evaluate_model"),
+    "the scores": (run_module, "evaluate_together"),
     "the report": (run_module, "write_evaluation"),
     "validation": (StagedTrainer, "evaluate"),
 }

@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from hfvla.data.pictures import load_picture
+from hfvla.data.processes import Processes
 from hfvla.errors import DataError, PredictionError
 
 __all__ = [
@@ -34,6 +36,7 @@ Change = Callable[[Image.Image, str], Image.Image]
 """Maps a picture and its name to the picture that is shown in its place."""
 
 _NOT_FINITE = "the model's vector of it is not finite"
+_ALONE = Processes()
 _FULL_GRID_BYTES = 2**30  # above, the grid is kept in half precision
 _LOG_EVERY_S = 30.0
 
@@ -46,13 +49,15 @@ class EncodedImages:
 
     Attributes:
         embed: [I, D], not normalised; zeros for a picture that could not be read or has no finite vector.
-        grid: [I, G, D] for heads over the grid, else None.
+        grid: [I, G, D] for heads over the grid, else None; only the pictures that this process encoded are filled in.
+        owner: [I] number of the process that encoded each picture.
         failures: reason by picture number.
     """
 
     embed: Tensor
     grid: Tensor | None = None
     failures: dict[int, str] = field(default_factory=dict)
+    owner: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def features(self, index: Tensor, device: Any) -> dict[str, Tensor]:
         """Return `image_embed` [B, D] and, where there is one, `grid` [B, G, D] of some pictures, in float32."""
@@ -64,7 +69,8 @@ class EncodedImages:
     def take(self, index: Sequence[int]) -> EncodedImages:
         """Return some of the pictures, none of which failed."""
         chosen = torch.as_tensor(list(index), dtype=torch.long)
-        return EncodedImages(self.embed[chosen], None if self.grid is None else self.grid[chosen])
+        grid = None if self.grid is None else self.grid[chosen]
+        return EncodedImages(self.embed[chosen], grid, owner=self.owner[chosen.numpy()])
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -80,8 +86,11 @@ def encode_images(
     *,
     batch_size: int = 32,
     change: Change | None = None,
+    processes: Processes = _ALONE,
 ) -> EncodedImages:
     """Encode pictures; the next batch is read while one is encoded.
+
+    Vectors are gathered from all processes; grids, which are large, stay where they were computed.
 
     Args:
         model: `InternVLForRetrieval`, on the device it is to run on.
@@ -89,34 +98,60 @@ def encode_images(
         paths: I files.
         batch_size: pictures a forward pass.
         change: shows something else in place of each picture.
+        processes: those that share the batches.
 
     Raises:
         DataError: none of the pictures can be read and encoded.
     """
     model.eval()
-    found, device = EncodedImages(torch.zeros(0)), model.device
-    starts = range(0, len(paths), batch_size)
+    batch_of = np.arange(len(paths)) // batch_size
+    found = EncodedImages(torch.zeros(0), owner=batch_of % processes.count)
+    own = range(processes.index * batch_size, len(paths), processes.count * batch_size)
+    parts = processes.gather_done(lambda: _encode(model, processor, paths, batch_size, change, own, found))
+    for numbers, vectors, failures in parts if processes.count > 1 else ():
+        found.failures |= failures
+        if len(numbers) and not len(found.embed):
+            found.embed = torch.zeros(len(paths), vectors.shape[1])
+        if len(numbers):
+            found.embed[numbers] = vectors
+    if len(found.failures) == len(paths):
+        first = next(iter(found.failures.values()), "no picture")
+        raise DataError("none of the pictures can be encoded", got=first, expected=f"{len(paths)} pictures")
+    found.failures = dict(sorted(found.failures.items()))
+    return found
+
+
+def _encode(
+    model: Any,
+    processor: Any,
+    paths: Sequence[str],
+    batch_size: int,
+    change: Change | None,
+    starts: range,
+    found: EncodedImages,
+) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """Fill in the pictures of some batches; return their numbers, their vectors, and why some cannot be read."""
+    encoded: list[int] = []
     told = time.perf_counter()
     with ThreadPoolExecutor(1) as reader:
-        waiting = reader.submit(_read, processor, paths, 0, batch_size, change)
-        for start in starts:
-            numbers, pixels, failures = waiting.result()
-            if start + batch_size < len(paths):
-                waiting = reader.submit(_read, processor, paths, start + batch_size, batch_size, change)
+        waiting = [reader.submit(_read, processor, paths, start, batch_size, change) for start in starts[:1]]
+        for start, following in zip(starts, [*starts[1:], None], strict=False):
+            numbers, pixels, failures = waiting.pop().result()
+            if following is not None:
+                waiting.append(reader.submit(_read, processor, paths, following, batch_size, change))
             found.failures |= failures
             if pixels is None:
                 continue
-            features = model(pixel_values=pixels.to(device), encode_only=True).features
+            features = model(pixel_values=pixels.to(model.device), encode_only=True).features
             lost = _not_finite(features["image_embed"], *([features["grid"]] if "grid" in features else []))
             found.failures |= {numbers[place]: _NOT_FINITE for place in lost}
+            encoded += numbers
             _fill(found, torch.tensor(numbers), features, len(paths))
             if time.perf_counter() - told > _LOG_EVERY_S:
                 told = time.perf_counter()
                 logger.info("encoded %d of %d pictures", start + len(numbers), len(paths))
-    if len(found.failures) == len(paths):
-        first = next(iter(found.failures.values()), "no picture")
-        raise DataError("none of the pictures can be encoded", got=first, expected=f"{len(paths)} pictures")
-    return found
+    index = torch.tensor(encoded, dtype=torch.long)
+    return index, found.embed[index] if len(index) else torch.zeros(0), found.failures
 
 
 def _not_finite(*parts: Tensor) -> list[int]:
@@ -172,7 +207,13 @@ def _pixels(processor: Any, paths: Sequence[str], change: Change | None) -> Tens
 
 @torch.inference_mode()
 def encode_texts(
-    model: Any, processor: Any, texts: Sequence[str], *, batch_size: int = 32, failures: dict[int, str] | None = None
+    model: Any,
+    processor: Any,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 32,
+    failures: dict[int, str] | None = None,
+    processes: Processes = _ALONE,
 ) -> Tensor:
     """Return [T, D] vectors of texts, not normalised, on the CPU; texts of like length share a batch.
 
@@ -183,6 +224,7 @@ def encode_texts(
         batch_size: texts a forward pass.
         failures: takes the reason by number of each text that has no finite vector (zeros stand there); without it
             the first is an error.
+        processes: those that share the batches.
 
     Raises:
         DataError: an empty text, or no text.
@@ -193,12 +235,13 @@ def encode_texts(
     model.eval()
     different = list(dict.fromkeys(texts))
     ranked = sorted(range(len(different)), key=lambda number: len(different[number]))
-    parts = []
-    for numbers in _batches(ranked, batch_size):
+
+    def encode(numbers: Sequence[int]) -> Tensor:
         batch = processor.texts([different[number] for number in numbers])
         batch = {name: value.to(model.device) for name, value in batch.items()}
-        parts.append(model(**batch, encode_only=True).features["text_embed"].float().cpu())
-    vectors = torch.cat(parts)
+        return model(**batch, encode_only=True).features["text_embed"].float().cpu()
+
+    vectors = torch.cat(processes.share(encode, list(_batches(ranked, batch_size))))
     place = {different[number]: row for row, number in enumerate(ranked)}
     lost = set(_not_finite(vectors))
     if lost and failures is None:

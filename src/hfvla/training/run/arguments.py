@@ -22,6 +22,23 @@ def uses_cpu(recipe: Recipe) -> bool:
     return bool(recipe.args.get("use_cpu", no_accelerator))
 
 
+def start_processes(recipe: Recipe) -> Any:
+    """Return accelerate's `PartialState`, and with it start the process group of a distributed run.
+
+    Before any `TrainingArguments`: the run's own collectives come earlier. So the recipe's device and `ddp_timeout`
+    must be given here (the longest of all stages: a process group keeps the one that it was started with).
+    """
+    from datetime import timedelta
+
+    from accelerate import PartialState
+
+    settings = [recipe.args, *(recipe.stage_args(stage) for stage in recipe.stages)]
+    seconds = [args["ddp_timeout"] for args in settings if args.get("ddp_timeout") is not None]
+    # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
+    timeout = {"timeout": timedelta(seconds=max(map(float, seconds)))} if seconds else {}
+    return PartialState(cpu=uses_cpu(recipe), **timeout)
+
+
 def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool) -> Any:
     """Return `TrainingArguments` for one stage.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hfvla.cache import CacheCensus, matches
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.recipe import Recipe, Stage
-from hfvla.training.run.arguments import stage_arguments, uses_cpu
+from hfvla.training.run.arguments import stage_arguments, start_processes
 from hfvla.training.run.caching import _feature_cache, _splits, ever_trained
 from hfvla.training.stage.data import RecipeData
 
@@ -35,8 +35,6 @@ def build_caches(
     Raises:
         RecipeError: no such stage, one without `cache`, or one whose frozen part an unfinished stage still trains.
     """
-    from accelerate import PartialState
-
     from hfvla.training.run.run import RecipeRun
     from hfvla.training.run.run_folder import claim_run_folder
     from hfvla.training.stage.plan import StagePlan
@@ -50,15 +48,17 @@ def build_caches(
             f"stage '{stage}' has no `cache`" if stage else "no stage of this recipe has a `cache`",
             fix="Add `cache: true` to the stage whose frozen part is to be computed once.",
         )
-    state = PartialState(cpu=uses_cpu(recipe))
+    state = start_processes(recipe)
     run = RecipeRun(recipe, StagePlan.from_recipe(recipe), Path(output_dir or recipe.output_dir), state)
     if (run.output_dir / "recipe.json").is_file():  # its finished stages count, so it must be this recipe's run
         run.open_folder(overwrite=False)
     elif state.is_main_process and any(entry.cache is not None and not entry.cache.folder for entry in chosen):
         claim_run_folder(run.output_dir)
-    with state.main_process_first():
-        data = RecipeData(run.spec, recipe)
-    return [{"stage": entry.name, **_build_ahead(run, data, entry).to_dict()} for entry in chosen]
+    try:
+        data = RecipeData(run.spec, recipe, meeting=run.meeting)
+        return [{"stage": entry.name, **_build_ahead(run, data, entry).to_dict()} for entry in chosen]
+    finally:
+        run.close_folder()
 
 
 def _build_ahead(run: RecipeRun, data: RecipeData, stage: Stage) -> CacheCensus:

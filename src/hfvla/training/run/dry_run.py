@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from hfvla.data.processes import Meeting, Processes
 from hfvla.recipe import LossSchedule, Recipe, Stage
 from hfvla.registry import get_family
-from hfvla.training.run.arguments import uses_cpu
+from hfvla.training.run.arguments import start_processes
 from hfvla.training.run.stage_run import StageRun
 from hfvla.training.stage.data import RecipeData, StageRows
 from hfvla.training.stage.phases import begins, entry_phases
@@ -64,17 +65,14 @@ def dry_run(
     Raises:
         RecipeError, DataError, CheckpointError: as a run of the recipe raises them.
     """
-    from accelerate import PartialState
-
     started = time.perf_counter()
     short = recipe.model_copy(update={"stages": [_one_step_a_phase(stage) for stage in recipe.stages]})
     plan = StagePlan.from_recipe(short, start_at, from_checkpoint, stop_after)
-    state = PartialState(cpu=uses_cpu(recipe))
+    state = start_processes(recipe)
     spec = get_family(recipe.family)
     stages: list[dict[str, Any]] = []
     with _temporary_folder(state) as folder:
-        with state.main_process_first():
-            data = RecipeData(spec, short, plan.stages)
+        data = RecipeData(spec, short, plan.stages, Meeting(folder, Processes.current()))
         folders = dict(plan.folders)
         for stage in plan.stages:
             run = _DryStage(short, spec, stage, folder / stage.name, state)

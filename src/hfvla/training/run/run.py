@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hfvla.evaluation.run import evaluate_model, write_evaluation
+from hfvla.data.processes import Meeting, Processes
+from hfvla.data.sources.sharing import build_sources
+from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
 from hfvla.recipe import Recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
@@ -16,7 +19,7 @@ from hfvla.training.checkpoint.audit import audit_reload
 from hfvla.training.checkpoint.files import TEMPORARY
 from hfvla.training.checkpoint.record import environment, read_json, saving, write_json
 from hfvla.training.checkpoint.writing import save_by_names
-from hfvla.training.run.arguments import uses_cpu
+from hfvla.training.run.arguments import start_processes
 from hfvla.training.run.lock import FolderLock
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
 from hfvla.training.run.stage_run import StageRun
@@ -56,7 +59,8 @@ def run_recipe(
         stop_after: last stage to run.
 
     Returns:
-        `dict`: run.json's content: "output_dir", "stages", "metrics", "baselines", "seconds", ...
+        `dict`: run.json's content: "output_dir", "stages", "metrics", "baselines", "seconds", ...; scores and what
+        was measured are known to the first process alone.
 
     Raises:
         RecipeError: the folder holds a run of another recipe; `start_at` or `stop_after` is not a stage; a stage needs
@@ -65,12 +69,8 @@ def run_recipe(
         CheckpointError: a hand-over changes something that the recipe does not announce; a checkpoint cannot be gone
             on from with these settings; the disk is full.
     """
-    from accelerate import PartialState
-
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
-    # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
-    state = PartialState(cpu=uses_cpu(recipe))
-    run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), state)
+    run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), start_processes(recipe))
     try:
         run.open_folder(overwrite, allow_recipe_change)
         return run.execute()
@@ -93,6 +93,7 @@ class RecipeRun:
         self.spec: FamilySpec = get_family(recipe.family)
         self.record: dict[str, Any] = {}
         self._lock: FolderLock | None = None
+        self._meeting: Meeting | None = None
         self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
         self._began, self._seconds_before = time.perf_counter(), 0.0
 
@@ -104,9 +105,19 @@ class RecipeRun:
                 self.output_dir, self.recipe, overwrite=overwrite, allow_recipe_change=allow_recipe_change
             )
         self.state.wait_for_everyone()
+        self._meeting = Meeting(self.output_dir, Processes.current())
+
+    @property
+    def meeting(self) -> Meeting:
+        """Where the processes of this run wait for each other."""
+        if self._meeting is None:
+            self._meeting = Meeting(self.output_dir, Processes.current())
+        return self._meeting
 
     def close_folder(self) -> None:
         """Let other runs into the folder."""
+        if self._meeting is not None:
+            self._meeting.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -123,8 +134,7 @@ class RecipeRun:
             **({"recipe_changes": self._changes} if self._changes else {}),
             "stages": [],
         }
-        with self.state.main_process_first():
-            data = RecipeData(self.spec, self.recipe, self.plan.stages)
+        data = RecipeData(self.spec, self.recipe, self.plan.stages, self.meeting)
         self.record["census"] = data.census
         folders = dict(self.plan.folders)
         for stage in self.plan.stages:
@@ -139,12 +149,9 @@ class RecipeRun:
             folders[stage.name] = self.output_dir / stage.name
             self.record["stages"].append(summary)
             self._write_record()
-        if self.state.is_main_process:
-            with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
-                self._finish(data, folders)
-            self._write_record()
-            write_summary(self.output_dir, self.record)
-        self.state.wait_for_everyone()
+        with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
+            results = self._finish(data, folders)
+        self.meeting.alone("report", lambda: self._report(results))
         return self.record
 
     def _write_record(self) -> None:
@@ -152,8 +159,14 @@ class RecipeRun:
             self.record["seconds"] = self._seconds_before + time.perf_counter() - self._began
             write_json(self.output_dir / "run.json", self.record)
 
-    def _finish(self, data: RecipeData, folders: dict[str, Path]) -> None:
-        """Calibrate, save `final/`, evaluate and write the report (main process).
+    def _report(self, results: dict[str, EvaluationResult]) -> None:
+        with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
+            self._write_results(results)
+        self._write_record()
+        write_summary(self.output_dir, self.record)
+
+    def _finish(self, data: RecipeData, folders: dict[str, Path]) -> dict[str, EvaluationResult]:
+        """Calibrate, save `final/` and evaluate: processes share the batches, the first one scores and writes.
 
         A run that is resumed here comes with another random state than one that trained until now; so each part draws
         from the run's seed.
@@ -164,32 +177,37 @@ class RecipeRun:
         model = self.spec.load("model").from_pretrained(folders[last.name]).eval()
         processor = self.spec.load("processor").from_pretrained(folders[last.name])
         model.to(self.state.device)
-        train_rows = data.all_training_rows()
-        context = self._context(train_rows)
+        context = self._context(data)
         validation = data.stage_rows(last).validation
         if self.spec.has("calibrate") and validation is not None:
             set_seed(self.recipe.seed)
             self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
+        self.meeting.alone("final", lambda: self._save_final(model, processor, folders[last.name]))
+        builders = {
+            name: partial(build_source, self.spec, entry, self.recipe, f"data.eval.{name}")
+            for name, entry in self.recipe.data.eval.items()
+        }
+        results = {}
+        for name, source in build_sources(builders, self.meeting, "eval").items():
+            set_seed(self.recipe.seed)
+            results[name] = evaluate_together(name, self.meeting, model, processor, self.spec, source.dataset, context)
+            results[name].census = source.census
+        return results
+
+    def _save_final(self, model: Any, processor: Any, folder: Path) -> None:
         final = self.output_dir / f"{TEMPORARY}final"
         save_by_names(model, final)
-        share_adapter(folders[last.name], final)
+        share_adapter(folder, final)
         audit_reload(model, final, model.state_dict())
         processor.save_pretrained(final)
         save_resolved(self.recipe, final / "recipe.json")
         replace_folder(final, self.output_dir / "final")
         self._write_record()
-        results = {}
-        for name, entry in self.recipe.data.eval.items():
-            source = build_source(self.spec, entry, self.recipe, f"data.eval.{name}")
-            set_seed(self.recipe.seed)
-            results[name] = evaluate_model(model, processor, self.spec, source.dataset, context)
-            results[name].census = source.census
-        self._write_results(results)
 
-    def _context(self, train_rows: Any) -> EvaluationContext:
+    def _context(self, data: RecipeData) -> EvaluationContext:
         settings = self.recipe.evaluation
-        return EvaluationContext(
-            train_rows=train_rows,
+        context = EvaluationContext(
+            train_rows=data.all_training_rows() if self.state.is_main_process else None,
             seed=self.recipe.seed,
             batch_size=settings.batch_size,
             bootstrap_samples=settings.bootstrap_samples,
@@ -199,6 +217,7 @@ class RecipeRun:
             max_bad_fraction=self.recipe.data.max_bad_fraction,
             options=settings.options,
         )
+        return context.of_process(self.meeting.processes)
 
     def _write_results(self, results: dict[str, EvaluationResult]) -> None:
         if not results:

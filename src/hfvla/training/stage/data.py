@@ -6,10 +6,13 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from hfvla.data.processes import Meeting
 from hfvla.data.rows.mixing import mix
 from hfvla.data.rows.splits import grouped_split
+from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, SourceData, resolve
 from hfvla.recipe import EvalSourceRecipe, Recipe, SourceRecipe, Stage, build_options
@@ -55,11 +58,13 @@ class RecipeData:
         spec: the family.
         recipe: the recipe.
         stages: the stages whose sources are built; default: all.
+        meeting: of the processes that share the building; each builds every n-th source and reads the others.
     """
 
     spec: FamilySpec
     recipe: Recipe
     stages: Sequence[Stage] = ()
+    meeting: Meeting | None = None
     census: dict[str, Any] = field(default_factory=dict)
     _parts: dict[str, _Parts] = field(default_factory=dict)
 
@@ -70,13 +75,16 @@ class RecipeData:
             for entry in self.recipe.stage_sources(stage):
                 if entry.weight > 0:
                     entries.setdefault(_key(entry), entry)
+        builders = {
+            key: partial(build_source, self.spec, entry, self.recipe, f"data.train.{entry.label}")
+            for key, entry in entries.items()
+        }
         built = {}
-        for key, entry in entries.items():
-            data = build_source(self.spec, entry, self.recipe, f"data.train.{entry.label}")
+        for key, data in build_sources(builders, self.meeting, "train").items():
             if not len(data.dataset):
-                raise DataError("the source has no usable rows", where=f"data.train.{entry.label}")
+                raise DataError("the source has no usable rows", where=f"data.train.{entries[key].label}")
             built[key] = data.dataset
-            self.census[self._census_name(entry)] = data.census
+            self.census[self._census_name(entries[key])] = data.census
         held_out = self._held_out([(entries[key].label, rows) for key, rows in built.items()])
         for key, rows in built.items():
             inside = [group in held_out for group in rows["group"]]

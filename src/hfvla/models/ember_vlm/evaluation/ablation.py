@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from hfvla.family import EvaluationContext
 from hfvla.metrics.calibration import sigmoid
@@ -42,7 +41,7 @@ def predict_logits(
         model: `EmberVLMForRobotSelection`.
         processor: its processor.
         rows: N rows; not changed.
-        context: batch size.
+        context: batch size, and the processes that share the batches.
         change: maps (index, row) to the row that the model sees.
         label: name on the progress bar.
     """
@@ -52,13 +51,15 @@ def predict_logits(
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    found = []
+
+    def predict(start: int) -> np.ndarray:
+        index = range(start, min(start + context.batch_size, len(rows)))
+        batch = collator([change(i, rows[i]) if change else rows[i] for i in index])
+        logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).selection_logits
+        return logits.float().cpu().numpy()
+
     with torch.inference_mode():
-        for start in tqdm(range(0, len(rows), context.batch_size), desc=label, leave=False, disable=None):
-            index = range(start, min(start + context.batch_size, len(rows)))
-            batch = collator([change(i, rows[i]) if change else rows[i] for i in index])
-            logits = model(**{name: tensor.to(device) for name, tensor in batch.items()}).selection_logits
-            found.append(logits.float().cpu().numpy())
+        found = context.processes.share(predict, range(0, len(rows), context.batch_size), label)
     model.train(was_training)
     return np.concatenate(found) if found else np.zeros((0, len(model.config.robots)))
 

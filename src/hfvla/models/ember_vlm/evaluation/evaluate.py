@@ -57,6 +57,7 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     if len(failed):
         rows, gold, logits = rows.select(np.flatnonzero(finite)), gold[finite], logits[finite]
     choices = calibrated_choices(model, logits)
+    written = write_answers(model, processor, rows, context)
     labelled = np.flatnonzero(gold.any(axis=1))
     result = EvaluationResult(metrics={"n": len(labelled) or len(rows), "failures": len(failed)}, notes=notes)
     if len(labelled):
@@ -64,7 +65,6 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     if len(labelled) < len(rows):
         unknown = len(rows) - len(labelled)
         result.notes.append(f"{unknown} of {len(rows)} rows have no gold set: predicted, not scored.")
-    written = write_answers(model, processor, rows, context)
     result.metrics |= written_metrics(written, rows, gold, choices, robots)
     if "written/n" in result.metrics:
         result.figures.append(chain_figure(result.metrics))
@@ -108,10 +108,11 @@ def _score(
     result.metrics |= selection_metrics(gold, choices, robots)
     baselines = score_baselines(rows, context, robots)
     result.baselines = {name: selection_metrics(gold, each, robots) for name, each in baselines.choices.items()}
-    result.intervals = all_intervals(gold, {"": choices, **baselines.choices}, robots, list(rows["group"]), context)
     prior = baselines.choices.get("majority")
     if context.ablations:
         result.ablations = run_ablations(model, processor, rows, choices, context, prior)
+    # After what processes share: the others do not wait while one draws resamples.
+    result.intervals = all_intervals(gold, {"": choices, **baselines.choices}, robots, list(rows["group"]), context)
     result.notes += baselines.notes
     absent = [robot for robot, count in zip(robots, gold.sum(axis=0), strict=True) if not count]
     if absent:

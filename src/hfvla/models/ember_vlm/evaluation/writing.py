@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from hfvla.data.pictures import data_uri, read_picture
 from hfvla.data.reasoning import parse_reasoning
@@ -42,12 +41,14 @@ def write_answers(model: Any, processor: Any, rows: Any, context: EvaluationCont
     """Generate an answer for at most `context.max_generate` rows, drawn by the context's seed."""
     count = min(context.max_generate, len(rows))
     index = np.sort(np.random.default_rng(context.seed).permutation(len(rows))[:count])
-    answers: list[Any] = []
     size = max(1, min(context.batch_size, _MAX_BATCH))
-    for start in tqdm(range(0, count, size), desc="write", leave=False, disable=None):
+
+    def write(start: int) -> list[Any]:
         batch = [rows[int(i)] for i in index[start : start + size]]
-        images = [row["image"] for row in batch]
-        answers += model.generate_answers(processor, [row["task"] for row in batch], images)
+        return model.generate_answers(processor, [row["task"] for row in batch], [row["image"] for row in batch])
+
+    written = context.processes.share(write, range(0, count, size), "write")
+    answers = [answer for part in written for answer in part]
     decisions = [parse_reasoning(answer.reasoning, model.config.robots).decision for answer in answers]
     return Written(index, answers, decisions)
 

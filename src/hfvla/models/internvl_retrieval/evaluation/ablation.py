@@ -51,26 +51,26 @@ def ablate(
     own = images.take(data.image_of_row[rows][part.image_rows])
     told = texts[rows]
     truth = truth_of(part.rows)
+    together: dict[str, Any] = {"batch_size": context.batch_size, "processes": context.processes}
     sentences = None
     if len(truth.boxes):
-        sentences = encode_texts(model, processor, truth.sentences, batch_size=context.batch_size)
+        sentences = encode_texts(model, processor, truth.sentences, **together)
 
     def scores(shown: EncodedImages, captions: Tensor, places: bool = True) -> dict[str, float]:
-        columns = retrieval_columns(similarity_ranks(shown.embed, captions, *part.ids(), device=model.device), part)
+        ranks = similarity_ranks(shown.embed, captions, *part.ids(), device=model.device, processes=context.processes)
+        columns = retrieval_columns(ranks, part)
         if places and sentences is not None:
-            found = predict_places(model, truth, sentences, shown, part.image_of_row, context.batch_size)
+            found = predict_places(model, truth, sentences, shown, part.image_of_row, **together)
             columns |= place_columns(truth, found)
         kept = {name: value for name, value in means(columns).items() if "/" not in name}
         return {"n": float(len(part.rows)), **kept}
 
     found = {"clean": scores(own, told)}
     words = [_shuffled_words(caption, number, context.seed) for number, caption in enumerate(part.captions)]
-    found["shuffled_words"] = scores(
-        own, encode_texts(model, processor, words, batch_size=context.batch_size), places=False
-    )
+    found["shuffled_words"] = scores(own, encode_texts(model, processor, words, **together), places=False)
     found["shuffled_captions"] = scores(own, told[_other_buildings(part.groups, context.seed)], places=False)
     for name, change in {"blank_picture": blank, **corruptions(context.seed)}.items():
-        shown = encode_images(model, processor, part.paths, batch_size=context.batch_size, change=change)
+        shown = encode_images(model, processor, part.paths, change=change, **together)
         found[name] = scores(shown, told)
     notes = [
         "Ablations: with grey pictures a text scores all of them the same, and a tie counts against the model; "

@@ -77,14 +77,15 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     data, images, failures = _encoded(model, processor, Searchable.of(list(rows)), context, clock)
     unanswered: dict[int, str] = {}
     with clock.measure("captions", len(set(data.captions)), model.device):
-        texts = encode_texts(model, processor, data.captions, batch_size=context.batch_size, failures=unanswered)
+        together: dict[str, Any] = {"batch_size": context.batch_size, "processes": context.processes}
+        texts = encode_texts(model, processor, data.captions, failures=unanswered, **together)
     data, images, texts = _without(data, images, texts, unanswered, context)
     failures["failures"] += len(unanswered)
     captions = data.captions
     legacy = bool(context.options.get("legacy_building_ids", False))
     ids = data.ids(legacy)
     with clock.measure("scores", len(data.paths) * len(captions), model.device):
-        ranks = similarity_ranks(images.embed, texts, *ids, device=model.device)
+        ranks = similarity_ranks(images.embed, texts, *ids, device=model.device, processes=context.processes)
     columns = retrieval_columns(ranks, data)
     result = EvaluationResult(metrics={"n": float(len(captions))})
     systems, lists = {"similarity": ranks}, None
@@ -100,12 +101,13 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
         columns |= place_columns(truth, places)
         result.figures += relation_figures(places.relations, truth.relations) if len(truth.relations) else []
     _fill(result, data, ranks, columns, truth, places)
-    result.metrics |= _other_ids(images, texts, data, legacy, model.device)
+    result.metrics |= _other_ids(images, texts, data, legacy, model.device, context)
     _compare(result, model, processor, data, images, texts, columns, truth, context)
     result.metrics |= {**failures, **clock.metrics(model)}
     result.notes += [_failed_note(images, data)] if images.failures else []
     result.figures.insert(0, recall_figure(systems, result.baselines["chance"]))
-    result.rows = prediction_rows(data, images, texts, systems, lists, columns, truth, places)
+    if context.processes.is_main:
+        result.rows = prediction_rows(data, images, texts, systems, lists, columns, truth, places)
     return result
 
 
@@ -118,7 +120,9 @@ def _encoded(
         DataError: more rows than the context allows.
     """
     with clock.measure("images", len(data.paths), model.device):
-        images = encode_images(model, processor, data.paths, batch_size=context.batch_size)
+        images = encode_images(
+            model, processor, data.paths, batch_size=context.batch_size, processes=context.processes
+        )
     lost = np.isin(data.image_of_row, list(images.failures))
     if not lost.any():
         return data, images, {"failures": 0.0}
@@ -183,7 +187,7 @@ def _rerank(
     most = min(k_test, max(len(images.embed), len(texts)))
     pairs = len(texts) * min(most, len(images.embed)) + len(images.embed) * min(most, len(texts))
     with clock.measure("matched_pairs", pairs, model.device):
-        lists = match_shortlists(model, images, texts, most)
+        lists = match_shortlists(model, images, texts, most, context.processes)
     sweep = {}
     for k in sweep_of(most):
         found = recalls(reranked(ranks, lists, *ids, k=k))
@@ -208,8 +212,9 @@ def _places(
     if not len(truth.boxes):
         return None
     with clock.measure("sentences", len(truth.sentences), model.device):
-        sentences = encode_texts(model, processor, truth.sentences, batch_size=context.batch_size)
-        return predict_places(model, truth, sentences, images, data.image_of_row, context.batch_size)
+        together: dict[str, Any] = {"batch_size": context.batch_size, "processes": context.processes}
+        sentences = encode_texts(model, processor, truth.sentences, **together)
+        return predict_places(model, truth, sentences, images, data.image_of_row, **together)
 
 
 def _fill(
@@ -244,10 +249,15 @@ def _fill(
 
 
 def _other_ids(
-    images: EncodedImages, texts: Tensor, data: Searchable, legacy: bool, device: torch.device
+    images: EncodedImages,
+    texts: Tensor,
+    data: Searchable,
+    legacy: bool,
+    device: torch.device,
+    context: EvaluationContext,
 ) -> dict[str, float]:
     """Return the recalls under the building ids that the headline does not use."""
-    ranks = similarity_ranks(images.embed, texts, *data.ids(not legacy), device=device)
+    ranks = similarity_ranks(images.embed, texts, *data.ids(not legacy), device=device, processes=context.processes)
     name = "correct_ids" if legacy else "legacy_ids"
     return {f"{name}/{key}": value for key, value in recalls(ranks).items()}
 
@@ -264,14 +274,16 @@ def _compare(
     context: EvaluationContext,
 ) -> None:
     """Fill in baselines, intervals and ablations."""
+    said: list[str] = []
+    if context.ablations:  # what processes share comes first: the others do not wait while one fits baselines
+        result.ablations, said = ablate(model, processor, data, images, texts, context)
     baselines, notes = fitted_baselines(data, truth, context)
     result.baselines = {"chance": chance(data)}
     result.baselines |= {name: _headline(means(found)) for name, found in baselines.items()}
     result.intervals = _kept(all_intervals({"": columns, **baselines}, data.groups, context), result.metrics)
     result.notes += [*notes, "Chance is the expected recall of a random order, computed exactly."]
     if context.ablations:
-        result.ablations, notes = ablate(model, processor, data, images, texts, context)
-        result.notes += notes
+        result.notes += said
         result.figures.append(ablation_figure(result.ablations))
 
 

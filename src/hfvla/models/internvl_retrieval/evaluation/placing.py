@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hfvla.data.processes import Processes
 from hfvla.errors import DataError, PredictionError
 from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.boxes import box_overlaps, box_scores
@@ -17,6 +18,8 @@ from hfvla.metrics.spatial import per_class_scores, spatial_scores
 from hfvla.models.internvl_retrieval.search import EncodedImages
 
 __all__ = ["Places", "Truth", "per_box", "per_pair", "place_scores", "predict_places", "truth_of"]
+
+_ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def predict_places(
     images: EncodedImages,
     image_of_row: Sequence[int] | np.ndarray,
     batch_size: int = 32,
+    processes: Processes = _ALONE,
 ) -> Places:
     """Point at what each sentence names, and say how the objects of a row lie.
 
@@ -118,6 +122,7 @@ def predict_places(
         images: encoded pictures.
         image_of_row: number of each row's picture.
         batch_size: rows at a time.
+        processes: those that share the rows; each points in the pictures that it encoded.
 
     Raises:
         PredictionError: a box or a relation is not finite.
@@ -133,17 +138,26 @@ def predict_places(
     index = np.zeros((len(starts), slots), dtype=np.int64)
     index[place_of, slot_of] = np.arange(len(truth.box_rows))
     owners = torch.as_tensor(np.asarray(image_of_row)[truth.box_rows[starts]], dtype=torch.long)
-    for start in range(0, len(starts), batch_size):
-        chosen = slice(start, start + batch_size)
-        features = images.features(owners[chosen], model.device)
-        features["sentence_embed"] = sentence_vectors[torch.from_numpy(index[chosen])].to(model.device)
-        found, relations = (part.float().cpu().numpy() for part in model.locate(features))
-        own = (place_of >= start) & (place_of < start + batch_size)
-        boxes[own] = found[place_of[own] - start, slot_of[own]]
-        if len(truth.pairs):
-            first, second = truth.pairs.T
-            own = own[first]
-            logits[own] = relations[place_of[first[own]] - start, slot_of[first[own]], slot_of[second[own]]]
+    process_of = images.owner[owners.numpy()]
+
+    def locate() -> tuple[np.ndarray, np.ndarray]:
+        mine = np.flatnonzero(process_of == processes.index)
+        for start in range(0, len(mine), batch_size):
+            chosen = mine[start : start + batch_size]
+            features = images.features(owners[chosen], model.device)
+            features["sentence_embed"] = sentence_vectors[torch.from_numpy(index[chosen])].to(model.device)
+            found, relations = (part.float().cpu().numpy() for part in model.locate(features))
+            own = np.isin(place_of, chosen)
+            boxes[own] = found[np.searchsorted(chosen, place_of[own]), slot_of[own]]
+            if len(truth.pairs):
+                first, second = truth.pairs.T
+                own = own[first]
+                row = np.searchsorted(chosen, place_of[first[own]])
+                logits[own] = relations[row, slot_of[first[own]], slot_of[second[own]]]
+        return boxes, logits
+
+    # Each fills in its own places and leaves the others 0.
+    boxes, logits = (np.sum(parts, axis=0) for parts in zip(*processes.gather_done(locate), strict=True))
     if not (np.isfinite(boxes).all() and np.isfinite(logits).all()):
         broken = int((~np.isfinite(boxes)).any(axis=1).sum()), int((~np.isfinite(logits)).any(axis=1).sum())
         raise PredictionError("boxes or relations are not finite", got=f"{broken[0]} boxes, {broken[1]} pairs")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hfvla.data.processes import Processes
 from hfvla.errors import PredictionError
-from hfvla.metrics.retrieval import RetrievalRanks, first_hit_ranks, stream_top_k
+from hfvla.metrics.retrieval import RetrievalRanks, first_hit_ranks, merge_ranks, stream_top_k
 from hfvla.models.internvl_retrieval.search import EncodedImages, unit
 
 __all__ = ["K_TEST", "Shortlists", "match_shortlists", "reranked", "similarity_ranks", "sweep_of"]
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 K_TEST = 256
 """Items of each list that the matching head puts in order."""
 
+_ALONE = Processes()
 _SWEEP = (8, 32, 128)
 _PAIRS_AT_A_TIME = 16_384
 
@@ -51,7 +53,12 @@ class Shortlists:
 
 
 def similarity_ranks(
-    images: Tensor, texts: Tensor, image_groups: np.ndarray, text_groups: np.ndarray, device: Any = None
+    images: Tensor,
+    texts: Tensor,
+    image_groups: np.ndarray,
+    text_groups: np.ndarray,
+    device: Any = None,
+    processes: Processes = _ALONE,
 ) -> RetrievalRanks:
     """Return the rank of every query by cosine similarity.
 
@@ -61,8 +68,11 @@ def similarity_ranks(
         image_groups: [I] building of each image.
         text_groups: [T] building of each text.
         device: where scores are computed.
+        processes: those that share the pictures.
     """
-    return first_hit_ranks(unit(images), unit(texts), image_groups, text_groups, device=device)
+    shard = processes.index, processes.count
+    own = first_hit_ranks(unit(images), unit(texts), image_groups, text_groups, device=device, shard=shard)
+    return merge_ranks(processes.gather(own))
 
 
 def sweep_of(k_test: int) -> list[int]:
@@ -71,7 +81,9 @@ def sweep_of(k_test: int) -> list[int]:
 
 
 @torch.inference_mode()
-def match_shortlists(model: Any, images: EncodedImages, texts: Tensor, k_test: int = K_TEST) -> Shortlists:
+def match_shortlists(
+    model: Any, images: EncodedImages, texts: Tensor, k_test: int = K_TEST, processes: Processes = _ALONE
+) -> Shortlists:
     """Let the matching head judge the best `k_test` of each query, both ways.
 
     Pairs are judged image by image, so that heads over the grid read an image's tokens once for all its texts.
@@ -81,6 +93,7 @@ def match_shortlists(model: Any, images: EncodedImages, texts: Tensor, k_test: i
         images: I encoded pictures.
         texts: [T, D], not normalised.
         k_test: items a query; all of them where there are fewer.
+        processes: those that share the pairs; each judges those of the pictures that it encoded.
     """
     model.eval()
     device = model.device
@@ -92,7 +105,12 @@ def match_shortlists(model: Any, images: EncodedImages, texts: Tensor, k_test: i
     rows = np.arange(len(texts), dtype=np.int32), np.arange(len(images.embed), dtype=np.int32)
     image_of = np.concatenate([t2i.ravel(), np.repeat(rows[1], i2t.shape[1])])
     text_of = np.concatenate([np.repeat(rows[0], t2i.shape[1]), i2t.ravel()])
-    scores = _match(model, images, texts, image_of, text_of)
+    scores = np.zeros(len(image_of), dtype=np.float32)
+    owner = images.owner[image_of]
+    own = owner == processes.index
+    parts = processes.gather_done(lambda: _match(model, images, texts, image_of[own], text_of[own]))
+    for number, part in enumerate(parts):
+        scores[owner == number] = part
     first, second = scores[: t2i.size].reshape(t2i.shape), scores[t2i.size :].reshape(i2t.shape)
     return Shortlists(t2i, first, i2t, second)
 

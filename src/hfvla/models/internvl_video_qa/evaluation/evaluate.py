@@ -104,22 +104,25 @@ def _score(
     known = [rows[int(number)] for number in index]
     gold, ours = Gold.of(known), answers.rows(index)
     result.metrics |= answer_scores(gold, ours)
+    # What processes share comes first: the others do not wait while one fits baselines.
+    single = _asked(model, processor, known, context, "middle")
+    with_support = any(len(row["support_frames"]) for row in known)
+    supported = _asked(model, processor, known, context, "support") if with_support else None
+    blind = _asked(model, processor, known, context, "none") if context.ablations else None
     baselines, notes = text_baselines(known, context.train_rows, context.seed)
-    baselines["single_frame"] = _asked(model, processor, known, context, "middle")
+    baselines["single_frame"] = single
     result.notes += notes
     result.notes.append("Single frame: this model, shown the middle frame of the clip only.")
     result.baselines = {name: answer_scores(gold, found) for name, found in baselines.items()}
     result.metrics["accuracy_without_support"] = result.metrics["accuracy"]
-    supported: Answers | None = None
-    if any(len(row["support_frames"]) for row in known):
-        supported = _asked(model, processor, known, context, "support")
+    if supported is not None:
         result.ablations["with_support_frames"] = answer_scores(gold, supported)
         result.metrics["accuracy_with_support"] = result.ablations["with_support_frames"]["accuracy"]
     else:
         result.notes.append("No row has support frames, so there is no score with them.")
     permuted: Permuted | None = None
-    if context.ablations:
-        result.ablations["no_frames"] = answer_scores(gold, _asked(model, processor, known, context, "none"))
+    if blind is not None:
+        result.ablations["no_frames"] = answer_scores(gold, blind)
         permuted = permuted_answers(passes, index)
         if len(permuted.index):
             chosen = permuted.index

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.choices import LETTERS
+from hfvla.data.processes import Processes
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
 from hfvla.metrics.qa import latency_scores
@@ -38,6 +39,8 @@ __all__ = [
 
 NOT_FINITE = "the model's scores are not finite"
 """Why a question has no answer though it could be asked."""
+
+_ARRAYS = ("log_likelihoods", "probabilities", "answers", "seconds")
 
 
 @dataclass
@@ -76,6 +79,18 @@ class LetterScores:
                 found[row] = 0.0
                 found[row, list(order)] = self.probabilities[row, : len(order)]
         return found
+
+    def of_rows(self, numbers: Sequence[int]) -> tuple[Any, ...]:
+        """Return what was found for some rows, for `put` on another process."""
+        index = list(numbers)
+        arrays = [getattr(self, name)[index] for name in _ARRAYS]
+        return (*arrays, {number: self.failures[number] for number in index if number in self.failures})
+
+    def put(self, numbers: Sequence[int], found: tuple[Any, ...]) -> None:
+        """Fill in what another process found for some rows."""
+        for name, values in zip(_ARRAYS, found, strict=False):
+            getattr(self, name)[list(numbers)] = values
+        self.failures |= found[-1]
 
     @classmethod
     def empty(cls, orders: Sequence[Sequence[int]]) -> LetterScores:
@@ -132,7 +147,8 @@ def predict_orders(
         model: `InternVLForVideoQA`.
         processor: its processor.
         rows: N video-question rows.
-        context: batch size (clips that are read together, and questions of one pass) and device.
+        context: batch size (clips that are read together, and questions of one pass), device, and the processes that
+            share the batches.
         mode: see `predict_letters`.
         orders: for each row, one order or more that its choices are shown in.
 
@@ -147,23 +163,42 @@ def predict_orders(
     model.eval().to(context.device)
     # Neighbours share clips, so that a clip is decoded and encoded once.
     ranked = sorted(range(len(rows)), key=lambda n: (rows[n]["video"], tuple(rows[n]["support_frames"])))
-    for start in range(0, len(rows), context.batch_size):
+
+    def ask(start: int) -> list[tuple[Any, ...]]:
         numbers = ranked[start : start + context.batch_size]
-        started = time.perf_counter()
-        read = list(_read(processor, rows, numbers, mode, passes[0].failures))
-        features, counts = _encode(model, processor, [clip for _, clip in read])
-        known = {number: place for place, (number, _) in enumerate(read)}
-        for scores in passes:
-            asked = [number for number in known if scores.orders[number]]
-            if scores is not passes[0] and model.config.answer_by == "words":
-                _turn(passes[0], asked, scores)
-            elif asked:
-                places = [known[number] for number in asked]
-                chosen = None if features is None else torch.cat([features[place] for place in places])
-                _score(model, processor, rows, asked, [counts[place] for place in places], chosen, scores)
-            if scores is passes[0]:
-                scores.seconds[numbers] = (time.perf_counter() - started) / len(numbers)
+        _ask(model, processor, rows, numbers, mode, passes)
+        return [scores.of_rows(numbers) for scores in passes]
+
+    starts = range(0, len(rows), context.batch_size)
+    for start, found in zip(starts, context.processes.share(ask, starts), strict=True):
+        for scores, part in zip(passes, found, strict=True):
+            scores.put(ranked[start : start + context.batch_size], part)
     return passes
+
+
+def _ask(
+    model: Any,
+    processor: InternVLVideoQAProcessor,
+    rows: Sequence[Mapping[str, Any]],
+    numbers: Sequence[int],
+    mode: FrameMode,
+    passes: Sequence[LetterScores],
+) -> None:
+    """Fill in the scores of some rows under each order."""
+    started = time.perf_counter()
+    read = list(_read(processor, rows, numbers, mode, passes[0].failures))
+    features, counts = _encode(model, processor, [clip for _, clip in read])
+    known = {number: place for place, (number, _) in enumerate(read)}
+    for scores in passes:
+        asked = [number for number in known if scores.orders[number]]
+        if scores is not passes[0] and model.config.answer_by == "words":
+            _turn(passes[0], asked, scores)
+        elif asked:
+            places = [known[number] for number in asked]
+            chosen = None if features is None else torch.cat([features[place] for place in places])
+            _score(model, processor, rows, asked, [counts[place] for place in places], chosen, scores)
+        if scores is passes[0]:
+            scores.seconds[list(numbers)] = (time.perf_counter() - started) / len(numbers)
 
 
 def _read(
@@ -239,7 +274,7 @@ _MOST_TIMED = 32
 def measure_latency(
     model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], context: EvaluationContext, mode: FrameMode
 ) -> tuple[dict[str, float], str]:
-    """Time questions one by one as a challenge does: from the file to the answer, no frame remembered.
+    """Time questions one by one as a challenge does: from the file to the answer, no frame remembered; on one process.
 
     Args:
         model: `InternVLForVideoQA`.
@@ -251,8 +286,10 @@ def measure_latency(
     Returns:
         `tuple`: percentiles and, on a GPU, the peak memory of a question; and a note on how it was measured.
     """
+    if not context.processes.is_main:
+        return {}, ""
     order = np.random.default_rng(context.seed).permutation(len(rows))[: min(_MOST_TIMED, context.max_generate)]
-    single, cuda = replace(context, batch_size=1), str(context.device).startswith("cuda")
+    single, cuda = replace(context, batch_size=1, processes=Processes()), str(context.device).startswith("cuda")
     seconds, peaks = [], []
     for number, row in enumerate([order[0], *order] if len(order) else []):
         processor.reader.close()

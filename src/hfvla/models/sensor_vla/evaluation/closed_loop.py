@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,18 +124,38 @@ def run_closed_loop(
             donors=DonorWindows(processor, rows) if kind == "shuffled" else None,
         )
         shown = videos if kind == "as_it_is" else 0
-        rollouts = simulator.run_episodes(
-            policy, seeds, views=tuple(processor.views), record_frames_for=shown, **arguments
+        rollouts = _shared_episodes(
+            simulator, policy, seeds, shown, context, views=tuple(processor.views), **arguments
         )
         summary = simulator.summarise(rollouts)
         systems["as it is" if kind == "as_it_is" else f"{kind} sensor"] = summary
         _add(result, kind, summary)
-        if shown:
+        if shown and context.processes.is_main:
             with tempfile.TemporaryDirectory() as folder:
                 film = simulator.write_film(Path(folder) / "closed_loop.mp4", rollouts[:shown])
                 result.files["closed_loop.mp4"] = film.read_bytes()
     result.figures.append(closed_loop_figure(result, systems))
     result.notes.append(f"Closed loop: {episodes} episodes of '{name}' ({facts}), seeds that no recording uses.")
+
+
+def _shared_episodes(
+    simulator: Any,
+    policy: ChunkedPolicy,
+    seeds: Sequence[int],
+    shown: int,
+    context: EvaluationContext,
+    **arguments: Any,
+) -> list[Any]:
+    """Run one episode a seed, every n-th on each of n processes; the first `shown` of all have frames."""
+    index, count = context.processes.index, context.processes.count
+    own = len(range(index, shown, count))
+    found = context.processes.gather_done(
+        lambda: simulator.run_episodes(policy, seeds[index::count], record_frames_for=own, **arguments)
+    )
+    rollouts: list[Any] = [None] * len(seeds)
+    for number, part in enumerate(found):
+        rollouts[number::count] = part
+    return rollouts
 
 
 def _arguments(facts: Mapping[str, str]) -> dict[str, Any]:

@@ -52,8 +52,12 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
             result.metrics[f"skill/{name}"] = skill(result.metrics["mse"], scores["mse"])
     if context.ablations:
         _ablate(result, model, processor, collator, rows, context, facts, chunks.failures)
-    result.intervals = facts.intervals(chunks.actions, context)
-    result.figures = open_loop_figures(processor, facts.rows, chunks.actions[facts.usable], facts.target, facts.mask)
+    if episodes:
+        run_closed_loop(result, model, processor, rows, context, episodes)
+    # After what processes share: the others do not wait while one draws resamples.
+    result.intervals |= facts.intervals(chunks.actions, context)
+    figures = open_loop_figures(processor, facts.rows, chunks.actions[facts.usable], facts.target, facts.mask)
+    result.figures = figures + result.figures
     result.rows = facts.prediction_rows(rows, chunks)
     result.notes.append(
         "Errors are in the robot's own units; means over channels mix units where these differ. The action before a "
@@ -63,8 +67,6 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     for number, reason in list(chunks.failures.items())[:3]:
         result.notes.append(f"Row {rows[number]['id']} has no prediction: {reason}")
     result.metrics["failures"] = len(chunks.failures)
-    if episodes:
-        run_closed_loop(result, model, processor, rows, context, episodes)
     return result
 
 

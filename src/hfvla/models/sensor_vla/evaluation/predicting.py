@@ -86,7 +86,7 @@ def predict_chunks(
         processor: its processor.
         collator: turns rows into batches.
         rows: N rows.
-        context: batch size, seed and device; option "denoising_steps".
+        context: batch size, seed and device; option "denoising_steps"; the processes that share the batches.
         ablation: what is taken away.
         unreadable: numbers of rows that are known to fail, whose windows are given to no other row.
     """
@@ -94,19 +94,26 @@ def predict_chunks(
     steps = count_option(context, "denoising_steps")
     donors = donor_rows(rows, context.seed, unreadable) if ablation == "shuffled_sensor" else None
     found = Chunks(np.full((len(rows), processor.horizon, processor.action_dim), np.nan))
+
+    def predict(start: int) -> tuple[list[tuple[list[int], np.ndarray]], dict[int, str]]:
+        numbers, failures = list(range(start, min(start + context.batch_size, len(rows)))), dict[int, str]()
+        chosen, sampled = [_with_donor(rows, number, donors) for number in numbers], []
+        for own, batch in _batches(collator, numbers, chosen, failures):
+            generator = torch.Generator().manual_seed(_NOISE_SEED + context.seed)
+            sampled.append((own, processor.decode_actions(_sample(model, batch, ablation, generator, steps))))
+        return sampled, failures
+
     own_frames = processor._frames
     if ablation == "blank_views":
         processor._frames = _GreyFrames(processor.frames)
     try:
-        for start in range(0, len(rows), context.batch_size):
-            numbers = list(range(start, min(start + context.batch_size, len(rows))))
-            chosen = [_with_donor(rows, number, donors) for number in numbers]
-            for part in _batches(collator, numbers, chosen, found.failures):
-                generator = torch.Generator().manual_seed(_NOISE_SEED + context.seed)
-                sampled = _sample(model, part[1], ablation, generator, steps)
-                _keep(found, part[0], processor.decode_actions(sampled))
+        parts = context.processes.share(predict, range(0, len(rows), context.batch_size))
     finally:
         processor._frames = own_frames
+    for sampled, failures in parts:
+        found.failures |= failures
+        for numbers, actions in sampled:
+            _keep(found, numbers, actions)
     return found
 
 
