@@ -10,6 +10,7 @@ from hfvla.serve.policy.asynchronous import AsyncChunkPolicy
 from hfvla.serve.policy.client import RemotePolicy
 from hfvla.serve.policy.ensembling import TemporalEnsemble, ensemble_weights
 from hfvla.serve.policy.errors import PolicyConnectionError, PolicyServerError, PolicyStopped, ProtocolError
+from hfvla.serve.policy.limits import ServerLimits
 from hfvla.serve.policy.policy import ChunkPolicy, PolicyOptions
 from hfvla.serve.policy.runner import ModelRunner, PolicyFacts, can_act
 from hfvla.serve.policy.sensor_buffer import SensorBuffer
@@ -31,6 +32,7 @@ __all__ = [
     "ProtocolError",
     "RemotePolicy",
     "SensorBuffer",
+    "ServerLimits",
     "TemporalEnsemble",
     "Watchdog",
     "can_act",

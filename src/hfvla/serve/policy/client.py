@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hfvla.data.signals.observation import Observation
 from hfvla.errors import HfvlaError
 from hfvla.serve.policy.arrays import pack, unpack
 from hfvla.serve.policy.errors import PolicyConnectionError, ProtocolError
+from hfvla.serve.policy.limits import MAX_MESSAGE_BYTES, TOKEN_VARIABLE, client_tls, given_token
 from hfvla.serve.policy.messages import (
     PROTOCOL,
     error_from_message,
@@ -23,7 +25,7 @@ from hfvla.serve.policy.messages import (
     required,
 )
 from hfvla.serve.policy.runner import PolicyFacts
-from hfvla.serve.policy.server import MAX_MESSAGE_BYTES, load_websockets
+from hfvla.serve.policy.server import cut, load_websockets
 
 __all__ = ["RemotePolicy"]
 
@@ -36,13 +38,16 @@ class RemotePolicy:
     connects anew, because the server has forgotten the episode.
 
     Args:
-        url: e.g. "ws://192.168.1.5:8765".
+        url: e.g. "ws://192.168.1.5:8765", or "wss://..." for a server with a certificate.
         jpeg_quality: send pictures as JPEG of this quality (1 to 100), which loses what JPEG loses; None: as they are.
         timeout_s: seconds that an answer may take.
         connect_timeout_s: seconds that connecting may take.
+        token: the server's word; that of the environment (`TOKEN_VARIABLE`) when None, else none.
+        authority: PEM file of the certificate to trust, for a server whose own no public authority has signed.
 
     Raises:
-        PolicyConnectionError: the server cannot be reached.
+        HfvlaError: an option that cannot be used.
+        PolicyConnectionError: the server cannot be reached, or wants another token.
         ProtocolError: it speaks another version.
         PolicyServerError: it is busy with another robot.
     """
@@ -54,12 +59,15 @@ class RemotePolicy:
         jpeg_quality: int | None = None,
         timeout_s: float = 5.0,
         connect_timeout_s: float = 10.0,
+        token: str | None = None,
+        authority: str | Path | None = None,
     ) -> None:
         if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
             raise HfvlaError("jpeg_quality", got=jpeg_quality, expected="1 to 100, or None for raw pictures")
         if not timeout_s > 0 or not connect_timeout_s > 0:
             raise HfvlaError("timeout of a remote policy", got=(timeout_s, connect_timeout_s), expected="more than 0")
         self.url, self.jpeg_quality = url, jpeg_quality
+        self._token, self._tls = given_token(token), client_tls(url, authority)
         self.timeout_s, self.connect_timeout_s = timeout_s, connect_timeout_s
         self.server_s = 0.0
         self._connection: Any = None
@@ -126,15 +134,23 @@ class RemotePolicy:
 
     def _connect(self) -> None:
         client = load_websockets("client")
-        from websockets.exceptions import WebSocketException
+        from websockets.exceptions import InvalidStatus, WebSocketException
 
+        options: dict[str, Any] = {} if self._tls is None else {"ssl": self._tls}
+        if self._token is not None:
+            options["additional_headers"] = {"Authorization": f"Bearer {self._token}"}
         try:
             opening = client.connect(
                 self.url, open_timeout=self.connect_timeout_s, close_timeout=1.0, compression=None,
-                max_size=MAX_MESSAGE_BYTES, proxy=None,
+                max_size=MAX_MESSAGE_BYTES, proxy=None, **options,
             )  # fmt: skip
             self._connection = opening.__enter__()
         except (OSError, WebSocketException) as error:
+            if isinstance(error, InvalidStatus) and error.response.status_code == HTTPStatus.UNAUTHORIZED:
+                raise PolicyConnectionError(
+                    "the server wants another token" if self._token else "the server wants a token", where=self.url,
+                    fix=f"Give the server's: RemotePolicy(url, token=...), or {TOKEN_VARIABLE} in the environment.",
+                ) from None  # fmt: skip
             raise PolicyConnectionError(
                 f"no policy server: {type(error).__name__}: {error}", where=self.url,
                 fix="Start it with `hfvla serve <checkpoint>`, and check host, port and firewall.",
@@ -183,7 +199,7 @@ class RemotePolicy:
         end_s = time.monotonic() + self.timeout_s
         try:
             # A send has no time limit of its own, and blocks where the other side has stopped to read.
-            limit = threading.Timer(self.timeout_s, _cut, [self._connection])
+            limit = threading.Timer(self.timeout_s, cut, [self._connection])
             limit.start()
             try:
                 self._connection.send(data)
@@ -214,10 +230,4 @@ class RemotePolicy:
         """Drop the connection without waiting for the other side."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            _cut(connection)
-
-
-def _cut(connection: Any) -> None:
-    """End a connection under whoever reads or writes it."""
-    with contextlib.suppress(OSError):  # it was cut already
-        connection.socket.shutdown(socket.SHUT_RDWR)
+            cut(connection)

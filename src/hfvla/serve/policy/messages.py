@@ -13,6 +13,7 @@ Any of them may be answered by `error` (id, error). Every answer carries the id 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,7 +100,10 @@ def observation_from_message(message: Mapping[str, Any]) -> Observation:
     views = required(message, "views", dict)
     for name, picture in views.items():
         if not isinstance(name, str) or not isinstance(picture, np.ndarray):
-            raise ProtocolError("view of an observation", got=(name, type(picture).__name__), expected="a picture")
+            got = (str(name)[:100], type(picture).__name__)
+            raise ProtocolError("view of an observation", got=got, expected="a picture")
+        if len(name) > 100:
+            raise ProtocolError("name of a view", got=f"{len(name)} letters", expected="at most 100")
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             got = (str(picture.dtype), picture.shape)
             raise ProtocolError(
@@ -108,8 +112,11 @@ def observation_from_message(message: Mapping[str, Any]) -> Observation:
     state = required(message, "state", np.ndarray)
     if state.ndim != 1:
         raise ProtocolError("state of an observation", got=state.shape, expected="[S]")
+    time_s = float(required(message, "time_s", (float, int)))
+    if not math.isfinite(time_s):  # no comparison with it would find a sensor stale
+        raise ProtocolError("time of an observation", got=time_s, expected="seconds")
     return Observation(
-        views, state, required(message, "task", str), float(required(message, "time_s", (float, int))),
+        views, state, required(message, "task", str), time_s,
         _sensor(message.get("sensor")),
     )  # fmt: skip
 
@@ -123,6 +130,8 @@ def _sensor(message: Any) -> SensorSamples | None:
     if times_s.dtype != np.float64 or times_s.ndim != 1 or values.ndim != 2 or len(times_s) != len(values):
         got = (str(times_s.dtype), times_s.shape, values.shape)
         raise ProtocolError("sensor of an observation", got=got, expected="float64 [N] and [N, C]")
+    if not np.isfinite(times_s).all():
+        raise ProtocolError("times of a sensor", got="one that is not finite", expected="seconds")
     return SensorSamples(times_s, values)
 
 
