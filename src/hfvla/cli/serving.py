@@ -18,71 +18,89 @@ logger = logging.getLogger(__name__)
 TOKEN_VARIABLE = "HFVLA_POLICY_TOKEN"  # as in hfvla.serve.policy.limits, which help need not import
 
 
+def _limit(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel="Limits", **more)
+
+
+def _secret(text: str, **more: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel="Who gets in", **more)
+
+
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, or a hub id.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")]
+ActionSteps = Annotated[int | None, typer.Option(min=1, help="Actions of a plan; default: all of it.")]
+Decay = Annotated[
+    float | None, typer.Option(help="Temporal ensembling with this decay (0.01 in ACT); one action a plan.")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps; default: the model's own number.")]
+SensorAge = Annotated[
+    float, typer.Option(min=0, help="Seconds the newest sensor sample may lie behind; 0 = no limit.")
+]
+RequireSensor = Annotated[bool, typer.Option("--require-sensor", help="Stop without a sensor.")]
+Token = Annotated[
+    str | None,
+    _secret("Word that robots must know; better in the environment.", envvar=TOKEN_VARIABLE, show_envvar=True),
+]
+Certificate = Annotated[str | None, _secret("Certificate (PEM), to encrypt.", metavar="FILE")]
+Key = Annotated[str | None, _secret("The certificate's key (PEM).", metavar="FILE")]
+MessageSize = Annotated[int, _limit("Size that a message may have.", min=1)]
+PlanTimeout = Annotated[float, _limit("Seconds that a plan may take.", min=0.001)]
+IdleTimeout = Annotated[float, _limit("Seconds until a silent robot loses the server.", min=0.001)]
+Connections = Annotated[int, _limit("Connections open at once; others wait outside.", min=1)]
+Device = Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
+
+
 def serve(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, or a hub id.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8765,
-    n_action_steps: Annotated[int | None, typer.Option(min=1, help="Actions of a plan; default: all of it.")] = None,
-    ensemble_decay: Annotated[
-        float | None, typer.Option(help="Temporal ensembling with this decay (0.01 in ACT); one action a plan.")
-    ] = None,
-    denoising_steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps; default: the model's own number.")
-    ] = None,
-    max_sensor_age: Annotated[
-        float, typer.Option(min=0, help="Seconds the newest sensor sample may lie behind; 0 = no limit.")
-    ] = 0.1,
-    require_sensor: Annotated[bool, typer.Option("--require-sensor", help="Stop without a sensor.")] = False,
-    max_message_mib: Annotated[int, typer.Option(min=1, help="Size that a message may have.")] = 32,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            envvar=TOKEN_VARIABLE, show_envvar=True, help="Word that robots must know; better in the environment."
-        ),
-    ] = None,
-    tls_cert: Annotated[str | None, typer.Option(metavar="FILE", help="Certificate (PEM), to encrypt.")] = None,
-    tls_key: Annotated[str | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
-    plan_timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a plan may take.")] = 30.0,
-    idle_timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds until a silent robot loses the server.")
-    ] = 60.0,
-    max_connections: Annotated[int, typer.Option(min=1, help="Connections open at once.")] = 16,
-    device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")] = False,
+    checkpoint: Checkpoint,
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    n_action_steps: ActionSteps = None,
+    ensemble_decay: Decay = None,
+    denoising_steps: Steps = None,
+    max_sensor_age: SensorAge = 0.1,
+    require_sensor: RequireSensor = False,
+    token: Token = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    max_message_mib: MessageSize = 32,
+    plan_timeout: PlanTimeout = 30.0,
+    idle_timeout: IdleTimeout = 60.0,
+    max_connections: Connections = 16,
+    device: Device = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a policy's actions over a websocket until it is interrupted; one robot at a time."""
-
-    def work() -> Any:
-        from hfvla.serve.policy import ChunkPolicy, PolicyOptions, PolicyServer, ServerLimits
-        from hfvla.serve.policy.limits import server_tls
-        from hfvla.serve.policy.loading import load_acting_model
-
-        server_tls(tls_cert, tls_key)  # a wrong file is said before a model is loaded
-        limits = ServerLimits(
-            message_bytes=max_message_mib * 2**20,
-            plan_s=plan_timeout,
-            idle_s=idle_timeout,
-            connections=max_connections,
-        )
-        model, processor = load_acting_model(checkpoint, chosen_device(device))
-        options = PolicyOptions(
-            n_action_steps=n_action_steps, ensemble_decay=ensemble_decay, denoising_steps=denoising_steps,
-            max_sensor_age_s=max_sensor_age or None, require_sensor=require_sensor,
-        )  # fmt: skip
-        policy = ChunkPolicy(model, processor, options)
-        server = PolicyServer(
-            policy, policy.facts, host=host, port=port, limits=limits, token=token, certificate=tls_cert, key=tls_key
-        )
-        with server:
-            _warm_up(policy, processor)
-            logger.info("serving %s on %s; end with Ctrl-C", checkpoint, server.url)
-            _wait(server)
-        return {"clients": server.clients, "plans": server.plans}
+    options = {"n_action_steps": n_action_steps, "ensemble_decay": ensemble_decay, "denoising_steps": denoising_steps}
+    options |= {"max_sensor_age_s": max_sensor_age or None, "require_sensor": require_sensor}
+    limits = {"message_bytes": max_message_mib * 2**20, "plan_s": plan_timeout, "idle_s": idle_timeout}
+    limits |= {"connections": max_connections}
+    place = {"host": host, "port": port, "token": token, "certificate": tls_cert, "key": tls_key}
 
     def show(summary: Any) -> None:
         typer.echo(f"Served {summary['plans']} plans to {summary['clients']} clients.")
 
-    run_command(work, show, as_json)
+    run_command(lambda: _serve(checkpoint, device, options, limits, place), show, as_json)
+
+
+def _serve(
+    checkpoint: str, device: str | None, options: dict[str, Any], limits: dict[str, Any], place: dict[str, Any]
+) -> dict[str, int]:
+    from hfvla.serve.policy import ChunkPolicy, PolicyOptions, PolicyServer, ServerLimits
+    from hfvla.serve.policy.limits import given_token, server_tls
+    from hfvla.serve.policy.loading import load_acting_model
+
+    given_token(place["token"])  # a wrong word or file is said before a model is loaded
+    server_tls(place["certificate"], place["key"])
+    model, processor = load_acting_model(checkpoint, chosen_device(device))
+    policy = ChunkPolicy(model, processor, PolicyOptions(**options))
+    server = PolicyServer(policy, policy.facts, limits=ServerLimits(**limits), **place)
+    with server:
+        _warm_up(policy, processor)
+        logger.info("serving %s on %s; end with Ctrl-C", checkpoint, server.url)
+        _wait(server)
+    return {"clients": server.clients, "plans": server.plans}
 
 
 def _warm_up(policy: Any, processor: Any) -> None:

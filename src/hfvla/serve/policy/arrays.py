@@ -18,7 +18,7 @@ from hfvla.data.pictures import PICTURE_ERRORS
 from hfvla.errors import MissingExtraError
 from hfvla.serve.policy.errors import ProtocolError
 
-__all__ = ["DTYPES", "Jpeg", "load_msgpack", "pack", "unpack"]
+__all__ = ["DTYPES", "Jpeg", "load_msgpack", "pack", "short", "unpack"]
 
 DTYPES = ("|b1", "|u1", "<i4", "<i8", "<f4", "<f8")
 """Types of arrays that travel, as NumPy writes them; little-endian on every machine."""
@@ -184,7 +184,7 @@ def _decoded(value: Any) -> Any:
     return [_decoded(entry) for entry in value] if isinstance(value, list) else value
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     """Return a value that came from the wire, or where it is long the beginning of how it is written."""
     text = repr(value)
     return value if len(text) <= 100 else f"{text[:100]}..."
@@ -195,10 +195,10 @@ def _array(parts: Any) -> np.ndarray:
         raise ProtocolError("array in a message", got=type(parts).__name__, expected="[type, shape, bytes]")
     kind, shape, content = parts
     if kind not in DTYPES:
-        raise ProtocolError("type of an array in a message", got=_short(kind), expected=", ".join(DTYPES))
+        raise ProtocolError("type of an array in a message", got=short(kind), expected=", ".join(DTYPES))
     sizes_ok = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
     if not sizes_ok or not all(type(size) is int and size >= 0 for size in shape):
-        got, expected = _short(shape), f"up to {_MAX_DIMENSIONS} sizes"
+        got, expected = short(shape), f"up to {_MAX_DIMENSIONS} sizes"
         raise ProtocolError("shape of an array in a message", got=got, expected=expected)
     wanted = math.prod(shape) * np.dtype(kind).itemsize
     if len(content) != wanted:

@@ -21,7 +21,7 @@ import numpy as np
 
 from hfvla.data.signals.observation import Policy
 from hfvla.errors import HfvlaError, MissingExtraError
-from hfvla.serve.policy.arrays import load_msgpack, pack, unpack
+from hfvla.serve.policy.arrays import load_msgpack, pack, short, unpack
 from hfvla.serve.policy.errors import PolicyServerError, ProtocolError
 from hfvla.serve.policy.limits import (
     MAX_MESSAGE_BYTES,
@@ -213,9 +213,10 @@ class PolicyServer:
             raise ProtocolError("first message", got=got, expected="hello") from None
         if hello["type"] != "hello":
             raise ProtocolError("first message", got=hello["type"], expected="hello")
-        if hello.get("protocol") != PROTOCOL:
+        spoken = hello.get("protocol")
+        if type(spoken) is not int or spoken != PROTOCOL:
             raise ProtocolError(
-                "protocol version", where="server", got=hello.get("protocol"), expected=PROTOCOL,
+                "protocol version", where="server", got=short(spoken), expected=PROTOCOL,
                 fix="Install the same version of hfvla on robot and server.",
             )  # fmt: skip
 
