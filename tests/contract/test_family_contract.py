@@ -251,6 +251,26 @@ def test_checkpointing_does_not_wake_frozen_layers(built, tmp_path):
     assert awake and not any(awake)
 
 
+def test_checkpointing_reaches_frozen_layers_that_gradients_pass_through(built, tmp_path):
+    model, calls = built.copy(), []
+    if not model.supports_gradient_checkpointing:
+        pytest.skip("no checkpointing")
+
+    def look(module, inputs, output):
+        calls.append((output[0] if isinstance(output, tuple) else output).requires_grad)
+
+    for layer in model.get_submodule(built.spec.groups["language"].layers_of(model)):
+        next(layer.children()).register_forward_hook(look)  # inside what is recomputed
+    stage = Stage(name="check", train=["projector"], losses=dict.fromkeys(built.spec.losses, 1.0))
+    train_two_steps(built, model, tmp_path, stage)
+    once, passes = len(calls), sum(calls)
+    calls.clear()
+    settings = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    train_two_steps(built, model, tmp_path, stage, **settings)
+    recomputed = len(calls) - once
+    assert recomputed == passes
+
+
 # ---- data and metrics --------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from hfvla.family import as_names
 from hfvla.training.estimate.kernels import GpuKernels
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
 from hfvla.training.stage.groups import freeze, fully_frozen_modules, stop_input_gradients
+from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers, evaluate_frozen
 
 __all__ = ["StepProfile", "default_loss", "estimate_flops", "profile_step"]
 
@@ -182,6 +183,8 @@ def _prepared(
             recompute = {"context_fn": lambda: (contextlib.nullcontext(), GpuKernels(autocast, share_casts=False))}
             _switch_checkpointing(model, "enable", {"use_reentrant": False, **recompute})
             stop_input_gradients(model)
+            checkpoint_frozen_layers(model)
+            evaluate_frozen(fully_frozen_modules(model))
         yield
     finally:
         if checkpointing:

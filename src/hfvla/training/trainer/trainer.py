@@ -38,6 +38,7 @@ from hfvla.training.stage.phases import (
 )
 from hfvla.training.trainer.balance.building import build_balancer
 from hfvla.training.trainer.balance.report import build_monitor
+from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers, evaluate_frozen
 from hfvla.training.trainer.gradcache import build_grad_cache
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.loss_log import LossLog
@@ -158,6 +159,7 @@ class StagedTrainer(ExactResume):
         """Count epochs and steps as `Trainer` does, and lay the phases out on them."""
         if not (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
             stop_input_gradients(self.model)  # Trainer has just switched checkpointing on
+        checkpoint_frozen_layers(self.model)
         values = super().set_initial_training_values(*args, **kwargs)
         self.timeline = Timeline.of(self.stage, steps_per_epoch=values[1], max_steps=values[-1])
         return values
@@ -233,8 +235,7 @@ class StagedTrainer(ExactResume):
         if model.training:
             if self._first_epoch is None:
                 self._first_epoch = self.state.epoch or 0.0
-            for module in self._frozen:
-                module.eval()
+            evaluate_frozen(self._frozen)
         cache = self.grad_cache if model.training else None
         outputs = model(**inputs) if cache is None else cache.forward(model, inputs)
         terms = outputs.get("loss_terms") or ({"loss": outputs["loss"]} if outputs.get("loss") is not None else {})
