@@ -26,6 +26,9 @@ LAYERS = (
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 ROOT_ROOM = "__init__"  # `hfvla` itself: may name every room, and no room below the CLI may name it
 
+# The same inside `training/`.
+TRAINING = ("stage", "lora", "checkpoint", "trainer", "run", "estimate")
+
 MAX_LINES, WARN_LINES, MAX_FUNCTION_LINES = 400, 250, 50
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 MODULE_PATH = re.compile(r"^hfvla(\.\w+)+(:\w+(\.\w+)*)?$")
@@ -121,6 +124,49 @@ def check_arrows(file: SourceFile) -> list[str]:
     return problems
 
 
+def module_graph(files: list[SourceFile]) -> dict[str, set[str]]:
+    """Which modules of the package each module imports, for types only and inside functions included."""
+    modules = {file.module for file in files}
+    graph: dict[str, set[str]] = {}
+    for file in files:
+        found = graph.setdefault(file.module, set())
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names} & modules
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (names & modules) or ({node.module} & modules)
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of modules that reach each other."""
+    reach: dict[str, set[str]] = {}
+    for start in graph:
+        seen, todo = set(), list(graph[start])
+        while todo:
+            module = todo.pop()
+            if module not in seen:
+                seen.add(module)
+                todo += graph.get(module, ())
+        reach[start] = seen
+    found = [{other for other in reach[module] if module in reach.get(other, ())} for module in graph]
+    return [one for number, one in enumerate(found) if one and one not in found[:number]]
+
+
+def check_training(file: SourceFile) -> list[str]:
+    """Imports between the rooms of `training/` that run upward."""
+    parts = file.module.split(".")
+    if file.room != "training" or len(parts) < 3:
+        return []
+    problems = [] if parts[2] in TRAINING else [f"{file.module}: room '{parts[2]}' is not in TRAINING"]
+    for line, target in imported_modules(file):
+        room = target.split(".")[2] if target.startswith("hfvla.training.") else parts[2]
+        if parts[2] in TRAINING and room in TRAINING and TRAINING.index(room) > TRAINING.index(parts[2]):
+            problems.append(f"{file.module}:{line}: {parts[2]} imports {target}, and {room} stands above it")
+    return problems
+
+
 def names_in_code(tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Identifiers and strings, without docstrings and comments."""
     for node in ast.walk(tree):
@@ -201,9 +247,27 @@ def test_the_package_is_found():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.module)
 def test_file_keeps_the_house(file):
-    problems = check_arrows(file) + check_no_family_named(file, FAMILIES) + check_habits(file)
+    problems = check_arrows(file) + check_training(file) + check_no_family_named(file, FAMILIES) + check_habits(file)
     problems += check_size(file) + check_functions(file)
     assert not problems, "\n".join(problems)
+
+
+def test_no_modules_import_in_a_circle():
+    assert circles(module_graph(FILES)) == []
+
+
+def test_a_circle_is_found():
+    code = {"hfvla.a": "from hfvla import b", "hfvla.b": "if TYPE_CHECKING:\n    from hfvla.c import C",
+            "hfvla.c": "def f():\n    import hfvla.a", "hfvla.d": "import hfvla.a"}  # fmt: skip
+    graph = module_graph([SourceFile(module, text) for module, text in code.items()])
+    assert circles(graph) == [{"hfvla.a", "hfvla.b", "hfvla.c"}]
+
+
+def test_the_rooms_of_training_import_downward():
+    bad = SourceFile("hfvla.training.stage.plan", "from hfvla.training.run.run import RecipeRun")
+    assert len(check_training(bad)) == 1 and "run stands above it" in check_training(bad)[0]
+    assert not check_training(SourceFile("hfvla.training.run.run", "from hfvla.training.stage.plan import StagePlan"))
+    assert "not in TRAINING" in check_training(SourceFile("hfvla.training.attic.old", ""))[0]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from hfvla.training.lora.quantized import is_quantized
 from hfvla.training.stage.groups import adapter_of, plain_name
 
 if TYPE_CHECKING:
-    from hfvla.training.trainer.trainer import StagedTrainer
+    from transformers import Trainer
 
 __all__ = [
     "audit_checkpoint",
@@ -184,7 +184,7 @@ def _left_out(model: Any) -> tuple[str, ...]:
     return tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
 
 
-def sample_batch(trainer: StagedTrainer) -> dict[str, Any]:
+def sample_batch(trainer: Trainer) -> dict[str, Any]:
     """Return a batch of the first validation (or training) rows, as the stage collates them."""
     dataset = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
     if isinstance(dataset, dict):
@@ -223,7 +223,7 @@ def _tensors(name: str, value: Any) -> list[tuple[str, Tensor]]:
 
 
 def audit_outputs(
-    trainer: StagedTrainer, loaded: Any, batch: Mapping[str, Any], reference: Mapping[str, Tensor], folder: str | Path
+    trainer: Trainer, loaded: Any, batch: Mapping[str, Any], reference: Mapping[str, Tensor], folder: str | Path
 ) -> float:
     """Compare a reloaded model's outputs with those of the model in memory, and return the largest difference.
 
@@ -280,7 +280,7 @@ def _fits(model: nn.Module, device: torch.device) -> bool:
     return needed < torch.cuda.mem_get_info(device)[0]
 
 
-def _precision(trainer: StagedTrainer, device: torch.device) -> AbstractContextManager[Any]:
+def _precision(trainer: Trainer, device: torch.device) -> AbstractContextManager[Any]:
     return trainer.accelerator.autocast() if device == trainer.args.device else nullcontext()
 
 

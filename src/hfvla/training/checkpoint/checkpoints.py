@@ -41,8 +41,8 @@ from hfvla.training.checkpoint.settings import (
     put_settings,
     run_settings,
 )
+from hfvla.training.checkpoint.streams import join_streams, part_streams
 from hfvla.training.checkpoint.weights import OrdinaryWeights
-from hfvla.training.streams import join_streams, part_streams
 
 __all__ = ["ExactResume"]
 

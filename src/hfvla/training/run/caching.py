@@ -10,6 +10,7 @@ from hfvla.cache import CacheCensus, CachedCollator, FeatureCache, Split, choose
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Recipe, Stage
 from hfvla.training.lora.injection import lora_targets
+from hfvla.training.run.context import StageContext
 from hfvla.training.stage.data import StageRows
 from hfvla.training.stage.groups import (
     LORA_GROUP,
@@ -24,7 +25,6 @@ from hfvla.training.stage.phases import loss_terms, phase_entries
 if TYPE_CHECKING:
     from torch import nn
 
-    from hfvla.training.run.stage_run import StageRun
 
 __all__ = ["cache_folder", "cached_rows", "ever_trained"]
 
@@ -58,7 +58,7 @@ def cache_folder(recipe: Recipe, stage: Stage, output_dir: Path) -> Path:
     return Path(named) if named else Path(output_dir) / "cache"
 
 
-def _feature_cache(run: StageRun, model: Any, processor: Any, arguments: Any) -> FeatureCache:
+def _feature_cache(run: StageContext, model: Any, processor: Any, arguments: Any) -> FeatureCache:
     import torch
 
     stage, settings = run.stage, run.stage.cache
@@ -84,7 +84,7 @@ def _feature_cache(run: StageRun, model: Any, processor: Any, arguments: Any) ->
 
 
 def cached_rows(
-    run: StageRun, model: Any, processor: Any, rows: StageRows, collator: Any, arguments: Any
+    run: StageContext, model: Any, processor: Any, rows: StageRows, collator: Any, arguments: Any
 ) -> tuple[StageRows, Any, CacheCensus]:
     """Build what a stage's cache lacks, and return its rows with features, the collator for them, and the census.
 

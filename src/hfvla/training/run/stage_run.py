@@ -25,6 +25,7 @@ from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adap
 from hfvla.training.checkpoint.record import read_json, saving, write_json
 from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.run.caching import cached_rows
+from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.run.tables import handover_text, trainable_text
@@ -56,21 +57,12 @@ def _merge(old: Any, new: Any) -> Any:
     return copy.deepcopy(new)
 
 
-class StageRun:
-    """One stage of a run, on this process.
-
-    Args:
-        recipe: the recipe.
-        spec: its family.
-        stage: the stage.
-        folder: `<out>/<stage>`.
-        state: accelerate's `PartialState`.
-    """
+class StageRun(StageContext):
+    """One stage of a run, on this process."""
 
     def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, folder: Path, state: Any) -> None:
-        self.recipe, self.spec, self.stage = recipe, spec, stage
+        super().__init__(recipe, spec, stage, folder, state)
         self.index = recipe.stages.index(stage)
-        self.folder, self.state = folder, state
         self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
 
     def finished(self) -> dict[str, Any] | None:

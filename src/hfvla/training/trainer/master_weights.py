@@ -15,14 +15,14 @@ import torch
 from hfvla.nn.mixed_precision import accept_mixed_types, cast_together
 
 if TYPE_CHECKING:
-    from hfvla.training.trainer.trainer import StagedTrainer
+    from transformers import Trainer
 
 __all__ = ["engine_type", "train_in_float32"]
 
 logger = logging.getLogger(__name__)
 
 
-def engine_type(trainer: StagedTrainer) -> torch.dtype | None:
+def engine_type(trainer: Trainer) -> torch.dtype | None:
     """Return the half type that DeepSpeed casts the model to, beside float32 master weights; else None."""
     if not trainer.is_deepspeed_enabled:
         return None
@@ -32,7 +32,7 @@ def engine_type(trainer: StagedTrainer) -> torch.dtype | None:
     return torch.float16 if config.is_true("fp16.enabled") else None
 
 
-def train_in_float32(trainer: StagedTrainer) -> None:
+def train_in_float32(trainer: Trainer) -> None:
     """Cast what a stage ever trains to float32, and let the model run with parts of several types.
 
     Under DeepSpeed in half precision nothing is cast: the engine has master weights, and two copies would be one too

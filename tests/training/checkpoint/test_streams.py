@@ -8,9 +8,9 @@ import torch
 from transformers import TrainerCallback, set_seed
 
 from hfvla.training import streams
-from hfvla.training.streams import join_streams, part_streams
+from hfvla.training.checkpoint.streams import join_streams, part_streams
 
-from . import toy
+from .. import toy
 
 
 def drawn():
