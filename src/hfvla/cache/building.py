@@ -152,11 +152,10 @@ class FeatureCache:
 
     def _keys(self, rows: Any) -> list[str | None]:
         """Return the key of every row; processes share the reading of their content."""
-        processes = Processes(self.state.process_index, self.state.num_processes)
         blocks = [
             range(start, min(start + _KEYS_AT_A_TIME, len(rows))) for start in range(0, len(rows), _KEYS_AT_A_TIME)
         ]
-        parts = processes.share(lambda block: sample_keys(rows, self.cut, self.context, block), blocks)
+        parts = Processes.current().share(lambda block: sample_keys(rows, self.cut, self.context, block), blocks)
         return [key for part in parts for key in part]
 
     def _views(self, split: Split) -> list[int | None]:
