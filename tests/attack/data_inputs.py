@@ -134,10 +134,11 @@ def _read_road(folder: Path) -> list[Any]:
 
 
 def _read_lerobot(folder: Path) -> list[Any]:
-    from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot
+    from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot, count_lerobot
 
     sensor = {"name": "touch", "window_s": 0.2} if (folder / "set/sensors").exists() else None
-    return [build_lerobot(LeRobotOptions(path=str(folder / "set"), sensor=sensor, max_bad_fraction=1.0))]
+    options = LeRobotOptions(path=str(folder / "set"), sensor=sensor, max_bad_fraction=1.0)
+    return _counted(count_lerobot(options), build_lerobot(options))
 
 
 def _write_folders(folder: Path) -> None:
@@ -147,12 +148,16 @@ def _write_folders(folder: Path) -> None:
 
 
 def _read_folders(folder: Path) -> list[Any]:
-    from hfvla.data.sources.episode_folders import EpisodeFoldersOptions, build_episode_folders
+    from hfvla.data.sources.episode_folders import (
+        EpisodeFoldersOptions,
+        build_episode_folders,
+        count_episode_folders,
+    )
 
     options = EpisodeFoldersOptions(
         path=str(folder / "set"), state=STATE, window_s=0.1, cache_folder=str(folder / "series"), max_bad_fraction=1.0
     )
-    return [build_episode_folders(options)]
+    return _counted(count_episode_folders(options), build_episode_folders(options))
 
 
 def _write_hdf5(folder: Path) -> None:
@@ -162,12 +167,22 @@ def _write_hdf5(folder: Path) -> None:
 
 
 def _read_hdf5(folder: Path) -> list[Any]:
-    from hfvla.data.sources.hdf5_episodes import Hdf5EpisodesOptions, build_hdf5_episodes
+    from hfvla.data.sources.hdf5_episodes import (
+        Hdf5EpisodesOptions,
+        build_hdf5_episodes,
+        count_hdf5_episodes,
+    )
 
     options = Hdf5EpisodesOptions(
         path=str(folder / "set"), window_s=0.1, cache_folder=str(folder / "series"), max_bad_fraction=1.0
     )
-    return [build_hdf5_episodes(options)]
+    return _counted(count_hdf5_episodes(options), build_hdf5_episodes(options))
+
+
+def _counted(count: int, data: Any) -> list[Any]:
+    """See that a plan, which counts rows without building them, promises no fewer than there are."""
+    assert count >= len(data.dataset), (count, len(data.dataset))
+    return [data]
 
 
 INPUTS = {

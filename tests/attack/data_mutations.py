@@ -21,6 +21,7 @@ __all__ = ["MUTATIONS", "Mutation", "mutations_for"]
 
 TEXTS = {".json", ".jsonl", ".csv", ".txt"}
 PICTURES = {".png", ".jpg"}
+STATS = ("episodes_stats.jsonl", "stats.json")  # reading rows does not open them
 BINARY = {".npz", ".parquet", ".hdf5", ".mp4"}
 
 Generator = np.random.Generator
@@ -103,19 +104,19 @@ def key_twice(folder: Path, generator: Generator) -> str:
     place = text.index("{") + 1
     key = text[place : text.index(":", place)]
     path.write_text(f"{text[:place]}{key}: 1, {text[place:]}", encoding="utf-8")
-    return "refused" if path.name != "episodes_stats.jsonl" else "any"  # which reading rows does not open
+    return "any" if path.name in STATS else "refused"
 
 
 def too_deep(folder: Path, generator: Generator) -> str:
     path, _ = _json_file(folder, generator)
     path.write_text(_pick(["[", '{"a":'], generator) * 60_000, encoding="utf-8")
-    return "any" if path.name in ("episodes_stats.jsonl", "stats.json") else "refused"
+    return "any" if path.name in STATS else "refused"
 
 
 def many_digits(folder: Path, generator: Generator) -> str:
     path, _ = _json_file(folder, generator)
     path.write_text("[" + "9" * 5000 + "]", encoding="utf-8")
-    return "any" if path.name in ("episodes_stats.jsonl", "stats.json") else "refused"
+    return "any" if path.name in STATS else "refused"
 
 
 # ---- texts ----------------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def line_ends(folder: Path, generator: Generator) -> str:
 def sixteen_bit_text(folder: Path, generator: Generator) -> str:
     path = _pick(_files(folder, TEXTS - {".jsonl"}), generator)
     path.write_bytes(path.read_text("utf-8").encode("utf-16"))
-    return "any" if path.name == "stats.json" else "refused"
+    return "any" if path.name in STATS else "refused"
 
 
 def broken_text(folder: Path, generator: Generator) -> str:

@@ -8,8 +8,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from hfvla.data.sources.episode_folders import EpisodeFoldersOptions, build_episode_folders
+from hfvla.data.sources.episode_folders import EpisodeFoldersOptions, build_episode_folders, count_episode_folders
 from hfvla.errors import DataError
 
 from .episode_sets import STATE, recording, write_new, write_old
@@ -300,3 +301,16 @@ def test_a_camera_behind_a_dead_link_does_not_vanish(sound, tmp_path):
 
 def picture_paths_of(folder, view):
     return [path for path in folder.rglob("*.jpg") if path.parent.name == view]
+
+
+@pytest.mark.parametrize("task", ["{task:>999999999}", "{task!r}", "{task.__class__}", "{other}", "{"])
+def test_a_template_of_the_task_is_a_text_with_task_in_it(task):
+    with pytest.raises(ValidationError, match="task"):
+        EpisodeFoldersOptions(path="a", task=task)
+
+
+def test_counting_passes_over_what_building_counts(sound, tmp_path):
+    root = shutil.copytree(sound, tmp_path / "set")
+    cut_first_picture(root / "peg" / "episode_1")
+    options = EpisodeFoldersOptions(path=str(root), state=STATE, gripper="gripper")
+    assert count_episode_folders(options) == len(build(root, max_bad_fraction=0.5).dataset) == 13

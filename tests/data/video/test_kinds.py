@@ -190,3 +190,14 @@ def test_a_pipe_does_not_block(tmp_path):
     for path in ("x" * 100_000, "a\x00.mp4"):
         with pytest.raises(DataError, match="video file cannot be read"):
             probe(path)
+
+
+def test_an_error_of_ffmpeg_wherever_it_comes_names_the_file(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", frames=10)
+
+    def fail(*args, **options):
+        raise av.error.PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(packets, "_run_packets", fail)
+    with pytest.raises(DataError, match=r"a\.mp4: video cannot be decoded; got 'Operation not permitted'"):
+        read_frames(path, [0.1])

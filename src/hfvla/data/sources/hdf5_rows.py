@@ -69,7 +69,8 @@ def decode_picture(dataset: Any, row: int, where: str) -> np.ndarray:
             picture.
     """
     try:
-        shape, kind = dataset.shape or (), dataset.dtype
+        shape: tuple[int, ...] = dataset.shape or ()
+        kind = dataset.dtype
         raw = len(shape) == 4 and shape[3] in (3, 4) and kind == np.uint8
         if not raw and not (len(shape) == 2 and kind == np.uint8) and not (len(shape) == 1 and kind.kind in "OSV"):
             raise DataError("the dataset holds no pictures", where=where, got=f"{kind} {shape}",

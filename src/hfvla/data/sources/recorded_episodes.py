@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Literal
 
 import numpy as np
@@ -67,6 +68,9 @@ class RecordedOptions(BaseModel):
             text.format(task="x")
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise ValueError(f"no text with {{task}} in it ({type(error).__name__}: {error})") from error
+        parts = [part for part in Formatter().parse(text) if part[1] is not None]
+        if any(part[1:] != ("task", "", None) for part in parts):  # a width of millions would fill the memory
+            raise ValueError("a field that is not {task} as it stands")
         return text
 
     @property

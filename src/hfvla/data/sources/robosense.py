@@ -194,9 +194,10 @@ def read_gallery(folder: str | Path, *, max_bad_fraction: float = 0.0) -> Galler
     folder = Path(folder).expanduser()
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no folder can have
+        got = getattr(error, "strerror", None) or str(error)
         raise DataError(
-            "gallery cannot be read", where=str(folder), got=error.strerror, expected="a folder of images"
+            "gallery cannot be read", where=str(folder)[:200], got=got, expected="a folder of images"
         ) from error
     paths = [path for path in found if not path.name.startswith(".")]  # "._a.jpeg" is macOS's note on "a.jpeg"
     if not paths:

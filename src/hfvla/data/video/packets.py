@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,7 +16,7 @@ from hfvla.data.video.files import truncated
 from hfvla.data.video.records import Timeline
 from hfvla.errors import DataError, MissingExtraError
 
-__all__ = ["PacketRun", "build_timeline", "import_av", "open_video", "packet_runs"]
+__all__ = ["PacketRun", "build_timeline", "decoding", "import_av", "open_video", "packet_runs"]
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,16 @@ def _read_table(container: Any, stream: Any, where: str) -> _Table:
             shown.extend((pts, packet.duration or 0))
     table.shown, table.keys = (np.array(one, dtype=np.int64).reshape(-1, 2) for one in (shown, keys))
     return table
+
+
+@contextmanager
+def decoding(where: str) -> Iterator[None]:
+    """Turn what FFmpeg raises on damaged files, wherever it notices, into an error that names the file."""
+    av = import_av()
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError, MemoryError) as error:
+        raise DataError("video cannot be decoded", where=where, got=_reason(error)) from error
 
 
 def _packets(container: Any, stream: Any, where: str) -> Iterator[Any]:

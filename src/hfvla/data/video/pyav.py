@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hfvla.data.video.orientation import UPRIGHT, Orientation, orientation_of
-from hfvla.data.video.packets import PacketRun, build_timeline, import_av, open_video, packet_runs
+from hfvla.data.video.packets import PacketRun, build_timeline, decoding, import_av, open_video, packet_runs
 from hfvla.data.video.records import Timeline, VideoInfo
 from hfvla.errors import DataError
 
@@ -62,9 +62,10 @@ class PyAVDecoder:
 
     def info(self) -> VideoInfo:
         """Describe the video; decodes its first frame, for its rotation and pixel format."""
-        frame = self._decode_from_start([0])[0]
-        orientation = orientation_of(frame, self.where)
-        height, width = orientation.apply(frame.to_ndarray(format="rgb24")).shape[:2]
+        with decoding(self.where):
+            frame = self._decode_from_start([0])[0]
+            orientation = orientation_of(frame, self.where)
+            height, width = orientation.apply(frame.to_ndarray(format="rgb24")).shape[:2]
         line = self.timeline
         return VideoInfo(
             duration_s=line.duration_s,
@@ -94,7 +95,10 @@ class PyAVDecoder:
         Raises:
             DataError: a frame cannot be decoded intact.
         """
-        indices = sorted(set(indices))
+        with decoding(self.where):
+            return self._decode(sorted(set(indices)), threads)
+
+    def _decode(self, indices: list[int], threads: int) -> dict[int, np.ndarray]:
         frames = self._decode_runs(indices, threads) if self.timeline.seekable else {}
         missing = [index for index in indices if index not in frames]
         if missing:

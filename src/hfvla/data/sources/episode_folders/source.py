@@ -30,6 +30,7 @@ from hfvla.data.sources.episode_folders.layouts import EpisodeFiles, Layout, fin
 from hfvla.data.sources.episode_folders.streams import hash_files, load_picture_times, load_sensor, load_states
 from hfvla.data.sources.recorded_episodes import RecordedEpisode, RecordedOptions, choose_views, collect_episodes
 from hfvla.data.sources.sensor_series import SensorSeries, keep_series
+from hfvla.errors import DataError
 from hfvla.family import SourceData
 
 __all__ = ["EpisodeFoldersOptions", "build_episode_folders", "count_episode_folders"]
@@ -114,7 +115,7 @@ def count_episode_folders(options: EpisodeFoldersOptions) -> int:
     for _, path in find_episodes(Path(options.path).expanduser().absolute(), options.layout):
         try:
             count += -(-len(_read_clocks(open_episode(path), options).steps_s) // options.stride)
-        except UnusableError:  # building names and counts it
+        except (UnusableError, DataError):  # building names and counts it
             continue
     return count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -19,6 +20,8 @@ from hfvla.data.walking import natural_key
 from hfvla.errors import DataError
 
 __all__ = ["EpisodeEntry", "Stats", "aggregate_stats", "load_episodes", "load_stats", "load_tasks"]
+
+logger = logging.getLogger(__name__)
 
 Stats = dict[str, dict[str, np.ndarray]]
 """Feature to {"min", "max", "mean", "std", "count", and in v3.0 "q01", ...} to values."""
@@ -128,9 +131,12 @@ def _table_rows(folder: Path, *, skip: re.Pattern[str]) -> list[tuple[str, dict[
     import pyarrow.parquet as pq
 
     paths = [folder]
-    if folder.is_dir():  # without "._file-000.parquet", macOS's note on its neighbour
-        found = (path for path in folder.glob("*/*.parquet") if not path.name.startswith("."))
-        paths = sorted(found, key=lambda path: [natural_key(part) for part in path.parts])
+    if folder.is_dir():
+        found = list(folder.glob("*/*.parquet"))
+        hidden = [path for path in found if path.name.startswith(".")]  # "._file-000.parquet" of macOS
+        if hidden:
+            logger.info("%s: %d hidden files are passed over", folder, len(hidden))
+        paths = sorted(set(found) - set(hidden), key=lambda path: [natural_key(part) for part in path.parts])
     if not paths:
         raise DataError("no table", where=str(folder), expected="chunk-000/file-000.parquet and so on")
     rows = []
@@ -177,7 +183,7 @@ def load_tasks(root: Path, info: DatasetInfo) -> dict[int, str]:
         )
     else:
         rows = list(load_json_lines(root / "meta/tasks.jsonl"))
-    tasks = {}
+    tasks: dict[int, str] = {}
     for where, row in rows:
         # v3.0 keeps the text in the index of a pandas frame, whose column has no certain name.
         texts = [value for value in row.values() if isinstance(value, str)]
