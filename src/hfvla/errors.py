@@ -10,6 +10,7 @@ __all__ = [
     "DataError",
     "HfvlaError",
     "MissingExtraError",
+    "OutOfMemoryError",
     "PredictionError",
     "RecipeError",
     "did_you_mean",
@@ -60,6 +61,10 @@ class CheckpointError(HfvlaError):
 
 class PredictionError(HfvlaError):
     """What a model computed is no answer: numbers that are not finite."""
+
+
+class OutOfMemoryError(HfvlaError):
+    """A GPU has too little memory for what is asked of it."""
 
 
 class MissingExtraError(HfvlaError):

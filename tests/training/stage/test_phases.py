@@ -127,7 +127,7 @@ def by_hand(model, rows) -> dict:
                 module = model.get_submodule(part).requires_grad_(True)
                 rate = 2e-3 if part == "embed" else 1e-2
                 named = module.named_parameters()
-                groups = [{"params": [p], "weight_decay": 0.0 if name == "bias" else 0.1} for name, p in named]
+                groups = [{"params": [p], "weight_decay": 0.1 if p.ndim > 1 else 0.0} for _, p in named]
                 rates += [rate] * len(groups)
                 if optimizer is None:
                     optimizer = torch.optim.AdamW(groups, eps=1e-4)

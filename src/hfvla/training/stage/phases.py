@@ -28,6 +28,7 @@ __all__ = [
     "final_weights",
     "gate_schedule",
     "loss_terms",
+    "open_gates",
     "peak_weights",
     "phase_entries",
     "weight_at",
@@ -178,8 +179,11 @@ class Timeline:
         return _weights(self.stage, self.phase_at(step), step / self.steps_per_epoch)
 
 
-def gate_schedule(schedule: Any, timeline: Timeline) -> LambdaLR:
+def gate_schedule(schedule: Any, timeline: Timeline, phase: Callable[[], int]) -> LambdaLR:
     """Return the schedule with the learning rate 0 before the phase of each optimizer group begins.
+
+    A phase begins after so many optimizer steps. The schedule cannot tell: it does not count the steps that fp16
+    training skips while it looks for a scale. So it asks, and `open_gates` tells it.
 
     From then on a group follows the stage's own shape: a part that joins half-way through a cosine starts at half of
     its learning rate. The rate 0 also holds back weight decay, which needs no gradient.
@@ -187,6 +191,7 @@ def gate_schedule(schedule: Any, timeline: Timeline) -> LambdaLR:
     Args:
         schedule: the schedule of the whole stage; its groups are tagged with "phase".
         timeline: when each phase begins.
+        phase: tells which phase the trainer is in.
 
     Raises:
         RecipeError: a schedule that is not a function of the step.
@@ -201,14 +206,22 @@ def gate_schedule(schedule: Any, timeline: Timeline) -> LambdaLR:
             fix="Set args.lr_scheduler_type to linear, cosine, constant ... .",
         )
 
-    def gated(shape: Callable[[int], float], start: int) -> Callable[[int], float]:
-        return lambda step: shape(step) if step >= start else 0.0
+    def gated(shape: Callable[[int], float], joins: int) -> Callable[[int], float]:
+        return lambda step: shape(step) if phase() >= joins else 0.0
 
     groups = schedule.optimizer.param_groups
     shapes = zip(schedule.lr_lambdas, groups, strict=True)
-    return LambdaLR(
-        schedule.optimizer, [gated(shape, timeline.starts[group.get("phase", 0)]) for shape, group in shapes]
-    )
+    return LambdaLR(schedule.optimizer, [gated(shape, group.get("phase", 0)) for shape, group in shapes])
+
+
+def open_gates(schedule: LambdaLR) -> None:
+    """Compute the learning rates of a gated schedule anew, where a phase has just begun."""
+    rates = [
+        rate * part(schedule.last_epoch) for rate, part in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = rates
 
 
 class PhaseCallback(TrainerCallback):

@@ -33,16 +33,19 @@ from hfvla.training.stage.phases import (
     final_weights,
     gate_schedule,
     loss_terms,
+    open_gates,
     peak_weights,
     phase_entries,
 )
 from hfvla.training.trainer.balance.building import build_balancer
 from hfvla.training.trainer.balance.report import build_monitor
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers, evaluate_frozen
+from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
 from hfvla.training.trainer.gradcache import build_grad_cache
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.loss_log import LossLog
 from hfvla.training.trainer.master_weights import engine_type, train_in_float32
+from hfvla.training.trainer.optimizers import stage_optimizer
 from hfvla.training.trainer.weight_decay import decayed_parameters
 from hfvla.training.trainer.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
 
@@ -101,6 +104,7 @@ class StagedTrainer(ExactResume):
         if self._joins and args is not None:
             _find_unused_parameters(args, where)
         super().__init__(model=model, args=args, **kwargs)
+        one_gpu_a_process(self.args.n_gpu, where)
         train_in_float32(self)
         # Our loss is already a mean over the batch; the Trainer must divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -150,6 +154,8 @@ class StagedTrainer(ExactResume):
             self._freeze_to(self.model, phase)
             if phase:
                 logger.info("stage '%s': phase %d of %s", self.stage.name, phase, begins(self.stage.phases[phase - 1]))
+            if self._gated is not None:
+                open_gates(self._gated)
         # Only at the step itself: a run that resumes later finds the state as it was left.
         for joining in self.timeline.joining_at(step):
             reset_joining_state(self.optimizer, joining)
@@ -165,6 +171,7 @@ class StagedTrainer(ExactResume):
         return values
 
     _group_order: GroupSampler | None = None
+    _gated: Any = None  # the schedule, where parts join later
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         if self.stage.batches is None:
@@ -182,8 +189,8 @@ class StagedTrainer(ExactResume):
         """Build the optimizer with one parameter group for each entry that ever trains, with or without decay."""
         if self.optimizer is None:
             optimizer_model = self.model if model is None else model
-            optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, optimizer_model)
-            self.optimizer = optimizer_class(self._parameter_groups(optimizer_model), **kwargs)
+            with stage_optimizer(self, optimizer_model, self._parameter_groups(optimizer_model)):
+                super().create_optimizer(model)
         return self.optimizer
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
@@ -211,7 +218,8 @@ class StagedTrainer(ExactResume):
         created = self.lr_scheduler is None
         schedule = super().create_scheduler(num_training_steps, optimizer)
         if created and self._joins and self.timeline is not None:
-            schedule = self.lr_scheduler = gate_schedule(schedule, self.timeline)
+            schedule = self.lr_scheduler = gate_schedule(schedule, self.timeline, lambda: max(self._phase, 0))
+            self._gated = self.lr_scheduler
         return schedule
 
     def loss_weights(self, training: bool) -> dict[str, float]:
@@ -301,7 +309,8 @@ class StagedTrainer(ExactResume):
         """Train as `ExactResume.train`; short stages without a log line are checked for missing loss terms too."""
         freeze(self.model, self.trained)  # DDP and ZeRO take note of what requires a gradient when they wrap
         self._phase = -1
-        result = super().train(*args, **kwargs)
+        with stage_out_of_memory_told(self):
+            result = super().train(*args, **kwargs)
         self._logs["train"].averages(self.accelerator)
         self._check_terms()
         return result
@@ -360,7 +369,8 @@ class StagedTrainer(ExactResume):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate; add `<prefix>_loss_<term>` averaged over the evaluation set, and their sum as `<prefix>_loss`."""
         self._logs["eval"] = LossLog(loss_terms(self.stage))
-        output = super().evaluation_loop(*args, **kwargs)
+        with stage_out_of_memory_told(self):
+            output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         averages = self._logs["eval"].averages(self.accelerator)
         output.metrics.update({f"{prefix}_loss_{name}": value for name, value in averages.items()})
