@@ -384,6 +384,7 @@ def test_where_numbers_go(installed, monkeypatch):
 # ---- all of it ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # imports torch, DeepSpeed and each video reader, in processes of their own
 def test_a_whole_diagnosis(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     checks = doctor.diagnose()

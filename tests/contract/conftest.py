@@ -2,6 +2,8 @@
 
 import copy
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,19 +32,32 @@ class Built:
         return self.collator(*losses, training=training)([dict(row) for row in (self.rows if rows is None else rows)])
 
 
-@pytest.fixture(scope="session", params=sorted(available_families()))
-def built(request) -> Built:
-    spec = available_families()[request.param]
+@cache
+def build(family: str) -> Built:
+    spec = available_families()[family]
     rows = spec.load("examples")(8, 0)
     recipe = {"config": spec.load("config").tiny().to_dict(), "options": {}}
     model, processor = spec.load("initialise")(recipe, rows, seed=0)
     return Built(spec, model.eval(), processor, rows)
 
 
+@pytest.fixture(scope="session", params=sorted(available_families()))
+def built(request) -> Built:
+    return build(request.param)
+
+
 @pytest.fixture(scope="session")
-def checkpoint(built, tmp_path_factory):
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """The model and the processor of each family, saved."""
+    folders = {}
+    for family in available_families():
+        folders[family] = tmp_path_factory.mktemp(family)
+        build(family).model.save_pretrained(folders[family])
+        build(family).processor.save_pretrained(folders[family])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def checkpoint(built, checkpoints):
     """The model and its processor, saved."""
-    folder = tmp_path_factory.mktemp(built.spec.name)
-    built.model.save_pretrained(folder)
-    built.processor.save_pretrained(folder)
-    return folder
+    return checkpoints[built.spec.name]

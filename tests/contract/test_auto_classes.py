@@ -8,59 +8,68 @@ import pytest
 
 from hfvla.registry import available_families
 
+MODELING = "modeling module"
 FIRST = {
     "AutoModel": "from transformers import AutoModel",
     "AutoProcessor": "from transformers import AutoProcessor",
     "GPT2Config": "from transformers import GPT2Config",
     "Trainer": "from transformers import Trainer",
-    "modeling module": "import importlib; importlib.import_module(SPEC.path('model').split(':')[0])",
     "hfvla after transformers": "",  # see below
 }
 
 # Each order needs an interpreter in which transformers was never imported. What transformers imports in its turn is
-# not what is tested, and slow: the orders are tried in forks of one process that has it.
+# not what is tested, and slow: the orders are tried in forks of one process that has it. One fork asks for every
+# family; only the order that starts with a family's own module is its own.
 SCRIPT = """
 import json, os, sys, traceback
 import accelerate, datasets, sklearn.metrics, timm, torch, torchvision.transforms.v2
 
-name, folder, orders = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+folders, orders = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 assert "transformers" not in sys.modules and "hfvla" not in sys.modules
-results = {}
-for label, first in orders.items():
+
+def look(label, name):
+    try:
+        from transformers import AutoConfig, AutoModel, AutoProcessor
+        found = [type(auto.from_pretrained(folders[name])).__name__ for auto in (AutoConfig, AutoModel, AutoProcessor)]
+        found.append(type(AutoConfig.for_model(name)).__name__)
+    except BaseException:
+        found = traceback.format_exc()
+    print("RESULT", json.dumps([label, name, found]), flush=True)
+
+for label, names, first in orders:
     sys.stdout.flush()
     if os.fork() == 0:
-        try:
-            if not first:
-                from transformers import AutoModel, AutoProcessor
-            import hfvla
-            from hfvla.registry import get_family
-            SPEC = get_family(name)
-            assert first == "" or "transformers" not in sys.modules
-            exec(first)
-            from transformers import AutoConfig, AutoModel, AutoProcessor
-            found = [type(auto.from_pretrained(folder)).__name__ for auto in (AutoConfig, AutoModel, AutoProcessor)]
-            found.append(type(AutoConfig.for_model(name)).__name__)
-        except BaseException:
-            found = traceback.format_exc()
-        print("RESULT", json.dumps([label, found]), flush=True)
+        if not first:
+            from transformers import AutoModel, AutoProcessor
+        import hfvla
+        assert first == "" or "transformers" not in sys.modules
+        exec(first)
+        for name in names:
+            look(label, name)
         os._exit(0)
-    os.wait()
+    assert os.wait()[1] == 0
 """
 
 
 @pytest.fixture(scope="module")
-def found(built, checkpoint):
-    """Return the names of the classes that each order of imports finds."""
-    command = [sys.executable, "-c", SCRIPT, built.spec.name, str(checkpoint), json.dumps(FIRST)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+def found(checkpoints):
+    """Return the names of the classes that each order of imports finds, by order and family."""
+    orders = [(label, sorted(checkpoints), first) for label, first in FIRST.items()]
+    for name in checkpoints:
+        module = available_families()[name].path("model").split(":")[0]
+        orders.append((MODELING, [name], f"import importlib; importlib.import_module({module!r})"))
+    folders = {name: str(folder) for name, folder in checkpoints.items()}
+    command = [sys.executable, "-c", SCRIPT, json.dumps(folders), json.dumps(orders)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return dict(json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    results = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    return {(label, name): names for label, name, names in results}
 
 
-@pytest.mark.parametrize("order", FIRST)
+@pytest.mark.parametrize("order", [*FIRST, MODELING])
 def test_the_auto_classes_know_the_family(built, found, order):
     names = [built.spec.config, built.spec.model, built.spec.processor]
-    assert found[order] == [*names, names[0]]
+    assert found[order, built.spec.name] == [*names, names[0]]
 
 
 @pytest.mark.parametrize("family", sorted(available_families()))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,23 +17,30 @@ RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "compare
 REAL = ("full", "lora")
 
 
-@pytest.fixture
-def geotext(tmp_path):
+@pytest.fixture(scope="module")
+def geotext(tmp_path_factory):
     """A training file; a plan counts its records and opens no image."""
+    folder = tmp_path_factory.mktemp("geotext")
     record = {"caption": "A red building.", "sentences": ["A pool.", None, None], "bboxes": [[0.5] * 4, None, None]}
     names = [f"{building:04d}/image-{view:02d}.jpeg" for building in range(150) for view in range(4)]
     records = [{"image_id": name, "image": f"train/{name}", **record} for name in names]
-    (tmp_path / "train.json").write_text(json.dumps(records))
-    return tmp_path / "train.json"
+    (folder / "train.json").write_text(json.dumps(records))
+    return folder / "train.json"
 
 
 def load(path, geotext):
     return load_recipe(path, [f"data.train.geotext.path={geotext}"] if path.stem in REAL else [])
 
 
+@cache
+def planned(path, geotext):
+    """Return a recipe's plan; planning one of real size takes seconds."""
+    return plan_recipe(load(path, geotext))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_loads_and_plans(path, geotext):
-    plan = plan_recipe(load(path, geotext))
+    plan = planned(path, geotext)
     assert all(stage["steps"] > 0 and stage["trainable_parameters"] > 0 for stage in plan["stages"])
     assert sum(part["parameters"] for part in plan["parameters"]) == plan["total_parameters"]
     assert not [note for stage in plan["stages"] for note in stage.get("notes", []) if "no memory" in note]
@@ -59,7 +67,7 @@ def test_full_is_the_published_schedule(geotext):
 
 
 def test_full_is_the_real_size(geotext):
-    plan = plan_recipe(load(FOLDER / "full.yaml", geotext))
+    plan = planned(FOLDER / "full.yaml", geotext)
     first, second = plan["stages"]
     temperature, added = 1, 1024 * 256 + 896 * 256 + 2 * (2 * 256 + 1)
     assert first["trainable_parameters"] == 328_192 + 295_424 + 131_842 + temperature
@@ -74,7 +82,7 @@ def test_lora_reads_images_with_the_language_model(geotext):
     assert stage.grad_cache == 16 and stage.batches.rows_per_group == 1
     # 24 layers of r 16: q and o 896 to 896, k and v 896 to 128; adapters 896 to 256; temperature.
     lora = 24 * 16 * (2 * (896 + 896) + 2 * (896 + 128))
-    assert plan_recipe(recipe)["stages"][0]["trainable_parameters"] == lora + 2 * 295_424 + 1
+    assert planned(FOLDER / "lora.yaml", geotext)["stages"][0]["trainable_parameters"] == lora + 2 * 295_424 + 1
 
 
 def test_tiny_and_simultaneous_have_the_same_budget():

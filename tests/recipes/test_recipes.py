@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,17 +31,21 @@ def hfvla(*words):
     return json.loads(done.stdout)
 
 
+@cache
+def planned(path, *overrides):
+    """Return a recipe's plan; planning one of real size takes seconds."""
+    return plan_recipe(load_recipe(path, overrides))
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_loads_and_plans(path, records):
-    named = [f"data.train.robot_selection.path={records}"] if path.stem == "robot_selection" else []
-    plan = plan_recipe(load_recipe(path, named))
+    plan = planned(path, *([f"data.train.robot_selection.path={records}"] if path.stem == "robot_selection" else []))
     assert all(stage["steps"] > 0 and stage["trainable_parameters"] > 0 for stage in plan["stages"])
     assert sum(part["parameters"] for part in plan["parameters"]) == plan["total_parameters"]
 
 
 def test_full_recipe_is_the_real_size():
-    recipe = load_recipe(ROOT / "recipes/ember_vlm/full.yaml")
-    parts = {part["part"]: part["parameters"] for part in plan_recipe(recipe)["parameters"]}
+    parts = {part["part"]: part["parameters"] for part in planned(ROOT / "recipes/ember_vlm/full.yaml")["parameters"]}
     assert parts["vision tower"] == 4_717_792
     assert parts["language model"] == 30_341_760
 

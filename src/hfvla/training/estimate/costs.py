@@ -111,13 +111,13 @@ def training_costs(work: Workload, throughput: Throughput | None = None) -> dict
     sizes = {zero: _size(work, zero) for zero in (False, True)}
     last = profiles[False, False]
     flops = _mean_flops(work, last)
-    settings, options = [], []
+    settings, options, held_bytes = [], [], work.held_bytes
     for setting in SETTINGS:
         for gpus in GPU_COUNTS:
             for switch in switches:
                 zero = setting.zero > 0
                 profile, size = profiles[zero, switch], sizes[zero]
-                memory = combine(profile, size, setting, gpus, work.accumulation, work.held_bytes, work.once_peak)
+                memory = combine(profile, size, setting, gpus, work.accumulation, held_bytes, work.once_peak)
                 settings.append(memory_row(memory, work.gpus))
                 # Earlier phases train less: their backward passes are shorter.
                 options += _options(work, memory, setting, size, profile, flops / last.flops, throughput)

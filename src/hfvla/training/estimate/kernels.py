@@ -131,7 +131,8 @@ def _attention(
         )
         return out[0][..., :size]
     if attn_mask is not None:
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype) if attn_mask.dtype == torch.bool else attn_mask
+        if attn_mask.dtype == torch.bool:  # its numbers, which may be real, are not needed: only the bias's shape is
+            attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype, device=query.device)
         attn_mask = attn_mask.to(device=query.device, dtype=query.dtype)
         attn_mask = attn_mask.expand(query.shape[0], query.shape[1], query.shape[2], key.shape[2])
     return torch.ops.aten._scaled_dot_product_efficient_attention(

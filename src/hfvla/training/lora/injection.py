@@ -166,9 +166,10 @@ def inject(model: nn.Module, config: Any, adapter: str = TRAINED_ADAPTER) -> Non
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")  # stacked on purpose
         inject_adapter_in_model(config, model, adapter)
+    adapters = adapters_in(model)
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            module.set_adapter([name for name in adapters_in(model) if name in module.lora_A])
+            module.set_adapter([name for name in adapters if name in module.lora_A])
     # In bfloat16 most steps of an adapter would be too small to change it.
     cast_together(model, [name for name in adapter_parameters(model) if adapter_of(name) == adapter])
     # peft freezes the model around its adapters; what trains is for `freeze` to say, from the recipe.
