@@ -82,7 +82,7 @@ VLM_SHAPES: dict[str, dict[str, Any]] = {
 """Shapes of hub checkpoints, so that a plan needs no download; those of others are read from their config."""
 
 _WIDTH, _INNER, _HEADS = 32, 64, 2
-_TEXT: dict[str, Any] = {
+_TINY_TEXT: dict[str, Any] = {
     "hidden_size": _WIDTH, "num_hidden_layers": 2, "num_attention_heads": _HEADS, "num_key_value_heads": 1,
     "intermediate_size": _INNER, "vocab_size": 512, "max_position_embeddings": 512, "bos_token_id": 0,
     "eos_token_id": 0, "pad_token_id": 1,
@@ -96,17 +96,17 @@ _QWEN_TOWER = {
 
 TINY_VLMS: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {
-        "text_config": {**_TEXT, "rope_parameters": _MROPE},
+        "text_config": {**_TINY_TEXT, "rope_parameters": _MROPE},
         "vision_config": {**_QWEN_TOWER, "window_size": 32, "fullatt_block_indexes": [1]},
         **_QWEN_IDS,
     },
     "qwen3_vl": {
-        "text_config": {**_TEXT, "head_dim": 16, "rope_parameters": _MROPE},
+        "text_config": {**_TINY_TEXT, "head_dim": 16, "rope_parameters": _MROPE},
         "vision_config": {**_QWEN_TOWER, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
         **_QWEN_IDS,
     },
     "smolvlm": {
-        "text_config": {"model_type": "llama", **_TEXT},
+        "text_config": {"model_type": "llama", **_TINY_TEXT},
         "vision_config": {
             "hidden_size": _WIDTH, "intermediate_size": _INNER, "num_hidden_layers": 2, "num_attention_heads": _HEADS,
             "image_size": 32, "patch_size": 8,

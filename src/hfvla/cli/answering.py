@@ -64,8 +64,9 @@ def predict(
         if text is not None:
             from hfvla.cli.searching import search_pictures
 
-            asked = {"gallery": gallery, "top_k": top_k, "sheet": sheet, "overwrite": overwrite}
-            return search_pictures(checkpoint, text, **asked, device=device)
+            return search_pictures(
+                checkpoint, text, gallery=gallery, top_k=top_k, sheet=sheet, overwrite=overwrite, device=device
+            )
         request = _request(task, choices, question, {"image": image, "video": video})
         if task is not None:
             request |= {"top_k": top_k, "reasoning": not no_reasoning}

@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 
 def metrics_json(result: EvaluationResult) -> dict[str, Any]:
     """Return the content of metrics.json for one set: the scores flat, the rest by name."""
-    own, by_baseline, differences = {}, {}, {}
+    own: dict[str, list[float]] = {}
+    by_baseline: dict[str, dict[str, list[float]]] = {}
+    differences: dict[str, dict[str, list[float]]] = {}
     for key, bounds in result.intervals.items():
         kind, _, rest = key.partition("/")
         name, _, metric = rest.partition("/")
@@ -110,8 +112,8 @@ def write_evaluation(
         ) as file:
             for row in result.rows:
                 file.write(json.dumps(plain_json(row), ensure_ascii=False, allow_nan=False) + "\n")
-        for file_name, content in result.files.items():
-            (output_dir / _file_name(name, file_name, len(results))).write_bytes(content)
+        for file_name, data in result.files.items():
+            (output_dir / _file_name(name, file_name, len(results))).write_bytes(data)
     save_report_data(output_dir, results, run_info)
     return draw_report(results, output_dir, run_info)
 

@@ -276,10 +276,11 @@ def render(figure: Figure, dpi: int = 150) -> bytes:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import cycler
+    from cycler import cycler
     from matplotlib import pyplot as plt
 
-    with plt.rc_context({**_STYLE, "axes.prop_cycle": cycler(color=PALETTE)}):
+    style: Any = {**_STYLE, "axes.prop_cycle": cycler(color=PALETTE)}
+    with plt.rc_context(style):
         drawn = _DRAW[figure.kind](plt, _drawable(figure.data))
         buffer = io.BytesIO()
         drawn.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})

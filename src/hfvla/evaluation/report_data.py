@@ -128,7 +128,7 @@ def _loaded(entry: Mapping[str, Any]) -> EvaluationResult:
 
 def _from_metrics(folder: Path) -> dict[str, EvaluationResult]:
     content = _read(folder / _METRICS)
-    sets = content.get("sets") if isinstance(content.get("sets"), dict) else {"": content}
+    sets = content["sets"] if isinstance(content.get("sets"), dict) else {"": content}
     try:
         return {name: _of_metrics(entry) for name, entry in sets.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:

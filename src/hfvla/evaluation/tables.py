@@ -112,9 +112,9 @@ def headline_table(result: EvaluationResult) -> Table:
             cells.append(Cell(number(value), _interval(bounds), is_best(value, column, metric)))
         rows.append(("This model" if name == "model" else label(name), cells))
     for name in result.baselines:
-        bounds = {metric: result.intervals.get(f"difference/{name}/{metric}") for metric in metrics}
-        if any(bounds.values()):
-            cells = [_difference(result, name, metric, bounds[metric]) for metric in metrics]
+        paired = {metric: result.intervals.get(f"difference/{name}/{metric}") for metric in metrics}
+        if any(paired.values()):
+            cells = [_difference(result, name, metric, paired[metric]) for metric in metrics]
             rows.append((f"Model − {label(name)}", cells))
     caption = f"{result.metrics.get('n', 0):.0f} rows."
     if result.intervals:

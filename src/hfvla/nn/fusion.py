@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from hfvla.errors import did_you_mean
 from hfvla.nn.transformer import TransformerLayer, fill_masked
 
-__all__ = ["FUSIONS", "FusedFeatures", "Fusion"]
+__all__ = ["FUSIONS", "FusedFeatures", "Fusion", "FusionKind"]
+
+FusionKind = Literal["concat", "cross_attention", "gated", "none"]
 
 FUSIONS = ("concat", "cross_attention", "gated", "none")
 
@@ -54,7 +56,7 @@ class Fusion(nn.Module):
 
     def __init__(
         self,
-        kind: Literal["concat", "cross_attention", "gated", "none"],
+        kind: FusionKind,
         width: int,
         sensor_width: int,
         *,

@@ -49,8 +49,8 @@ def config_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec])
         return
     if spec.model_options is not None and _mapping(model.get("options")):
         yield from _option_problems(model["options"], resolve(spec.model_options), ("model", "options"))
-    stages = tree.get("stages") if isinstance(tree.get("stages"), list) else []
-    places = [(("model", "config"), _mapping(model.get("config")))]
+    stages = tree["stages"] if isinstance(tree.get("stages"), list) else []
+    places: list[tuple[Steps, dict[str, Any]]] = [(("model", "config"), _mapping(model.get("config")))]
     places += [(("stages", n, "model"), _mapping(_mapping(stage).get("model"))) for n, stage in enumerate(stages)]
     places = [(steps, written) for steps, written in places if written]
     if not places:

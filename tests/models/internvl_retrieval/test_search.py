@@ -102,7 +102,7 @@ def test_a_family_that_does_not_search(monkeypatch):
 
     from hfvla.cli import searching
 
-    spec = SimpleNamespace(name="made", embed_images=None, embed_texts=None)
+    spec = SimpleNamespace(name="made", path=lambda hook: None)
     monkeypatch.setattr("hfvla.registry.family_of_checkpoint", lambda path: spec)
     with pytest.raises(HfvlaError, match="does not search pictures; got 'made'"):
         searching.search_pictures("c", "a roof", gallery="g")

@@ -12,7 +12,11 @@ from hfvla.data.samples.robots import RobotAnswer
 from hfvla.errors import PredictionError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+
     from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
+else:
+    _Model = object  # of a mixin: the model it is mixed into has what its methods use
 
 __all__ = ["RobotInferenceMixin", "RobotSelection", "predict"]
 
@@ -41,7 +45,7 @@ class RobotSelection(list):
         self.plan = answer.plan if answer else ()
 
 
-class RobotInferenceMixin:
+class RobotInferenceMixin(_Model):
     """Inference methods of `EmberVLMForRobotSelection`."""
 
     def probabilities(self, selection_logits: Tensor) -> Tensor:

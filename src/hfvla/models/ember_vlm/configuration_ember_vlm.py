@@ -62,8 +62,8 @@ class EmberVLMConfig(PreTrainedConfig):
     nested_keys = {"calibration": CALIBRATION}  # noqa: RUF012
     keys_to_ignore_at_inference = ["logits", "loss_terms", "verdict_logits", "hidden_states"]  # noqa: RUF012
 
-    vision_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    vision_config: Any = None
+    text_config: Any = None
     image_size: int = 224
     vision_hidden_size: int = 384
     vision_stride: int = 32

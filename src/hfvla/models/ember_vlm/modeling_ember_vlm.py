@@ -173,7 +173,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
     def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__(config)
         width = config.text_config.n_embd
-        grid = tuple(config.visual_grid) if config.visual_grid else None
+        grid = (config.visual_grid[0], config.visual_grid[1]) if config.visual_grid else None
         self.vision = VisionTower(config)
         self.projector = VisualProjector(config.vision_hidden_size, width, grid)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)

@@ -44,7 +44,8 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    options, settings = backbone_options(model_recipe), dict(model_recipe.get("config") or {})
+    options: BackboneOptions = backbone_options(model_recipe)
+    settings = dict(model_recipe.get("config") or {})
     if not any((settings.get("image_prompt") or {}).values()):
         settings["image_prompt"] = _PLANNED_PROMPT
     settings["backbone_config"] = backbone_settings(options, settings)
@@ -66,7 +67,7 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
 
     from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
-    options = backbone_options(model_recipe)
+    options: BackboneOptions = backbone_options(model_recipe)
     set_seed(seed)
     if options.backbone is not None:
         return _from_backbone(options, dict(model_recipe.get("config") or {}))

@@ -54,7 +54,7 @@ class InternVLRetrievalConfig(PreTrainedConfig):
     nested_keys = {"adapter": ADAPTER, "negatives": NEGATIVES, "image_prompt": IMAGE_PROMPT}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms", "features", "logits_per_image"]  # noqa: RUF012
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: Any = None
     embed_dim: int = 256
     image_from: str = "vision"
     text_pooling: str = "last"

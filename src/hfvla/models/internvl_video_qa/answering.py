@@ -17,7 +17,11 @@ from hfvla.models.internvl_video_qa.frames import FrameMode
 from hfvla.models.internvl_video_qa.wording import PromptItem
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _Model
+
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
+else:
+    _Model = object  # of a mixin: the model it is mixed into has what its methods use
 
 __all__ = ["VideoAnswer", "VideoAnswerMixin", "VideoFeatures", "predict"]
 
@@ -56,7 +60,7 @@ class VideoFeatures:
     frame_tiles: tuple[int, ...]
 
 
-class VideoAnswerMixin:
+class VideoAnswerMixin(_Model):
     """Inference methods of `InternVLForVideoQA`."""
 
     def probabilities(self, letter_logits: Tensor) -> Tensor:

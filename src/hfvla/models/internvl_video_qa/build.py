@@ -38,7 +38,8 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLVideoQAConfig:
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    options, settings = backbone_options(model_recipe), dict(model_recipe.get("config") or {})
+    options: BackboneOptions = backbone_options(model_recipe)
+    settings = dict(model_recipe.get("config") or {})
     settings["backbone_config"] = backbone_settings(options, settings)
     return InternVLVideoQAConfig(**settings)
 
@@ -58,7 +59,7 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
 
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
-    options = backbone_options(model_recipe)
+    options: BackboneOptions = backbone_options(model_recipe)
     set_seed(seed)
     if options.backbone is not None:
         return _from_backbone(options, dict(model_recipe.get("config") or {}))

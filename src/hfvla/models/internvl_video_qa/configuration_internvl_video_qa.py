@@ -50,7 +50,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     nested_keys = {"frames": FRAMES, "tiling": TILING, "calibration": {"temperature": 1.0}}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: Any = None
     frames: dict[str, float] | None = None
     tiling: dict[str, int] | None = None
     support_dropout: float = 0.3

@@ -84,7 +84,7 @@ def choose_times(
     if mode == "support" and len(support_s):
         kept = np.unique(np.asarray(support_s, dtype=np.float64))
         count = support_frame_count(len(kept), fewest=fewest, most=most)
-        times = support_times(kept, duration_s, count=count, margin_s=frames["margin_s"], where=where)
+        times = support_times(kept.tolist(), duration_s, count=count, margin_s=frames["margin_s"], where=where)
         return times, tuple(int(place) for place in np.flatnonzero(np.isin(times, kept)))
     pace = frames["seconds_per_frame"]
     count = duration_frame_count(duration_s, seconds_per_frame=pace, fewest=fewest, most=most)

@@ -225,7 +225,7 @@ def fit_normalizers(processor: SensorVLAProcessor, config: SensorVLAConfig, rows
         step = max(1, len(with_sensor) // _SENSOR_ROWS)
         for index in with_sensor[::step]:
             window = load_windows(processor, [rows[index]])[0]
-            fitters["sensor"].update(window.values)  # type: ignore[union-attr]
+            fitters["sensor"].update(window.values)
     return {
         name: Normalizer(fitter.finish(), config.normalization[name]).to_dict()  # type: ignore[arg-type]
         for name, fitter in fitters.items()

@@ -93,7 +93,7 @@ class SensorVLAConfig(PreTrainedConfig):
     }  # fmt: skip
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
-    backbone_config: dict | PreTrainedConfig | None = None
+    backbone_config: Any = None
     backbone_dtype: str | None = None
     views: list[str] | tuple[str, ...] = ("front", "wrist")
     view_dropout: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from hfvla.models.sensor_vla.acting import ActionInferenceMixin
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.nn.action_experts import RegressionExpert, build_action_expert
 from hfvla.nn.action_experts.decoder import ActionDenoiser
-from hfvla.nn.fusion import FusedFeatures, Fusion
+from hfvla.nn.fusion import FusedFeatures, Fusion, FusionKind
 from hfvla.nn.loading import AlignedPreTrainedModel
 from hfvla.nn.noise import RowGenerator
 from hfvla.nn.pooling import masked_mean
@@ -146,7 +146,7 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
                     got=f"{config.sensor['points']} points and {len(settings['conv_widths'])} convolutions",
                     fix="Give a longer window or fewer convolutions, or use the fusion 'gated'.",
                 )
-        self.fusion = Fusion(kind, width, sensor_width, heads=_heads(width))
+        self.fusion = Fusion(cast(FusionKind, kind), width, sensor_width, heads=_heads(width))
         expert = dict(config.expert)
         self.expert = build_action_expert(
             expert.pop("kind"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from hfvla.nn.transformer import fill_masked
 
 __all__ = ["ActionExpert", "DenoisingExpert", "Generator"]
 
-Generator = torch.Generator | RowGenerator | None
+Generator: TypeAlias = torch.Generator | RowGenerator | None
 """What noise is drawn from: one stream for a batch, one for each row, or torch's own."""
 
 

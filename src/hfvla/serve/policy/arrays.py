@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +128,7 @@ class _Counted:
         self._count(len(items))
         return items
 
-    def mapping(self, pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    def mapping(self, pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
         """Count a mapping."""
         self._count(len(pairs))
         return dict(pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from hfvla.errors import HfvlaError
@@ -26,13 +27,13 @@ def load_acting_model(checkpoint: str | os.PathLike[str], device: str | None = N
 
     from hfvla.registry import family_of_checkpoint, load_checkpoint
 
-    spec = family_of_checkpoint(checkpoint)
+    spec = family_of_checkpoint(Path(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint)
     if not can_act(spec.load("model")):
         raise HfvlaError(
             "this family predicts no actions", where=str(checkpoint), got=spec.name, expected="a family of policies",
             fix="Ask it with `hfvla predict`.",
         )  # fmt: skip
-    _, model, processor = load_checkpoint(checkpoint)
+    _, model, processor = load_checkpoint(Path(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint)
     return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
 
 
