@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import TrainerCallback, set_seed
 
-from hfvla.training import streams
+from hfvla.training.checkpoint import streams
 from hfvla.training.checkpoint.streams import join_streams, part_streams
 
 from .. import toy

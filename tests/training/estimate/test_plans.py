@@ -229,7 +229,7 @@ def test_settings_as_written(source, tmp_path):
 
 def test_a_family_without_a_batch_says_so(source, tmp_path, monkeypatch):
     spec = get_family("ember_vlm")
-    without = dataclasses.replace(spec, plan_batch=None)
+    without = dataclasses.replace(spec, hooks={"plan_batch": "hfvla.errors:no_such_function"})
     monkeypatch.setattr("hfvla.training.estimate.recipe.get_family", lambda name: without)
     stage = plan_recipe(build_recipe(source, tmp_path, [selection_stage()]))["stages"][0]
     assert stage["costs"] is None and "gives no `plan_batch`" in stage["notes"][0]
