@@ -18,7 +18,7 @@ def free_port():
         return found.getsockname()[1]
 
 
-def launch(count, script, *arguments, timeout_s=300):
+def launch(count, script, *arguments, timeout_s=900):
     """Run a script on `count` processes that find each other; return what each printed.
 
     Raises:

@@ -14,12 +14,16 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hfvla.errors import HfvlaError
 
-__all__ = ["Meeting", "Processes"]
+__all__ = ["COLLECTIVE_TIMEOUT", "Meeting", "Processes"]
+
+COLLECTIVE_TIMEOUT = timedelta(seconds=1800)
+"""How long one process may wait in a collective for the others where no `ddp_timeout` says it: TrainingArguments'."""
 
 _FOLDER = ".meeting-"
 _LOOK_EVERY_S = 0.2

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfvla.data.processes import Meeting, Processes
+from hfvla.data.processes import COLLECTIVE_TIMEOUT, Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, HfvlaError, RecipeError, did_you_mean
 from hfvla.evaluation import tables
@@ -161,7 +161,7 @@ def _device(device: str | None) -> str:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
         return str(state.device)
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 

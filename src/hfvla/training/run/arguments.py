@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from hfvla.data.processes import COLLECTIVE_TIMEOUT
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
 from hfvla.training.run.trackers import chosen_trackers
 from hfvla.training.trainer.zero import check_zero
 
-__all__ = ["stage_arguments", "uses_cpu"]
+__all__ = ["stage_arguments", "start_processes", "uses_cpu"]
 
 
 def uses_cpu(recipe: Recipe) -> bool:
@@ -28,15 +30,13 @@ def start_processes(recipe: Recipe) -> Any:
     Before any `TrainingArguments`: the run's own collectives come earlier. So the recipe's device and `ddp_timeout`
     must be given here (the longest of all stages: a process group keeps the one that it was started with).
     """
-    from datetime import timedelta
-
     from accelerate import PartialState
 
     settings = [recipe.args, *(recipe.stage_args(stage) for stage in recipe.stages)]
-    seconds = [args["ddp_timeout"] for args in settings if args.get("ddp_timeout") is not None]
+    seconds = [float(args["ddp_timeout"]) for args in settings if args.get("ddp_timeout") is not None]
     # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
-    timeout = {"timeout": timedelta(seconds=max(map(float, seconds)))} if seconds else {}
-    return PartialState(cpu=uses_cpu(recipe), **timeout)
+    timeout = timedelta(seconds=max(seconds)) if seconds else COLLECTIVE_TIMEOUT
+    return PartialState(cpu=uses_cpu(recipe), timeout=timeout)
 
 
 def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool) -> Any:
