@@ -33,7 +33,7 @@ class RecordedOptions(BaseModel):
         path: folder that holds the episodes, at any depth.
         horizon: actions a chunk: the step's own and those after it.
         fps: steps and actions a second.
-        views: cameras by name, of which every episode must have all; those that an episode has when absent.
+        views: cameras by name, of which every episode must have all; all that any of them has when absent.
         task: text with {task} in it, where the task's name goes.
         window_s: a step at time t sees the sensor's samples in (t - window_s, t]; absent: the sensor is not read.
         max_gap_s: time without a sample, inside the series or at an episode's end, above which an episode is refused.
