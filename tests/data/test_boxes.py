@@ -74,6 +74,7 @@ def test_labels_are_those_of_the_loss():
         ([0.5, 0.5, 0.0, 0.1], "no area"),
         ([0.5, 0.5, 0.1, -0.1], "no area"),
         ([0.5, 0.5, 0.1, float("nan")], "not finite"),
+        ([0.5, 0.5, 0.1, 10**400], "not finite"),
         ([0.5, 0.5, 0.1], "not four numbers"),
         ([0.5, 0.5, 0.1, None], "not four numbers"),
         ([0.5, 0.5, 0.1, True], "not four numbers"),

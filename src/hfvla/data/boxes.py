@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +26,8 @@ VERTICAL: tuple[str, ...] = ("upper", "middle", "lower")
 BOX_TOLERANCE = 0.005
 """Share of the image by which an edge may lie outside: annotations are rounded."""
 
+_FAR = 1e9
+
 Box = tuple[float, float, float, float]
 """Centre x, centre y, width, height."""
 
@@ -41,7 +42,7 @@ def box_problem(value: object) -> str:
         return "not four numbers"
     if not all(isinstance(part, int | float) and not isinstance(part, bool) for part in value):
         return "not four numbers"
-    if not all(math.isfinite(part) for part in value):
+    if not all(abs(part) < _FAR for part in value):  # NaN is not; a whole number may be too large for a float
         return "not finite"
     x, y, width, height = value
     if width <= 0 or height <= 0:

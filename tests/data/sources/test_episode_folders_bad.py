@@ -216,6 +216,7 @@ BAD = {
     "state pipe": (pipe("robot_states.csv"), "robot states are missing", "robot_states.csv"),
     "picture link": (dead_link("images/View1/1760000000.jpg"), "picture cannot be read", "No such file"),
     "picture pipe": (pipe("images/View1/1760000000.jpg"), "picture cannot be read", "not a regular file"),
+    "number with a bar": (lambda f: change(f / "robot_states.csv", ",1.0,", ",1_0,"), "not a number", "'1_0'"),
     "column twice": (lambda f: change(f / "robot_states.csv", "gripper", "rz"), "column is there twice", "rz"),
     "deep metadata": (lambda f: (f / "metadata.json").write_text("[" * 100_000), "metadata are broken", "too deeply"),
     "half a character": (lambda f: (f / "metadata.json").write_text('{"task": "\\ud800"}'), "metadata are broken",

@@ -1,5 +1,6 @@
 """LeRobot v2.1 and v3.0 through one reader; what does not fit is one error that names it."""
 
+import dataclasses
 import json
 import pickle
 
@@ -290,3 +291,13 @@ def test_notes_of_macos_and_twins_of_columns(tmp_path):
     pq.write_table(twins, tables[0])
     with pytest.raises(DataError, match="the table has a column twice; got 'length'"):
         LeRobotEpisodes(folder)
+
+
+@pytest.mark.parametrize("write", [write_v21, write_v3])
+def test_an_episode_that_is_longer_than_its_entry_is_refused(tmp_path, write):
+    episodes = LeRobotEpisodes(write(tmp_path / "set"))
+    for episode, entry in episodes.entries.items():
+        episodes.times_s(episode)
+        episodes.entries[episode] = dataclasses.replace(entry, length=entry.length - 1)
+        with pytest.raises(DataError, match="the episode is longer than meta/ says"):
+            episodes.times_s(episode)

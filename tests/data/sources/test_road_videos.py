@@ -261,6 +261,8 @@ def test_a_video_is_found_under_the_other_spellings_of_its_name(root):
         ({"question": "Broken \ud83d?"}, "question is no text"),
         ({"choices": ["A. \udfff", "B. x"]}, "choice is no text"),
         ({"answer": "\ud800"}, "answer is no text"),
+        ({"kind": 7}, "kind is no text"),
+        ({"support_frames": [10**400]}, "support frame is not a time"),
         ({"id": "\ud800"}, "no id"),
         ({"video_path": "\ud800.mp4"}, "no such video path"),
         ({"video_path": "x" * 100_000}, "no such video path"),

@@ -236,6 +236,8 @@ def test_lines_of_jsonl_end_at_line_feeds_alone(tmp_path):
         (single("X y.", image=7), "no image path"),
         (multi("X y.", steps=((7, "Drone", 1),)), "subtask is not text"),
         (single("X y.", reasoning=7), "reasoning is not text"),
+        (single("X y.", subtasks=False), "broken subtasks"),
+        (multi("X y.", steps=(("a", "Drone", 10**400),)), "broken subtasks"),
         (single("X y.", reasoning=["Step 1", None]), "reasoning is not text"),
     ],
 )

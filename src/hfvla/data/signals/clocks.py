@@ -95,6 +95,8 @@ def parse_times(texts: Sequence[str], clock: Clock, where: str) -> np.ndarray:
     times = []
     for text in texts:
         try:
+            if "_" in text or not text.isascii():  # Python itself takes 1_0 for ten
+                raise InvalidOperation
             times.append(Decimal(text.strip()))
         except InvalidOperation:
             raise UnusableError("not a time", f"{where}: {text!r}") from None

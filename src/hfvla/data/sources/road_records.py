@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +31,7 @@ RepeatedLetters = Literal["by_place", "refuse"]
 
 logger = logging.getLogger(__name__)
 
+_LATEST_S = 1e9  # a whole number may be too large for a float
 _VIETNAMESE = frozenset("ăâđêôơưàảãáạằẳẵắặầẩẫấậèẻẽéẹềểễếệìỉĩíịòỏõóọồổỗốộờởỡớợùủũúụừửữứựỳỷỹýỵ")
 
 
@@ -184,7 +184,7 @@ def support_of(record: Mapping[str, Any], duration_s: float) -> tuple[float, ...
         return ()
     values = values if isinstance(values, list) else [values]
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) < len(values) or not all(math.isfinite(number) and number >= 0 for number in numbers):
+    if len(numbers) < len(values) or not all(0 <= number < _LATEST_S for number in numbers):
         raise UnusableError("support frame is not a time", f"got {values!r}, expected seconds >= 0")
     if any(number > duration_s + TOLERANCE_S for number in numbers):
         raise UnusableError("support frame past the end", f"{max(numbers)} s in a video of {duration_s:.3f} s")

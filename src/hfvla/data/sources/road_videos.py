@@ -141,7 +141,7 @@ def _question(
     choices = choices_of(record, repeated_letters)
     answer = answer_of(record, choices)
     video = videos.find(record.get("video_path"))
-    kind = record.get("kind", record.get("question_type", ""))
+    kind = record.get("kind", record.get("question_type"))
     return VideoQuestion(
         id=record_id,
         question=question,
@@ -150,12 +150,18 @@ def _question(
         video=video.path,
         support_frames=support_of(record, video.duration_s),
         duration=video.duration_s,
-        kind=clean_text(kind) if isinstance(kind, str) and not text_problem(kind) else "",
+        kind=_kind(kind),
         language=language_of(" ".join((question, *choices))),
         source="road_videos",
         group=video.group,
         details={"letters": "by_place"} if has_repeated_letters(record) else {},
     )
+
+
+def _kind(value: Any) -> str:
+    if value is not None and (not isinstance(value, str) or text_problem(value)):
+        raise UnusableError("kind is no text", f"got {value!r}"[:200])
+    return clean_text(value or "")
 
 
 def _read(options: RoadVideosOptions) -> tuple[list[VideoQuestion], Census, int]:

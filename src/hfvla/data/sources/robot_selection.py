@@ -154,9 +154,11 @@ def _task(record: Any, most_letters: int) -> str:
 
 
 def _plan(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[Subtask, ...]:
-    steps = record.get("subtasks") or ()
-    plan = []
-    if not isinstance(steps, list | tuple):
+    steps = record.get("subtasks")
+    plan: list[Subtask] = []
+    if steps is None:
+        return ()
+    if not isinstance(steps, list):
         raise _UnusableError("broken subtasks", f"got {type(steps).__name__}, expected a list")
     for number, step in enumerate(steps):
         keys = ("subtask", "assigned_robot", "execution_order")
@@ -164,7 +166,7 @@ def _plan(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[Subtask, 
         if missing:
             raise _UnusableError("broken subtasks", f"subtask {number} lacks {', '.join(missing)}")
         order = step["execution_order"]
-        if not isinstance(order, int) or isinstance(order, bool):
+        if not isinstance(order, int) or isinstance(order, bool) or abs(order) >= 2**31:
             raise _UnusableError(
                 "broken subtasks", f"subtask {number}: execution_order {order!r} is not a whole number"
             )

@@ -74,7 +74,7 @@ def load_states(
         for number, cells in enumerate(_cells(path, [time_column, *columns]), start=2):
             try:
                 times.append(cells[0])
-                rows.append([float(cell) for cell in cells[1:]])
+                rows.append([_number(cell) for cell in cells[1:]])
             except ValueError as error:
                 raise UnusableError("not a number", f"{path.name}:{number}: {error}") from error
             bad = [name for name, value in zip(columns, rows[-1], strict=True) if not np.isfinite(value)]
@@ -89,6 +89,13 @@ def load_states(
             "state times do not ascend", f"{paths[0].name}: row {falls[0] + 2} at {times[falls[0] + 1]}"
         )
     return times_ns, np.array(rows, dtype=np.float64).reshape(len(rows), len(columns))
+
+
+def _number(cell: str) -> float:
+    """Return a number as recorders write it; Python itself takes 1_0 for ten."""
+    if "_" in cell or not cell.isascii():
+        raise ValueError(f"could not convert string to float: {cell!r}")
+    return float(cell)
 
 
 def _cells(path: Path, columns: Sequence[str]) -> list[list[str]]:

@@ -156,6 +156,12 @@ class LeRobotEpisodes:
         if not entry.length:
             raise DataError("the episode is empty", where=where, got="0 steps", expected="at least one")
         numbers, owners = self.column(episode, "frame_index"), self.column(episode, "episode_index")
+        end = entry.first_row + entry.length
+        if end < self.tables.count(entry.table):
+            beyond = int(to_array(self.tables.read(entry.table, "episode_index", end, 1), where=where).reshape(-1)[0])
+            if beyond == episode:
+                raise DataError("the episode is longer than meta/ says", where=where, got=f"over {entry.length} steps",
+                                expected=f"{entry.length}", fix="meta/ and data/ do not belong together.")  # fmt: skip
         if (owners != episode).any():
             raise DataError("rows of another episode", where=where, got=int(owners[owners != episode][0]),
                             expected=episode, fix="meta/ and data/ do not belong together.")  # fmt: skip
