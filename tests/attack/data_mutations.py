@@ -28,9 +28,9 @@ Generator = np.random.Generator
 Mutation = Callable[[Path, Generator], str]
 
 HOSTILE: list[Any] = [
-    None, float("nan"), float("inf"), -1, 0, 10**30, 10**400, 1e308, True, "", "  ", "\x00", "\ud800", 
-    "../../etc/passwd", "/dev/zero", "x" * 20_000, "a\u2028b", "\u202e", [], {}, [[]], [None], [[0.5, 0.5, 2.0, 2.0]], {"a": 1},
-    list(range(50)), "A", "B", "nan", "..\\..\\x", "{episode_index:0999999999d}", "9" * 400,
+    None, float("nan"), float("inf"), -1, 0, 10**30, 10**400, 1e308, True, "", "  ", "\x00", "\ud800",
+    "../../etc/passwd", "/dev/zero", "x" * 20_000, "a\u2028b", "\u202e", [], {}, [[]], [None], {"a": 1},
+    [[0.5, 0.5, 2.0, 2.0]], list(range(50)), "A", "B", "nan", "..\\..\\x", "{episode_index:0999999999d}", "9" * 400,
 ]  # fmt: skip
 
 
