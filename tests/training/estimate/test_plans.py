@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from hfvla.errors import HfvlaError, RecipeError
-from hfvla.recipe import Lora
+from hfvla.recipe import Lora, Recipe
 from hfvla.registry import get_family
 from hfvla.training.checkpoint.handover import load_state
 from hfvla.training.estimate import (
@@ -216,6 +216,38 @@ def test_a_checkpoint_has_the_planned_bytes(source, tmp_path):
 
 def tensor_bytes(state):
     return sum(value.numel() * value.element_size() for value in state.values())
+
+
+def test_a_gradient_report_is_counted(source, tmp_path):
+    losses, report = {"selection": 1.0, "reasoning": 0.5}, {"every": 5, "groups": ["selection_head"]}
+    plain, reported = (
+        plan_recipe(build_recipe(source, tmp_path, [selection_stage(losses=losses, **more)]))["stages"][0]
+        for more in ({}, {"gradient_report": report})
+    )
+    held = [stage["costs"]["settings"][0]["gradients"] for stage in (plain, reported)]
+    head = next(row for row in plain["groups"] if row["group"] == "selection_head")["trainable"]
+    assert held[1] - held[0] == 2 * 4 * head  # a float32 gradient a term
+
+
+def test_what_trains_of_a_bf16_backbone_is_planned_in_float32():
+    config = get_family("internvl_video_qa").load("config").tiny().to_dict()
+    config = {name: config[name] for name in ("backbone_config", "frames", "tiling")}
+    section = {"config": {**config, "backbone_config": {**config["backbone_config"], "dtype": "bfloat16"}}}
+    data = {"train": [{"source": "road", "size": 8}]}
+    stages = [
+        {"name": "first", "train": ["projector"], "losses": {"letters": 1.0}},
+        {"name": "second", "train": ["lora"], "lora": {"target": "language", "r": 8}, "losses": {"letters": 1.0}},
+    ]
+    recipe = Recipe(family="internvl_video_qa", model=section, data=data, stages=stages, args={"bf16": True})
+    first, second = plan_recipe(recipe)["stages"]
+    types = [{row["group"]: row["dtype"] for row in stage["groups"]} for stage in (first, second)]
+    assert types[0] == {"vision": "bfloat16", "projector": "float32", "language": "bfloat16"}
+    # The projector stays as it was trained; a second stage takes it over without rounding.
+    assert types[1] == {"vision": "bfloat16", "projector": "float32", "language": "bfloat16", "lora": "float32"}
+    for stage in (first, second):
+        plain = stage["costs"]["settings"][0]
+        assert (plain["setting"], plain["gradients"]) == ("plain", 4 * stage["trainable_parameters"])
+        assert plain["optimizer"] == 8 * stage["trainable_parameters"]
 
 
 def test_settings_as_written(source, tmp_path):

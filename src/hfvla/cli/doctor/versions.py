@@ -40,7 +40,7 @@ class Requirement:
 REQUIREMENTS = (
     Requirement("torch", "2.11"),
     Requirement("torchvision", "0.26"),
-    Requirement("transformers", "5.17", "6", reason="the engine follows the Trainer of these versions"),
+    Requirement("transformers", "5.19", "5.25", reason="the engine follows the Trainer of these versions"),
     Requirement("datasets", "4"),
     Requirement("accelerate", "1.15", reason="earlier ones replay the first epoch's order after a resume"),
     Requirement("peft", "0.18"),

@@ -27,7 +27,7 @@ from hfvla.training.estimate.tracker import EstimateError
 from hfvla.training.run.caching import ever_trained
 from hfvla.training.run.stage_run import merge_config
 from hfvla.training.stage.data import build_source
-from hfvla.training.stage.groups import adapter_of, assign_phases, plain_name
+from hfvla.training.stage.groups import adapter_of, assign_phases, expand_group, plain_name
 from hfvla.training.stage.phases import (
     Timeline,
     begins,
@@ -252,7 +252,8 @@ class _StagePlanner:
             batch=batch,
             once_flops=once.flops_per_sample * samples * cache.views if once and cache else 0.0,
             once_peak=once.peak_bytes if once else 0,
-            extra_gradients=len(weights) if self.stage.loss_weighting in _GRADIENT_COPIES else 0,
+            extra_gradients=len(loss_terms(self.stage)) if self.stage.loss_weighting in _GRADIENT_COPIES else 0,
+            reported_gradients=self._reported_gradients(),
             batch_size=self.chunk,
             phases=phases,
             precision=PRECISIONS[self._precision()],
@@ -263,6 +264,15 @@ class _StagePlanner:
             loss=loss,
             gpus=gpus,
         )
+
+    def _reported_gradients(self) -> int:
+        """Return the scalars that a `gradient_report` holds while it measures: one gradient a loss term."""
+        report = self.stage.gradient_report
+        if report is None:
+            return 0
+        names = {name for entry in report.groups for name in expand_group(self.model, self.spec.groups, entry)}
+        scalars = sum(self.model.get_parameter(name).numel() for name in names & set(self.trained))
+        return len(loss_terms(self.stage)) * scalars
 
     def _precision(self) -> str:
         if self.arguments.get("bf16"):

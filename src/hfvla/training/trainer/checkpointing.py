@@ -62,8 +62,9 @@ class _Recompute:
         self.checkpoint = checkpoint
 
     def __call__(self, function: Any, *arguments: Any) -> Any:
-        """Run `function`, a partial of the layer's `forward` on the layer itself, as transformers gives it."""
-        layer, given = function.args[0], function.keywords
+        """Run `function`, a partial of the layer's `forward` or of its bound `__call__`, as transformers gives it."""
+        layer = function.args[0] if function.args else function.func.__self__  # the second until transformers 5.22
+        given = function.keywords
         if any(parameter.requires_grad for parameter in layer.parameters()):
             return self.checkpoint(function, *arguments)
         function = partial(_evaluating, layer, function)
