@@ -13,6 +13,7 @@ __all__ = [
     "OutOfMemoryError",
     "PredictionError",
     "RecipeError",
+    "TrainingError",
     "did_you_mean",
 ]
 
@@ -65,6 +66,10 @@ class PredictionError(HfvlaError):
 
 class OutOfMemoryError(HfvlaError):
     """A GPU has too little memory for what is asked of it."""
+
+
+class TrainingError(HfvlaError):
+    """Training cannot go on, for what its numbers have become."""
 
 
 class MissingExtraError(HfvlaError):

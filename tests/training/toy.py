@@ -56,9 +56,16 @@ class ToyModel(PreTrainedModel):
         return ToyOutput(loss=sum(terms.values()), loss_terms=terms, logits=found)
 
 
-def build_model(seed: int = 0) -> ToyModel:
+class CountedToy(ToyModel):
+    """Says over how many rows "rare" is a mean."""
+
+    def term_counts(self, batch):
+        return {"rare": batch["rare"].sum()}
+
+
+def build_model(seed: int = 0, kind: type = ToyModel) -> ToyModel:
     torch.manual_seed(seed)
-    return ToyModel(ToyConfig())
+    return kind(ToyConfig())
 
 
 def build_rows(count: int = 8, rare: tuple[int, ...] = ()) -> Dataset:

@@ -6,18 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["IGNORE_INDEX", "sequence_cross_entropy"]
+__all__ = ["IGNORE_INDEX", "sequence_cross_entropy", "text_count"]
 
 IGNORE_INDEX = -100
 """Label of a token that is not predicted (prompt, padding), as everywhere in transformers."""
 
 
-def sequence_cross_entropy(
-    token_logits: Tensor, token_labels: Tensor, sample_index: Tensor, num_samples: int
-) -> Tensor:
-    """Cross-entropy averaged within each sample, then over samples.
+def text_count(labels: Tensor, rows: Tensor, reduction: str = "sample") -> Tensor:
+    """Return what `sequence_cross_entropy` is a mean over.
 
-    A mean of means, so that eight micro-batches of one give the gradient of one batch of eight whatever the lengths.
+    Args:
+        labels (`Tensor`): [B, T] long, `IGNORE_INDEX` where nothing is predicted; position 0 never is.
+        rows (`Tensor`): [B] bool; True = the sample counts.
+        reduction (`str`): one of `TEXT_REDUCTIONS`.
+
+    Returns:
+        `Tensor`: [] samples that have a token to predict, or their tokens.
+    """
+    tokens = (labels[:, 1:] != IGNORE_INDEX).sum(1) * rows
+    return tokens.sum() if reduction == "token" else (tokens > 0).sum()
+
+
+def sequence_cross_entropy(
+    token_logits: Tensor, token_labels: Tensor, sample_index: Tensor, num_samples: int, reduction: str = "sample"
+) -> Tensor:
+    """Cross-entropy averaged within each sample, then over samples; or over all tokens.
 
     Shapes: N predicted tokens of the whole batch, V vocabulary.
 
@@ -26,6 +39,7 @@ def sequence_cross_entropy(
         token_labels (`Tensor`): [N] long.
         sample_index (`Tensor`): [N] long, the sample each token belongs to.
         num_samples (`int`): S; samples without a token do not count.
+        reduction (`str`): one of `TEXT_REDUCTIONS`.
 
     Returns:
         `Tensor`: [] scalar, nats a token.
@@ -36,6 +50,8 @@ def sequence_cross_entropy(
     if token_labels.numel() == 0:
         raise ValueError("sequence_cross_entropy: no token is predicted in this batch")
     losses = F.cross_entropy(token_logits.float(), token_labels, reduction="none")  # [N]
+    if reduction == "token":
+        return losses.mean()
     sums = torch.zeros(num_samples, dtype=losses.dtype, device=losses.device).index_add_(0, sample_index, losses)
     counts = torch.bincount(sample_index, minlength=num_samples)  # [S]
     present = counts > 0

@@ -147,6 +147,9 @@ class Stage(Section):
     grad_cache: int | None = Field(
         None, ge=1, description="Rows encoded at a time; the loss still sees the whole batch (GradCache)."
     )
+    skip_nonfinite: int = Field(
+        0, ge=0, description="Steps with a NaN or infinite loss or gradient that may be left out; 0 ends at the first."
+    )
     model: dict[str, Any] = Field(default_factory=dict, description="Config values that change from this stage on.")
     keep_best: str | None = Field(
         None, description="Metric whose best checkpoint is kept: eval_<metric>, eval_loss or eval_loss_<term>."

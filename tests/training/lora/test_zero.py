@@ -12,7 +12,7 @@ from hfvla.training.checkpoint.adapters import read_adapters
 from hfvla.training.checkpoint.handover import load_state
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
-WORKER = Path(__file__).with_name("lora_worker.py")
+WORKER = Path(__file__).parents[1] / "lora_worker.py"
 
 
 @pytest.fixture(scope="module")

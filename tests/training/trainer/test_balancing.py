@@ -335,7 +335,7 @@ def test_set_ups_that_work_are_let_through():
 
 def launch(folder, *more):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__).with_name("two_terms.py")), str(folder), *map(str, more)]
+    command += [str(Path(__file__).parents[1] / "two_terms.py"), str(folder), *map(str, more)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder

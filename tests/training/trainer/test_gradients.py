@@ -189,7 +189,7 @@ def test_a_loss_scale_is_taken_out_of_the_norms(tmp_path):
     )
     monitor = GradientMonitor(trainer, "s", ["a", "b"], 1, {"weight": weight})
     terms = {"a": (weight**2).sum() / 2, "b": weight[0] * 2}
-    monitor.measure(terms, {"a": 1.0, "b": 0.5})
+    monitor.measure(terms, {"a": 1.0, "b": 0.5}, {"a": 1.0, "b": 1.0})
     monitor.on_step_end(None, None, SimpleNamespace(should_log=True))
     assert logged == pytest.approx({"s/gradnorm_a": 5.0, "s/gradnorm_b": 1.0, "s/cosine_a_b": 0.6})
 

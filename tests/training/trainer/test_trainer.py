@@ -201,10 +201,24 @@ def test_terms_are_evaluated_without_the_labels_of_the_metrics(tmp_path):
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_without_the_stages_terms_is_an_error(tmp_path):
-    trainer = build_trainer(tmp_path, losses={"ghost": 1.0})
-    with pytest.raises(RecipeError, match=r"stage 'first': .*none of the stage's loss terms.*'fit'.*expected ghost"):
+def test_a_term_that_the_model_never_gives_is_an_error(tmp_path):
+    """Also where the stage ends before an epoch does: nothing was trained."""
+    trainer = build_trainer(tmp_path, losses={"ghost": 1.0}, rows=build_rows(16))
+    with pytest.raises(DataError, match=r"stage 'first': no batch of an epoch gave.*'ghost'; got \['fit', 'level'\]"):
         trainer.train()
+
+
+@pytest.mark.parametrize("order", ["random", "sequential"])
+def test_batches_without_the_stages_terms_are_counted(tmp_path, order):
+    # rows 1 and 9 of 16 are rare, four to a batch; in order, batches 1 and 3 of each epoch have none
+    args = {"max_steps": 8, "train_sampling_strategy": order}
+    trainer = build_trainer(tmp_path, losses={"rare": 1.0}, rows=build_rows(16, rare=(1, 9)), args=args)
+    before = snapshot(trainer.model)
+    trainer.train()
+    assert changed(trainer.model, before) == {"head.scale"}
+    empty = [line.get("first/batches_without_a_term", 0) for line in lines(trainer)]
+    assert [line["loss"] == 0 for line in lines(trainer)] == [bool(count) for count in empty]
+    assert sum(empty) == (4 if order == "sequential" else sum(empty)) and 4 <= sum(empty) <= 6
 
 
 def test_a_group_that_does_not_exist_is_an_error(tmp_path):

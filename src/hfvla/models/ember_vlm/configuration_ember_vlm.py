@@ -10,6 +10,7 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import CheckpointError
+from hfvla.losses.reductions import check_text_reduction
 
 __all__ = ["SPECIAL_TOKENS", "EmberVLMConfig"]
 
@@ -47,6 +48,7 @@ class EmberVLMConfig(PreTrainedConfig):
         selection_loss (`str`): "focal" or "bce".
         focal_gamma (`float`): exponent of the focal term.
         label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
+        text_loss_reduction (`str`): what losses on text are a mean over, "sample" or "token"; see `TEXT_REDUCTIONS`.
         temperature_init (`float`): initial contrastive temperature.
         loss_weights (`dict[str, float]`): weight of each loss term in `output.loss`; a term not named is left out.
         calibration (`dict`): {"temperature", "threshold"} fitted on validation data after training.
@@ -76,6 +78,7 @@ class EmberVLMConfig(PreTrainedConfig):
     selection_loss: str = "focal"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1
+    text_loss_reduction: str = "sample"
     temperature_init: float = 0.07
     initializer_range: float = 0.02
     loss_weights: dict[str, float] | None = None
@@ -122,6 +125,7 @@ class EmberVLMConfig(PreTrainedConfig):
             raise CheckpointError(
                 "unknown selection_loss", where="EmberVLMConfig", got=self.selection_loss, expected="'focal' or 'bce'"
             )
+        check_text_reduction(self.text_loss_reduction, "EmberVLMConfig")
         if len(set(self.robots)) != len(self.robots):
             raise CheckpointError("robot names repeat", where="EmberVLMConfig", got=self.robots)
         if self.num_visual_tokens >= self.text_config.n_positions:

@@ -10,13 +10,11 @@ from transformers import AutoModel, AutoModelForCausalLM
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from hfvla.losses.contrastive import bounded_temperature, symmetric_infonce
-from hfvla.losses.gathering import gathered_rows
-from hfvla.losses.precision import full_precision
-from hfvla.losses.selection import bernoulli_consistency, multilabel_loss
-from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
+from hfvla.losses.selection import bernoulli_consistency
+from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.ember_vlm.answering import RobotInferenceMixin
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
+from hfvla.models.ember_vlm.losses import TEXT_KINDS, RobotObjectives
 from hfvla.nn.loading import AlignedPreTrainedModel
 from hfvla.nn.ngrams import NgramEmbedding
 from hfvla.nn.noise import RowGenerator
@@ -24,11 +22,6 @@ from hfvla.nn.pooling import masked_mean
 from hfvla.nn.projector import VisualProjector
 
 __all__ = ["TEXT_KINDS", "EmberVLMForRobotSelection", "EmberVLMOutput", "EmberVLMPreTrainedModel"]
-
-TEXT_KINDS: tuple[str, ...] = ("caption", "instruct", "reasoning")
-"""What a sequence's labels teach; `text_kind` in a batch indexes this, and each kind is a loss term of its own."""
-
-_LEAST_TEMPERATURE = 0.01  # as CLIP's logit scale of at most 100
 
 
 @dataclass
@@ -164,7 +157,7 @@ class EmberVLMPreTrainedModel(AlignedPreTrainedModel):
             init.constant_(module.log_temperature, float(torch.tensor(self.config.temperature_init).log()))
 
 
-class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
+class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPreTrainedModel):
     """Picks robots for a task and a scene, and writes its reasoning and plan.
 
     The selection head sees the prompt only (image and task), never the chain of thought.
@@ -349,46 +342,6 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, EmberVLMPreTrainedModel):
         weights = self.config.loss_weights
         used = [weights[name] * term for name, term in terms.items() if weights.get(name)]
         return torch.stack(used).sum() if used else None
-
-    def _selection_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        gamma = self.config.focal_gamma if self.config.selection_loss == "focal" else 0.0
-        return multilabel_loss(logits, targets, label_smoothing=self.config.label_smoothing, focal_gamma=gamma)
-
-    def _text_losses(self, hidden: Tensor, labels: Tensor, kind: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        if kind is None:
-            raise ValueError("labels need text_kind [B], the index into TEXT_KINDS of what each sequence teaches")
-        rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
-        logits = self.language_model.lm_head(hidden[rows, columns])  # [N, V], the state before the predicted token
-        targets, kinds, terms = labels[rows, columns + 1], kind[rows], {}
-        for index, name in enumerate(TEXT_KINDS):
-            chosen = kinds == index
-            if chosen.any():
-                terms[name] = sequence_cross_entropy(logits[chosen], targets[chosen], rows[chosen], len(labels))
-        return logits, terms
-
-    def _verdicts(self, hidden: Tensor, positions: Tensor) -> Tensor:
-        """Return [B, R] log-odds of yes over no, read just before each verdict token."""
-        index = (positions - 1).clamp_min(0)[..., None].expand(-1, -1, hidden.shape[-1])
-        states = hidden.gather(1, index)  # [B, R, D]
-        words = self.language_model.lm_head.weight[[self.config.yes_token_id, self.config.no_token_id]]  # [2, D]
-        with full_precision(states):  # the difference of two large numbers
-            scores = states.float() @ words.float().T
-        return scores[..., 0] - scores[..., 1]
-
-    def _contrastive(self, shown: Tensor | None, captions: Tensor, attention_mask: Tensor | None) -> dict[str, Tensor]:
-        """Return `itc` of K pictures [K, tokens, D] and captions [K, C]; absent where no process has any.
-
-        A process without captions takes part all the same: the others wait for it.
-        """
-        mask = torch.ones_like(captions) if attention_mask is None else attention_mask
-        if not sum(gathered_rows(captions)):
-            return {}
-        if shown is None or not len(captions):
-            pictures = texts = self.log_temperature.new_zeros(0, self.config.text_config.n_embd)
-        else:
-            pictures, texts = shown.mean(1), self._caption_embeddings(captions, mask)
-        temperature = bounded_temperature(self.log_temperature, _LEAST_TEMPERATURE, 1.0)
-        return {"itc": symmetric_infonce(pictures, texts, temperature)}
 
     def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.run_language_model(self.embed(input_ids, None)[0], attention_mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from hfvla.losses.boxes import box_loss
-from hfvla.losses.contrastive import cosine_logits, group_infonce
+from hfvla.losses.contrastive import cosine_logits, group_infonce, same_group
 from hfvla.losses.gathering import gather_with_gradient, gathered_offset, gathered_rows
 from hfvla.losses.matching import HardNegatives, draw_negatives, matching_loss, matching_pairs
 from hfvla.losses.spatial import spatial_labels, spatial_loss
@@ -79,6 +80,26 @@ class RetrievalObjectives:
         if self.queue is not None and self.training:
             self.queue.push(image, text, group_ids)
         return terms
+
+    def term_counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return what each loss term of a batch is a mean over: pairs to match, boxes, pairs of boxes; `itc` by rows.
+
+        With `negatives.gather` every process must call it at the same time.
+        """
+        counts: dict[str, Tensor] = {}
+        if batch.get("box_mask") is not None:
+            boxes = batch["box_mask"].bool().sum(1)
+            counts |= {"bbox": boxes.sum(), "spatial": (boxes * (boxes - 1)).sum()}
+        if batch.get("group_ids") is not None and batch.get("negative_seeds") is not None:
+            groups, offset = batch["group_ids"], 0
+            candidates = groups
+            if self.config.negatives["gather"]:
+                offset, candidates = gathered_offset(gathered_rows(groups)), gather_with_gradient(groups)
+            others = ~same_group(groups, candidates)
+            rows = torch.arange(len(groups), device=groups.device)
+            others[rows, rows + offset] = False
+            counts["itm"] = len(groups) + 2 * others.any(1).sum()  # a row without a negative is one pair, not three
+        return counts
 
     def _matching(self, features: dict[str, Tensor], group_ids: Tensor, seeds: Tensor) -> Tensor:
         """Tell each image's own text from a hard wrong one, and each text's own image from a hard wrong one."""

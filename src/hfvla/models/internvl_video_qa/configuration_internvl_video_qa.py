@@ -12,6 +12,7 @@ from transformers.models.auto.configuration_auto import AutoConfig
 from hfvla.backbones.shapes import BACKBONES, known_backbone, tiny_backbone
 from hfvla.data.choices import LETTERS
 from hfvla.errors import CheckpointError, did_you_mean
+from hfvla.losses.reductions import check_text_reduction
 
 __all__ = ["ANSWER_BY", "BACKBONES", "FRAMES", "TILING", "InternVLVideoQAConfig", "known_backbone"]
 
@@ -37,6 +38,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         answer_by (`str`): "letters": the likelihood of each choice's letter after the prompt that lists them; "words":
             the mean log-likelihood per token of each choice's text after a prompt that lists none, for models that
             were trained with the `words` term alone. See `ANSWER_BY`.
+        text_loss_reduction (`str`): what losses on text are a mean over, "sample" or "token"; see `TEXT_REDUCTIONS`.
         letter_token_ids (`list[int]`): token of each letter where an answer begins.
         loss_weights (`dict[str, float]`): weight of each loss term in `output.loss`; a term not named is left out.
         calibration (`dict`): {"temperature"} of the choices' probabilities, fitted on validation data.
@@ -56,6 +58,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     support_dropout: float = 0.3
     shuffle_choices: bool = True
     answer_by: str = "letters"
+    text_loss_reduction: str = "sample"
     letter_token_ids: list[int] | tuple[int, ...] = (32, 33, 34, 35)
     loss_weights: dict[str, float] | None = None
     calibration: dict[str, float] | None = None
@@ -103,6 +106,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
             raise CheckpointError(
                 "no such way to answer", where=where, got=self.answer_by, fix=did_you_mean(self.answer_by, ANSWER_BY)
             )
+        check_text_reduction(self.text_loss_reduction, where)
         if not 0.0 <= self.support_dropout <= 1.0:
             raise CheckpointError("support_dropout is no share", where=where, got=self.support_dropout)
 

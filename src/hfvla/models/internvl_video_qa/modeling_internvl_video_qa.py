@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.utils import ModelOutput
 
-from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy
+from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy, text_count
 from hfvla.models.internvl_video_qa.answering import VideoAnswerMixin
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 from hfvla.nn.loading import AlignedPreTrainedModel
@@ -163,6 +164,19 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
             terms.update(self._text_losses(hidden, labels, words_mask, spelt_mask))
         return InternVLVideoQAOutput(loss=self._weighted(terms), loss_terms=terms or None, letter_logits=letter_logits)
 
+    def term_counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return what each loss term of a batch is a mean over: questions, or sequences (or tokens) with an answer."""
+        counts: dict[str, Tensor] = {}
+        for name, key in (("letters", "letter_labels"), ("binding", "binding_labels")):
+            if batch.get(key) is not None:
+                counts[name] = (batch[key] >= 0).sum()
+        if (labels := batch.get("labels")) is not None:
+            none = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+            words, spelt = (none if batch.get(key) is None else batch[key] for key in ("words_mask", "spelt_mask"))
+            for name, rows in (("lm", ~words & ~spelt), ("words", words), ("spelt", spelt)):
+                counts[name] = text_count(labels, rows, self.config.text_loss_reduction)
+        return counts
+
     def answer_log_likelihoods(
         self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, image_features: Tensor | None = None
     ) -> Tensor:
@@ -208,7 +222,9 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         terms = {}
         for name, chosen in (("lm", ~in_words & ~spelt), ("words", in_words), ("spelt", spelt)):
             if chosen.any():
-                terms[name] = sequence_cross_entropy(logits[chosen], targets[chosen], rows[chosen], len(labels))
+                terms[name] = sequence_cross_entropy(
+                    logits[chosen], targets[chosen], rows[chosen], len(labels), self.config.text_loss_reduction
+                )
         return terms
 
     def _weighted(self, terms: dict[str, Tensor]) -> Tensor | None:

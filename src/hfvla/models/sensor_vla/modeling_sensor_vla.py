@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -293,7 +294,7 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
             losses = self.expert.loss(
                 fused.tokens, actions, mask, feature_mask=fused.mask, generator=rows or self._noise_generator()
             )
-            weights = action_weights(mask, confidence, sensor_present, self.config.sensor_loss_weight)
+            weights = self._weights(actions, action_mask, confidence, sensor_present)
             output.loss_terms = {"action": weighted_mean(losses, weights)}
             output.loss = output.loss_terms["action"] * self.config.loss_weights.get("action", 0.0)
         if not self.training:
@@ -301,6 +302,19 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
                 fused.tokens, feature_mask=fused.mask, generator=rows or self._noise_generator()
             )
         return output
+
+    def term_counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return what the loss term of a batch is a mean over: the weights of its samples."""
+        if batch.get("actions") is None:
+            return {}
+        names = ("actions", "action_mask", "confidence", "sensor_present")
+        return {"action": self._weights(*(batch.get(name) for name in names)).sum()}
+
+    def _weights(
+        self, actions: Tensor, action_mask: Tensor | None, confidence: Tensor | None, sensor_present: Tensor | None
+    ) -> Tensor:
+        mask = torch.ones_like(actions[..., 0], dtype=torch.bool) if action_mask is None else action_mask
+        return action_weights(mask, confidence, sensor_present, self.config.sensor_loss_weight)
 
     def _noise_generator(self) -> torch.Generator | None:
         """Training draws from torch's own stream, which is saved for a resume; else the same noise each time."""

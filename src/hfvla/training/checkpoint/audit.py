@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
 from hfvla.losses.gathering import one_process
+from hfvla.training.checkpoint.finite import refuse_nonfinite
 from hfvla.training.checkpoint.stored import load_through_class, may_be_absent
 from hfvla.training.lora.injection import adapters_in
 from hfvla.training.lora.quantized import is_quantized
@@ -292,11 +293,13 @@ def audit_checkpoint(trainer: Any, folder: str | Path) -> None:
         folder: where; shards of FSDP and DeepSpeed, which only resuming reads, are not looked into.
 
     Raises:
-        CheckpointError: see `audit_weights`.
+        CheckpointError: see `audit_weights`; also trained weights that are no numbers.
     """
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+    trained = getattr(trainer, "trained", {})
+    refuse_nonfinite({name: value.detach() for name, value in model.named_parameters() if name in trained}, folder)
     if trainer.is_fsdp_enabled or not any(Path(folder).glob("model*.safetensors")):
         return
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
     shapes = {plain_name(name): size for name, size in weight_shapes(model).items() if adapter_of(name) is None}
     absent = {plain_name(name) for name in may_be_absent(model, model.state_dict())}
     if set(_saved_shapes(folder, {})[0]) <= set(shapes) or adapters_in(model):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hfvla.training.checkpoint.adapters import check_adapters
 from hfvla.training.checkpoint.audit import audit_outputs, audit_reload, forward_outputs, sample_batch
+from hfvla.training.checkpoint.finite import refuse_nonfinite
 from hfvla.training.checkpoint.record import saving
 from hfvla.training.checkpoint.writing import bare_model, plain_state, write_model
 
@@ -42,7 +43,8 @@ def save_and_audit(trainer: StagedTrainer, folder: Path, base: str | None = None
         other than the main one.
 
     Raises:
-        CheckpointError: the checkpoint does not hold what was trained, or does not compute the same.
+        CheckpointError: the checkpoint does not hold what was trained, or does not compute the same; trained weights
+            that are no numbers.
     """
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -54,6 +56,7 @@ def save_and_audit(trainer: StagedTrainer, folder: Path, base: str | None = None
     unset_hf_deepspeed_config()
     if not trainer.is_world_process_zero():
         return {}
+    refuse_nonfinite({name: state[name] for name in trainer.trained if name in state}, folder)
     with saving(f"stage '{trainer.stage.name}': its checkpoint", folder):
         written = write_model(trainer, state, folder, base)
     loaded = audit_reload(bare_model(trainer), folder, written)

@@ -85,9 +85,10 @@ class GradCache:
                     features = module(**chunk, encode_only=True).features
                 reached = [name for name in gradients if features[name].requires_grad]
                 stop = start + len(next(iter(features.values())))
-                torch.autograd.backward(
-                    [features[name] for name in reached], [gradients[name][start:stop] for name in reached]
-                )
+                if reached:  # not where the batch had no loss term
+                    torch.autograd.backward(
+                        [features[name] for name in reached], [gradients[name][start:stop] for name in reached]
+                    )
                 start = stop
                 del features
             self._set_random_state(now)

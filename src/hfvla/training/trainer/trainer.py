@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hfvla.errors import DataError, RecipeError
+from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
-from hfvla.training.checkpoint.checkpoints import ExactResume
 from hfvla.training.checkpoint.lora_stages import prepare_adapters
 from hfvla.training.stage.groups import (
     GroupRow,
@@ -30,21 +27,15 @@ from hfvla.training.stage.phases import (
     begins,
     entry_phases,
     entry_rates,
-    final_weights,
     gate_schedule,
-    loss_terms,
     open_gates,
-    peak_weights,
     phase_entries,
 )
-from hfvla.training.trainer.balance.building import build_balancer
-from hfvla.training.trainer.balance.report import build_monitor
-from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers, evaluate_frozen
+from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers
 from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
-from hfvla.training.trainer.gradcache import build_grad_cache
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
-from hfvla.training.trainer.loss_log import LossLog
 from hfvla.training.trainer.master_weights import engine_type, train_in_float32
+from hfvla.training.trainer.objective import ObjectiveTrainer
 from hfvla.training.trainer.optimizers import stage_optimizer
 from hfvla.training.trainer.weight_decay import decayed_parameters
 from hfvla.training.trainer.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
@@ -54,12 +45,15 @@ __all__ = ["StagedTrainer"]
 logger = logging.getLogger(__name__)
 
 
-class StagedTrainer(ExactResume):
+class StagedTrainer(ObjectiveTrainer):
     """Trains the parameter groups of one stage on its weighted loss terms, and logs each term by name.
 
     Works with any `PreTrainedModel`: one whose output has `loss_terms` (a dict of unweighted scalars) is trained on
     `sum(weight[name] * loss_terms[name])`; any other on its own `loss`, called the term "loss". While training the
     weights are those of the step; an evaluation weighs with the stage's last ones, so that its numbers compare.
+
+    A term is a mean over what a batch has for it; a model with `term_counts(batch) -> {name: number}` says over how
+    much, and the term is then the mean over the whole optimizer step, on all processes. Others count by rows.
 
     Phases: whatever the stage ever trains requires gradients while the model is wrapped (DDP and ZeRO look then, and
     only then); from the first step on, exactly the parts of the current phase do. Each phase has optimizer groups of
@@ -78,7 +72,6 @@ class StagedTrainer(ExactResume):
     """
 
     optimizer: Any
-    timeline: Timeline | None = None  # known once the data loader is, when training starts
 
     def __init__(
         self,
@@ -97,23 +90,14 @@ class StagedTrainer(ExactResume):
         self._joins = any(phase.add for phase in stage.phases)
         self._freeze_to(model, 0)
         freeze(model, self.trained)
-        self._logs = {name: LossLog(loss_terms(stage)) for name in ("train", "eval")}
-        self._first_epoch: float | None = None  # where this process began; not 0 when it resumed
-        self._last_weights: dict[str, float] = {}  # of the last step, and its learning rates, for the log
-        self._last_rates: dict[str, float] = {}
+        self._last_rates: dict[str, float] = {}  # of the last step, for the log
         if self._joins and args is not None:
             _find_unused_parameters(args, where)
         super().__init__(model=model, args=args, **kwargs)
         one_gpu_a_process(self.args.n_gpu, where)
         train_in_float32(self)
-        # Our loss is already a mean over the batch; the Trainer must divide it by the accumulation steps.
-        self.model_accepts_loss_kwargs = False
         self.add_callback(PhaseCallback(self._enter_step))
-        self.balancer = build_balancer(self, stage, loss_terms(stage))
-        self.monitor = build_monitor(self, stage, loss_terms(stage), self.trained)
-        self.grad_cache = build_grad_cache(self, stage)
-        if self.monitor is not None:
-            self.add_callback(self.monitor)
+        self.build_objective()
         if self.is_deepspeed_enabled:
             accept_scalars()
             config = self.accelerator.state.deepspeed_plugin.hf_ds_config.config
@@ -222,162 +206,39 @@ class StagedTrainer(ExactResume):
             self._gated = self.lr_scheduler
         return schedule
 
-    def loss_weights(self, training: bool) -> dict[str, float]:
-        """Return the weight of each loss term: of the current step while training, else the stage's last ones."""
-        if training and self.timeline is not None:
-            return self.timeline.weights_at(self.state.global_step)
-        return final_weights(self.stage, self.timeline.epochs if self.timeline else math.inf)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """Return the sum of the loss terms by their current weights, and remember each term for the log.
-
-        Raises:
-            RecipeError: the model has no term that the stage weights (checked while training).
-        """
-        if model.training:
-            if self._first_epoch is None:
-                self._first_epoch = self.state.epoch or 0.0
-            evaluate_frozen(self._frozen)
-        cache = self.grad_cache if model.training else None
-        outputs = model(**inputs) if cache is None else cache.forward(model, inputs)
-        terms = outputs.get("loss_terms") or ({"loss": outputs["loss"]} if outputs.get("loss") is not None else {})
-        weights = self.loss_weights(model.training)
-        silent = model.training and not any(weights.values())  # a ramp from 0: no gradient yet, but a graph for it
-        counted = {name: terms[name] for name, w in weights.items() if (w or silent) and name in terms}
-        if not counted and model.training:
-            raise RecipeError(
-                f"stage '{self.stage.name}': this batch gives none of the stage's loss terms",
-                got=sorted(terms) or "no loss term",
-                expected=", ".join(name for name, weight in weights.items() if weight or silent),
-                fix="Check that the data has what these losses need (gold sets, chains, captions ...).",
-            )
-        samples = next(value for value in inputs.values() if isinstance(value, Tensor)).shape[0]
-        self._logs["train" if model.training else "eval"].add(terms, samples)
-        if model.training:
-            self._last_weights = weights
-        loss = self._combine(counted, weights, model.training)
-        return (loss, outputs) if return_outputs else loss
-
-    def _combine(self, terms: dict[str, Tensor], weights: dict[str, float], training: bool) -> Tensor:
-        if not terms:
-            return torch.zeros((), device=self.args.device)
-        if training and self.monitor is not None:
-            self.monitor.measure(terms, weights)
-        if training and self.balancer is not None:
-            return self.balancer.combine(terms, weights)
-        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Train as `Trainer.training_step`, or as the stage's `grad_cache` and `loss_weighting` ask."""
-        plain = partial(super().training_step, model, inputs, num_items_in_batch)
-        if self.grad_cache is not None:
-            plain = partial(self.grad_cache.training_step, self, model, plain)
-        return plain() if self.balancer is None else self.balancer.training_step(self, model, inputs, plain)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        super()._save_optimizer_and_scheduler(output_dir)
-        if self.balancer is not None and self.args.should_save:
-            self.balancer.save(output_dir)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if self.balancer is not None and checkpoint is not None:
-            self.balancer.load(checkpoint)
-
     def resume_state(self) -> dict[str, Any]:
         """Return this process's sums since the last log line, and what the next one says of the last step."""
-        last = {"weights": self._last_weights, "rates": self._last_rates, "phase": self._phase}
-        own = {"terms": self._logs["train"].state(), "first_epoch": self._first_epoch, "last": last}
-        return {**super().resume_state(), **own}
+        return {**super().resume_state(), "last": {"rates": self._last_rates, "phase": self._phase}}
 
     def load_resume_state(self, state: Mapping[str, Any]) -> None:
         """Bring back what `resume_state` returned."""
         super().load_resume_state(state)
-        self._logs["train"].load_state(state["terms"])
-        self._first_epoch = state["first_epoch"]
-        self._last_weights, self._last_rates = state["last"]["weights"], state["last"]["rates"]
+        self._last_rates = state["last"]["rates"]
         if self._phase >= 0:  # -1 until a phase is entered, and entering must freeze even if it is the saved one
             self._phase = state["last"]["phase"]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as `ExactResume.train`; short stages without a log line are checked for missing loss terms too."""
+        """Train as `ObjectiveTrainer.train`."""
         freeze(self.model, self.trained)  # DDP and ZeRO take note of what requires a gradient when they wrap
         self._phase = -1
         with stage_out_of_memory_told(self):
-            result = super().train(*args, **kwargs)
-        self._logs["train"].averages(self.accelerator)
-        self._check_terms()
-        return result
+            return super().train(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add to each training line the terms, averaged over all processes, and weights and rates of the last step.
 
         Keys: `<stage>/loss_<term>`, `<stage>/weight_<term>`, `<stage>/balance_<term>` (what a term counts after
-        `loss_weighting`), `<stage>/phase` in a stage with phases, and `<stage>/learning_rate_<entry>` where the
-        entries' differ.
+        `loss_weighting`), `<stage>/batches_without_a_term` and `<stage>/steps_left_out` where there are any,
+        `<stage>/phase` in a stage with phases, and `<stage>/learning_rate_<entry>` where the entries' differ.
         """
         if "loss" in logs:
-            averages = self._logs["train"].averages(self.accelerator)
-            for name, value in averages.items():
-                logs[f"{self.stage.name}/loss_{name}"] = value
-                logs[f"{self.stage.name}/weight_{name}"] = self._last_weights[name]
-            if self.balancer is not None:
-                self.balancer.check(averages)
-                balance = self.balancer.logs()
-                logs.update({f"{self.stage.name}/balance_{name}": value for name, value in balance.items()})
+            self._log_terms(logs)
             if self.stage.phases:
                 logs[f"{self.stage.name}/phase"] = self._phase
-            self._check_terms()
             rates = self._last_rates
             if len(set(rates.values())) > 1:
                 logs.update({f"{self.stage.name}/learning_rate_{name}": rate for name, rate in rates.items()})
         super().log(logs, start_time)
-
-    def _check_terms(self) -> None:
-        """Refuse to go on when a weighted term has not appeared in a whole epoch (it would silently not train)."""
-        peaks = peak_weights(self.stage)
-        missing = [name for name, peak in peaks.items() if peak and name not in self._logs["train"].seen]
-        if missing and self._first_epoch is not None and (self.state.epoch or 0.0) - self._first_epoch >= 1:
-            raise DataError(
-                f"stage '{self.stage.name}': no batch of an epoch gave the loss term '{missing[0]}'",
-                got=sorted(self._logs["train"].seen),
-                fix="Take the term out of `losses`, or add data that has what it needs.",
-            )
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Any, Any]:
-        """Predict as `Trainer.prediction_step`; without the labels of the metrics, still follow the loss terms."""
-        if all(inputs.get(name) is not None for name in self.label_names):
-            ignored = ignore_keys or getattr(self.model.config, "keys_to_ignore_at_inference", ["past_key_values"])
-            ignore_keys = [*ignored, "loss_terms"]  # scalars of the batch, not predictions
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        """Evaluate; add `<prefix>_loss_<term>` averaged over the evaluation set, and their sum as `<prefix>_loss`."""
-        self._logs["eval"] = LossLog(loss_terms(self.stage))
-        with stage_out_of_memory_told(self):
-            output = super().evaluation_loop(*args, **kwargs)
-        prefix = kwargs.get("metric_key_prefix", "eval")
-        averages = self._logs["eval"].averages(self.accelerator)
-        output.metrics.update({f"{prefix}_loss_{name}": value for name, value in averages.items()})
-        if averages:  # batches without a term do not count as zero
-            weights = self.loss_weights(training=False)
-            output.metrics[f"{prefix}_loss"] = sum(weights[name] * value for name, value in averages.items())
-        return output
 
 
 def _find_unused_parameters(args: Any, where: str) -> None:

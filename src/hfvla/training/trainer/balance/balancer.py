@@ -36,12 +36,14 @@ class Balancer(ABC):
         self._effective: dict[str, float] = {}
 
     @abstractmethod
-    def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-        """Return the loss of a micro-batch.
+    def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], shares: Mapping[str, Any]) -> Tensor:
+        """Return the loss of a micro-batch; called for each one, also where it has no term.
 
         Args:
-            terms: the terms that count, unweighted [] scalars by name.
+            terms: the terms that count, unweighted [] scalars by name; may be empty.
             weights: the recipe's weight by name.
+            shares: by name, what the micro-batch counts in the mean over those of the optimizer step; see
+                `TermShares`.
         """
 
     @abstractmethod

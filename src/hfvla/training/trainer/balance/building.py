@@ -40,15 +40,18 @@ class Uncertainty(Balancer):
         self._gradient = torch.zeros_like(self.log_variances)
         self._weights: Mapping[str, float] = {}
 
-    def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], shares: Mapping[str, Any]) -> Tensor:
         """See `Balancer.combine`; the sum of `w * (exp(-s) * L + s)`."""
+        self._weights = weights
+        if not terms:
+            return torch.zeros((), device=self.log_variances.device)
         present = [self.names.index(name) for name in terms]
         variances = self.log_variances.detach()[present]
         losses = torch.stack([term.float() for term in terms.values()])
         fixed = torch.tensor([weights[name] for name in terms], device=losses.device)
+        fixed = fixed * torch.stack([torch.as_tensor(shares[name], device=losses.device) for name in terms]).float()
         # By hand and not by autograd: neither a loss scale nor DeepSpeed's or DDP's hooks are in it.
         self._gradient[present] += uncertainty_gradient(losses.detach(), variances, fixed)
-        self._weights = weights
         return uncertainty_loss(losses, variances, fixed)
 
     def training_step(

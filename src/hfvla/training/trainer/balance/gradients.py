@@ -26,8 +26,9 @@ class _PerTerm(Balancer):
         super().__init__(names, accelerator, seed)
         self._terms: dict[str, Tensor] = {}
         self._weights: Mapping[str, float] = {}
+        self._shares: Mapping[str, Any] = {}
         self._gradients: TermGradients | None = None
-        self._losses = torch.zeros(2, len(self.names))  # sums, and in how many micro-batches
+        self._losses = torch.zeros(2, len(self.names))  # sums of shares of terms, and of shares
         self._warned = False
 
     def factors(self) -> Tensor:
@@ -45,11 +46,13 @@ class _PerTerm(Balancer):
             step: optimizer steps done.
         """
 
-    def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], shares: Mapping[str, Any]) -> Tensor:
         """See `Balancer.combine`; the value is for the log, gradients are taken term by term."""
-        self._terms, self._weights = dict(terms), weights
+        terms = {name: shares[name] * term for name, term in terms.items()}
+        self._terms, self._weights, self._shares = terms, weights, shares
         factors = dict(zip(self.names, self.factors().tolist(), strict=True))
-        return torch.stack([weights[name] * factors[name] * term for name, term in terms.items()]).sum()
+        weighted = [weights[name] * factors[name] * term for name, term in terms.items()]
+        return torch.stack(weighted).sum() if weighted else torch.zeros((), device=self.accelerator.device)
 
     def training_step(
         self, trainer: Any, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
@@ -70,7 +73,7 @@ class _PerTerm(Balancer):
         for name, term in counted.items():
             index = self.names.index(name)
             self._losses[0, index] += term.detach().float()
-            self._losses[1, index] += 1
+            self._losses[1, index] += self._shares[name]
         self._terms = {}
         if self.accelerator.sync_gradients:
             self._finish(trainer.state.global_step)

@@ -40,12 +40,13 @@ class GradientMonitor(TrainerCallback):
         self.parameters = dict(parameters)
         self._gradients: TermGradients | None = None
 
-    def measure(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
+    def measure(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], shares: Mapping[str, Any]) -> None:
         """Take the gradients of one micro-batch, if its step is one to measure; call before going backward.
 
         Args:
             terms: unweighted [] scalars by name.
             weights: weight by name; terms of weight 0 are left out.
+            shares: what the micro-batch counts in the step, by name; see `TermShares`.
         """
         if (self.trainer.state.global_step + 1) % self.every:
             return
@@ -54,7 +55,7 @@ class GradientMonitor(TrainerCallback):
             if not active:  # their phase has not begun
                 return
             self._gradients = TermGradients(self.names, active)
-        weighted = {name: weights[name] * term for name, term in terms.items() if weights.get(name)}
+        weighted = {name: weights[name] * shares[name] * term for name, term in terms.items() if weights.get(name)}
         accelerator, device = self.trainer.accelerator, self._gradients.rows.device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.autocast(device.type, enabled=False):
