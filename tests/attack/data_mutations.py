@@ -206,6 +206,13 @@ def no_regular_file(folder: Path, generator: Generator) -> str:
     return "any" if absent or (kind == 1 and path.suffix == ".hdf5") else "refused"
 
 
+def enormous(folder: Path, generator: Generator) -> str:
+    """Let a file claim to hold a terabyte; it takes no room on the disk."""
+    path = _pick(_files(folder, TEXTS | BINARY | PICTURES), generator)
+    os.truncate(path, 1 << 40)
+    return "refused" if path.suffix in TEXTS | {".npz", ".parquet"} and path.name not in STATS else "any"
+
+
 def linked_file(folder: Path, generator: Generator) -> str:
     """Move a file to another place and leave a link."""
     path = _pick(_files(folder, TEXTS | BINARY | PICTURES), generator)
@@ -348,6 +355,7 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "damaged file": (damaged_file, PICTURES | BINARY),
     "other content": (other_content, BINARY),
     "no regular file": (no_regular_file, TEXTS | BINARY),
+    "enormous": (enormous, TEXTS | BINARY),
     "linked file": (linked_file, TEXTS | BINARY),
     "notes of macOS": (notes_of_macos, TEXTS | BINARY),
     "circles": (circles, TEXTS | BINARY),

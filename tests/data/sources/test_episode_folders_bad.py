@@ -213,6 +213,7 @@ BAD = {
     "sensor twice": (twin_array, "array is there twice", "sensor_data.npz: data"),
     "sensor link": (dead_link("sensor_data.npz"), "sensor file cannot be read", "No such file"),
     "sensor pipe": (pipe("sensor_data.npz"), "sensor file cannot be read", "not a regular file"),
+    "sensor size": (lambda f: os.truncate(f / "sensor_data.npz", 1 << 40), "sensor file is too large", "sensor_data"),
     "state pipe": (pipe("robot_states.csv"), "robot states are missing", "robot_states.csv"),
     "picture link": (dead_link("images/View1/1760000000.jpg"), "picture cannot be read", "No such file"),
     "picture pipe": (pipe("images/View1/1760000000.jpg"), "picture cannot be read", "not a regular file"),

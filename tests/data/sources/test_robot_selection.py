@@ -278,3 +278,17 @@ def test_own_reasoning_that_does_not_parse_or_contradicts_is_kept_and_counted(tm
     )
     assert "Drone; output Humanoid" in kept["reasoning decides for other robots"]["first"]
     assert "records with reasoning" in caplog.text
+
+
+def sparse(path, size):
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def test_files_that_claim_to_be_enormous_are_not_read(tmp_path):
+    sparse(tmp_path / "data.json", 1 << 40)
+    with pytest.raises(DataError, match=r"data.json: robot-selection file cannot be read; got '1099511627776 bytes'"):
+        read(str(tmp_path / "data.json"))
+    sparse(tmp_path / "a.png", 1 << 40)
+    data = read(write(tmp_path, [single("See it.", image="a.png")], "b.json"), max_bad_fraction=1.0)
+    assert list(data.census["rejected"]) == ["image file is too large"]

@@ -15,7 +15,10 @@ from typing import Any
 
 from hfvla.errors import DataError
 
-__all__ = ["parse_json", "read_json", "read_text", "text_lines"]
+__all__ = ["MAX_TEXT_BYTES", "parse_json", "read_json", "read_text", "text_lines"]
+
+MAX_TEXT_BYTES = 1 << 32
+"""Of a file that is read as a whole; a file may claim any size and hold nothing."""
 
 
 def read_text(path: str | os.PathLike[str], *, what: str = "file cannot be read", fix: str = "Check the path.") -> str:
@@ -31,8 +34,11 @@ def read_text(path: str | os.PathLike[str], *, what: str = "file cannot be read"
     """
     where = str(path) if len(str(path)) < 4096 else f"{str(path)[:60]}..."
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(what, where=where, got="not a regular file", fix=fix)
+        if status.st_size > MAX_TEXT_BYTES:
+            raise DataError(what, where=where, got=f"{status.st_size} bytes", expected=f"at most {MAX_TEXT_BYTES}")
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError("file is not UTF-8 text", where=where, got=error.reason, expected="UTF-8 text") from error

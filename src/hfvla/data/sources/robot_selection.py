@@ -37,6 +37,8 @@ __all__ = ["RobotSelectionOptions", "build_robot_selection"]
 
 logger = logging.getLogger(__name__)
 
+_MAX_IMAGE_BYTES = 1 << 29  # rows hold their pictures
+
 
 class RobotSelectionOptions(BaseModel):
     """What a recipe may say about a robot-selection file.
@@ -181,6 +183,8 @@ def _image(record: Mapping[str, Any], folder: Path) -> bytes | None:
         path = inside_root(folder, record["image"], "image")
         if not path.is_file():
             raise _UnusableError("missing image", str(path))
+        if path.stat().st_size > _MAX_IMAGE_BYTES:
+            raise _UnusableError("image file is too large", f"{path}: {path.stat().st_size} bytes")
         data = path.read_bytes()
     except UnusableError as problem:
         raise _UnusableError(problem.reason, problem.detail) from problem

@@ -18,6 +18,7 @@ from hfvla.data.signals.clocks import Clock, parse_times, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.episode_folders.layouts import list_pictures
 from hfvla.data.sources.hdf5_checks import MAX_ARRAY_BYTES
+from hfvla.data.sources.json_files import MAX_TEXT_BYTES
 from hfvla.data.sources.parquet_rows import check_regular
 from hfvla.errors import did_you_mean
 
@@ -27,6 +28,7 @@ NPZ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, Arithme
               SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)  # fmt: skip
 """What zipfile and NumPy raise where a file is damaged, encrypted or packed in a way that is not known."""
 
+_MAX_FILE_BYTES = 4 * MAX_ARRAY_BYTES
 _NEW_ARRAYS, _OLD_ARRAYS = ("data",), ("forces", "alines")
 
 
@@ -101,7 +103,8 @@ def _number(cell: str) -> float:
 def _cells(path: Path, columns: Sequence[str]) -> list[list[str]]:
     """Return the cells of some columns, row by row."""
     try:
-        check_regular(path)
+        if check_regular(path).st_size > MAX_TEXT_BYTES:
+            raise UnusableError("robot states are too large", f"{path.name}: over {MAX_TEXT_BYTES} bytes")
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -203,7 +206,8 @@ def hash_files(paths: Sequence[Path]) -> str:
     together = hashlib.sha256()
     for path in paths:
         try:
-            check_regular(path)
+            if check_regular(path).st_size > _MAX_FILE_BYTES:
+                raise UnusableError("sensor file is too large", f"{path.name}: over {_MAX_FILE_BYTES} bytes")
             with path.open("rb") as file:
                 together.update(hashlib.file_digest(file, "sha256").digest())
         except OSError as error:
