@@ -107,7 +107,7 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
     """Predict a chunk for {"task", "views": {name: picture file}, "state", "time_s", "sensor": {"times_s", "values"}}.
 
     Returns:
-        {"actions": [H][A] in the robot's units, "names", "fps", "sensor": whether one was read}.
+        {"actions": H lists of A numbers in the robot's units, "names", "fps", "sensor": whether one was read}.
 
     Raises:
         DataError: something is missing or cannot be used.

@@ -1,0 +1,44 @@
+"""Pages that name the code agree with it."""
+
+import re
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("page", ["where.md", "house.md"])
+def test_every_path_on_the_page_exists(repository, page):
+    text = (repository / "docs" / page).read_text("utf-8")
+    paths = set(re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?|(?:plugins|registry)\.py)`", text))
+    assert len(paths) > 5
+    source = repository / "src/hfvla"
+    missing = [path for path in paths if not (source / path).exists() and not (repository / path).exists()]
+    assert not missing
+
+
+def test_every_name_on_the_page_exists(repository):
+    text = (repository / "docs/where.md").read_text("utf-8")
+    named = re.findall(r"`([a-z_/]+\.py)` \(`(\w+)`", text)
+    assert named
+    for path, name in named:
+        assert re.search(rf"\b{name}\b", (repository / "src/hfvla" / path).read_text("utf-8")), (path, name)
+
+
+def test_few_files_answer_a_question(repository):
+    rows = re.findall(r"^\| (.*?\?) \| (.*) \|$", (repository / "docs/where.md").read_text("utf-8"), flags=re.M)
+    most = {"Where is the loss of X computed?": 4, "What happens at a phase boundary?": 4, "How do I add a source?": 3,
+            "How do I add a loss term?": 4, "How do I add a metric?": 4}  # fmt: skip
+    found = {question: len(re.findall(r"`[a-z_/]+/(?:\w+\.py)?`", answer)) for question, answer in rows}
+    assert set(most) <= set(found) and all(found[question] <= limit for question, limit in most.items())
+
+
+def test_the_reference_covers_every_public_module(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "docs")
+    import make_api
+
+    assert len(make_api.public_modules()) > 350
+    rooms = {room for _, names in make_api.ROOMS.values() for room in names}
+    assert {module.split(".")[1] for module in make_api.public_modules()} <= rooms
+    for path, text in make_api.pages().items():
+        assert path.read_text("utf-8") == text, f"run: python docs/make_api.py ({path.name} is old)"
+    del sys.modules["make_api"]
