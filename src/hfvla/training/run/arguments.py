@@ -50,7 +50,8 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         has_validation: evaluate (and, for `keep_best`, choose) at each epoch unless the recipe says otherwise.
 
     Raises:
-        RecipeError: `keep_best` without validation rows, or a DeepSpeed config that contradicts the recipe.
+        RecipeError: `keep_best` without validation rows, a DeepSpeed config that contradicts the recipe, or arguments
+            that transformers refuses together (`keep_best` with `save_strategy: steps` and evaluations by epoch).
     """
     from transformers import TrainingArguments
 
@@ -84,4 +85,11 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
             "greater_is_better": not spec.metric(stage.keep_best.removeprefix("eval_")).is_error,
         }
     check_zero(settings, f"stage '{stage.name}'")
-    return TrainingArguments(**settings)
+    try:
+        return TrainingArguments(**settings)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"stage '{stage.name}': its training arguments do not go together",
+            got=str(error).replace("\n", " "),
+            fix="Change `args` of the recipe or of this stage.",
+        ) from None

@@ -132,6 +132,12 @@ class _DryStage(StageRun):
 
     recorder: _Recorder | None = None
 
+    def _train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
+        summary = super()._train(data, folders)
+        if self.recorder is not None:
+            del self.recorder.trainer  # the record outlives the stage, and would keep its model
+        return summary
+
     def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
         trainer = super()._trainer(model, processor, rows)
         self.recorder = _Recorder(trainer)

@@ -23,6 +23,7 @@ from hfvla.training.checkpoint.files import sync_folder
 from hfvla.training.checkpoint.handover import HandoverReport, hand_over, load_state
 from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adapters
 from hfvla.training.checkpoint.record import read_json, saving, write_json
+from hfvla.training.memory import free_memory
 from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
@@ -82,6 +83,12 @@ class StageRun(StageContext):
         Returns:
             `dict`: summary: name, seconds, steps, parameters, trainable_parameters, scores ...
         """
+        try:
+            return self._train(data, folders)
+        finally:
+            free_memory()  # trainer, model and optimizer keep each other alive, beside those of the next stage
+
+    def _train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
         started = time.perf_counter()
         rows = data.stage_rows(self.stage)
         model, processor, report = self._take_over(data, folders)
@@ -175,6 +182,7 @@ class StageRun(StageContext):
             args=arguments,
             stage=self.stage,
             groups=self.spec.groups,
+            from_recipe=True,
             data_collator=collator,
             train_dataset=EpochRows(rows.train, self.recipe.seed),
             eval_dataset=rows.validation,

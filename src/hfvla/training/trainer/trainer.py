@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
 from hfvla.training.checkpoint.lora_stages import prepare_adapters
+from hfvla.training.memory import EarlierTrainers
 from hfvla.training.stage.groups import (
     GroupRow,
     assign_phases,
@@ -34,6 +34,13 @@ from hfvla.training.stage.phases import (
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers
 from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
+from hfvla.training.trainer.honoured import (
+    check_learning_rates,
+    check_lora_trains,
+    check_script_stage,
+    find_unused_parameters,
+    with_patience,
+)
 from hfvla.training.trainer.master_weights import engine_type, train_in_float32
 from hfvla.training.trainer.objective import ObjectiveTrainer
 from hfvla.training.trainer.optimizers import stage_optimizer
@@ -43,6 +50,8 @@ from hfvla.training.trainer.zero import accept_scalars, check_offload, fill_buck
 __all__ = ["StagedTrainer"]
 
 logger = logging.getLogger(__name__)
+
+_EARLIER = EarlierTrainers()
 
 
 class StagedTrainer(ObjectiveTrainer):
@@ -64,11 +73,13 @@ class StagedTrainer(ObjectiveTrainer):
         args (`TrainingArguments`): `args.learning_rate` holds for groups that `stage.learning_rates` does not name.
         stage (`Stage`): what trains, on which losses.
         groups (`Mapping[str, ParameterGroup]`): the names that `stage.train` may use.
+        from_recipe (`bool`): the run of a recipe acts on `args`, `data`, `cache`, `model`, `handover`, `keep_best`
+            and `patience` of the stage. In a script they must be held already (see `honoured.py`); `patience` is.
         **kwargs: as for `Trainer`.
 
     Raises:
-        RecipeError: a group that does not exist or matches nothing, a phase that adds what trains already, or
-            phases with settings under which parts cannot join.
+        RecipeError: a group that does not exist or matches nothing, a phase that adds what trains already, phases
+            with settings under which parts cannot join, or a field of the stage that a script does not honour.
     """
 
     optimizer: Any
@@ -80,10 +91,17 @@ class StagedTrainer(ObjectiveTrainer):
         *,
         stage: Stage,
         groups: Mapping[str, ParameterGroup],
+        from_recipe: bool = False,
         **kwargs: Any,
     ) -> None:
         self.stage, self.groups = stage, groups
         where = f"stage '{stage.name}'"
+        check_learning_rates(stage)
+        check_lora_trains(stage, groups)
+        if not from_recipe:
+            check_script_stage(stage, args, model)
+            kwargs["callbacks"] = with_patience(stage, kwargs.get("callbacks"))
+        _EARLIER.free_those_of(model)
         prepare_adapters(model, groups, stage)
         self.trained = assign_phases(model, groups, phase_entries(stage), where)
         self._phase_of = entry_phases(stage)
@@ -92,8 +110,9 @@ class StagedTrainer(ObjectiveTrainer):
         freeze(model, self.trained)
         self._last_rates: dict[str, float] = {}  # of the last step, for the log
         if self._joins and args is not None:
-            _find_unused_parameters(args, where)
+            find_unused_parameters(args, where)
         super().__init__(model=model, args=args, **kwargs)
+        _EARLIER.add(self)
         one_gpu_a_process(self.args.n_gpu, where)
         train_in_float32(self)
         self.add_callback(PhaseCallback(self._enter_step))
@@ -239,19 +258,3 @@ class StagedTrainer(ObjectiveTrainer):
             if len(set(rates.values())) > 1:
                 logs.update({f"{self.stage.name}/learning_rate_{name}": rate for name, rate in rates.items()})
         super().log(logs, start_time)
-
-
-def _find_unused_parameters(args: Any, where: str) -> None:
-    """Let DDP expect parameters without a gradient, as those of a phase to come have none.
-
-    Raises:
-        RecipeError: the arguments say that DDP must not look for them.
-    """
-    if args.ddp_find_unused_parameters is False:
-        raise RecipeError(
-            "parts that join later have no gradient before, and DDP must expect that",
-            where=where,
-            got="ddp_find_unused_parameters false",
-            fix="Leave it out: the engine sets it.",
-        )
-    args.ddp_find_unused_parameters = True  # None is not enough: gradient checkpointing turns it off
