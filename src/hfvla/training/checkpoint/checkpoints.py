@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from hfvla.errors import CheckpointError
+from hfvla.sealing import check_contents
 from hfvla.training.checkpoint.audit import audit_checkpoint
 from hfvla.training.checkpoint.files import (
     MANIFEST,
@@ -177,6 +178,7 @@ class ExactResume(OrdinaryWeights):
                 expected=f"{MANIFEST} and every file it lists",
                 fix="Name an older checkpoint, or none to begin anew.",
             )
+        check_contents(folder)
         check_same_run(manifest["settings"], run_settings(self), folder)
         self._resumed_settings = manifest["settings"]
         saved = json.loads((folder / _STATE).read_text(encoding="utf-8"))
@@ -222,6 +224,7 @@ class ExactResume(OrdinaryWeights):
                 where=str(best),
                 fix=f"Put it back, or delete {self._resumed.parent} to begin this stage anew.",
             )
+        check_contents(best)
         state.best_model_checkpoint = str(best)
 
     def set_data_epoch(self, epoch: int) -> None:

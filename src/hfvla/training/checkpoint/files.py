@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hfvla.sealing import MANIFEST, check_manifest, seal_folder
+
 __all__ = [
     "MANIFEST",
     "TEMPORARY",
@@ -27,8 +29,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "complete.json"
-"""Written last into a checkpoint: the size of every file in it, and how the run that wrote it was set up."""
 TEMPORARY = ".tmp-"
 """Names that begin so are unfinished; they are deleted when a run starts."""
 
@@ -65,13 +65,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         folder: the checkpoint, with all its files.
         facts: JSON-serialisable facts about the run that wrote it.
     """
-    files = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-    text = json.dumps({**facts, "files": files}, indent=2) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
+    seal_folder(folder, facts)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -81,8 +75,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s: %s cannot be read (%s)", folder, MANIFEST, error)
+        return None
+    if not check_manifest(manifest):
+        logger.warning("%s: %s was changed or is damaged", folder, MANIFEST)
         return None
     return manifest if sizes == manifest["files"] else None
 

@@ -13,6 +13,7 @@ import torch
 
 from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.outputs import claim_new_folder
+from hfvla.sealing import seal_folder
 from hfvla.training.checkpoint.adapters import load_adapter, read_adapters
 from hfvla.training.checkpoint.files import TEMPORARY
 from hfvla.training.checkpoint.handover import tensor_names
@@ -149,6 +150,7 @@ def _write(model: Any, processor: Any, target: Path, recipe: Path) -> None:
             processor.save_pretrained(temporary)
             if recipe.is_file():  # evaluations rebuild the training rows from it
                 shutil.copy2(recipe, temporary / _RECIPE)
+            seal_folder(temporary, {"merged": True})
             if target.is_dir():
                 target.rmdir()
             temporary.rename(target)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import CheckpointError
+from hfvla.sealing import check_manifest
 
 __all__ = ["disk_problem", "environment", "read_json", "remove_leftovers", "saving", "write_json"]
 
@@ -110,9 +111,37 @@ def _free_space(where: Path) -> str:
     return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB free"
 
 
-def read_json(path: Path) -> Any | None:
-    """Return the file's content, or None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_json(path: Path, kind: type = dict) -> Any | None:
+    """Return the file's content, or None where there is no such file.
+
+    Args:
+        path: the file.
+        kind: what it must hold: an object (dict) or a list.
+
+    Raises:
+        CheckpointError: it cannot be read, is not JSON, holds something else, or is not what was written.
+    """
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error).splitlines()[0], "JSON") from None
+    if not isinstance(content, kind):
+        raise _unreadable(path, type(content).__name__, f"a JSON {'object' if kind is dict else 'list'}")
+    if kind is dict and not check_manifest(content):
+        raise _unreadable(path, "content that does not fit its seal", "what was written")
+    return content
+
+
+def _unreadable(path: Path, got: str, expected: str) -> CheckpointError:
+    return CheckpointError(
+        "this file of the run is damaged",
+        where=str(path),
+        got=got,
+        expected=expected,
+        fix="Put it back from a copy, or delete it: what it stands for is then done again.",
+    )
 
 
 def environment() -> dict[str, Any]:

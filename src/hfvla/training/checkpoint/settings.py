@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import CheckpointError, RecipeError
+from hfvla.training.stage.fingerprint import changed_rows, rows_fingerprint
 
 __all__ = [
     "changed_settings",
@@ -17,6 +18,7 @@ __all__ = [
     "run_settings",
 ]
 
+_SHOWN = 6
 _FIXED = {
     "processes": "processes",
     "per_device_train_batch_size": "rows a process and step (per_device_train_batch_size)",
@@ -71,6 +73,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "rows": len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None,
+        "row_values": _row_values(trainer),
         "seed": args.seed,
         "optim": str(getattr(args.optim, "value", args.optim)),
         "dtype": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
@@ -81,6 +84,14 @@ def run_settings(trainer: Any) -> dict[str, Any]:
     optimizer["lr_scheduler_type"] = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     optimizer["learning_rates"] = stage.get("learning_rates")
     return {"fixed": fixed, "optimizer": _plain(optimizer)}
+
+
+def _row_values(trainer: Any) -> dict[str, str] | None:
+    """Return the fingerprint of a trainer's rows; it is made once."""
+    if not hasattr(trainer, "_row_values"):
+        trainer._row_values = rows_fingerprint(trainer.train_dataset)
+    found: dict[str, str] | None = trainer._row_values
+    return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +110,16 @@ def check_same_run(saved: Mapping[str, Any], now: Mapping[str, Any], folder: Pat
         CheckpointError: naming every setting that differs.
     """
     before, after = saved["fixed"], now["fixed"]
+    changed = changed_rows(before.get("row_values"), after.get("row_values"))
+    if changed and before.get("rows") == after.get("rows"):
+        raise CheckpointError(
+            "the training rows are not those that this stage began with",
+            where=str(folder),
+            got=f"other values, or another order, in {', '.join(changed[:_SHOWN])}"
+            + (f" and {len(changed) - _SHOWN} more columns" if len(changed) > _SHOWN else ""),
+            expected=f"the {before.get('rows')} rows of the run, as they were",
+            fix=f"Put the data back as it was, or delete {folder.parent} to begin this stage anew.",
+        )
     differing = [name for name in _FIXED if before.get(name) != after.get(name)]
     if not differing:
         return

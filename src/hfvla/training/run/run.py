@@ -14,10 +14,12 @@ from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
 from hfvla.recipe import Recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
+from hfvla.sealing import check_contents, seal_folder
 from hfvla.training.checkpoint.adapters import share_adapter
 from hfvla.training.checkpoint.audit import audit_reload
 from hfvla.training.checkpoint.files import TEMPORARY
 from hfvla.training.checkpoint.record import environment, read_json, saving, write_json
+from hfvla.training.checkpoint.rows import check_run_rows
 from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.run.arguments import start_processes
 from hfvla.training.run.lock import FolderLock
@@ -93,12 +95,14 @@ class RecipeRun:
         self.spec: FamilySpec = get_family(recipe.family)
         self.record: dict[str, Any] = {}
         self._lock: FolderLock | None = None
+        self._allow_change = False
         self._meeting: Meeting | None = None
         self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
         self._began, self._seconds_before = time.perf_counter(), 0.0
 
     def open_folder(self, overwrite: bool, allow_recipe_change: bool = False) -> None:
         """Create the run folder, or check that the run found there is this one (`open_run_folder`)."""
+        self._allow_change = allow_recipe_change
         if self.state.is_main_process:
             self._lock = lock_run_folder(self.output_dir)
             self._changes = open_run_folder(
@@ -136,6 +140,8 @@ class RecipeRun:
         }
         data = RecipeData(self.spec, self.recipe, self.plan.stages, self.meeting)
         self.record["census"] = data.census
+        if self.state.is_main_process:
+            check_run_rows(self.output_dir, data.fingerprints(), self._allow_change)
         folders = dict(self.plan.folders)
         for stage in self.plan.stages:
             stage_run = StageRun(self.recipe, self.spec, stage, self.output_dir / stage.name, self.state)
@@ -174,6 +180,7 @@ class RecipeRun:
         from transformers import set_seed
 
         last = self.plan.stages[-1]
+        check_contents(folders[last.name])
         model = self.spec.load("model").from_pretrained(folders[last.name]).eval()
         processor = self.spec.load("processor").from_pretrained(folders[last.name])
         model.to(self.state.device)
@@ -201,6 +208,7 @@ class RecipeRun:
         audit_reload(model, final, model.state_dict())
         processor.save_pretrained(final)
         save_resolved(self.recipe, final / "recipe.json")
+        seal_folder(final, {"run": self.recipe.name})
         replace_folder(final, self.output_dir / "final")
         self._write_record()
 

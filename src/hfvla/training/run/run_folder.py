@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hfvla.errors import RecipeError
+from hfvla.errors import CheckpointError, RecipeError
 from hfvla.outputs import MARK, check_folder, claim_folder, create_folder, mark_folder, marked_files, shown
 from hfvla.recipe import Recipe, diff_recipes, load_resolved, save_resolved
 from hfvla.training.checkpoint.files import TEMPORARY, sync_folder
 from hfvla.training.checkpoint.record import read_json, remove_leftovers, saving, write_json
+from hfvla.training.checkpoint.rows import ROWS
 from hfvla.training.run.lock import FolderLock
 
 __all__ = ["claim_run_folder", "lock_run_folder", "open_run_folder", "replace_folder"]
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 20
 _RUN_FILES = {
-    *("recipe.json", "recipe_changes.json", "run.json", "experiment_summary.json"),
+    *("recipe.json", "recipe_changes.json", ROWS, "run.json", "experiment_summary.json"),
     *("metrics.json", "report.json", "report.html", "plots", "final", "cache", "logs"),
 }
 _STAGE_FILES = ("stage.json", "trainable.json", "checkpoints")
@@ -116,7 +117,7 @@ def _is_stage(path: Path) -> bool:
 def _is_record(path: Path) -> bool:
     try:
         record = read_json(path)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, CheckpointError):
         return False
     return isinstance(record, dict) and {"recipe", "stages", "seed"} <= set(record)
 
@@ -177,7 +178,7 @@ def _remove_leftovers(folder: Path, recipe: Recipe) -> None:
 
 
 def _accepted_changes(folder: Path, recipe: Recipe, allowed: bool) -> list[dict[str, Any]]:
-    history: list[dict[str, Any]] = read_json(folder / "recipe_changes.json") or []
+    history: list[dict[str, Any]] = read_json(folder / "recipe_changes.json", list) or []
     saved = folder / "recipe.json"
     if not saved.is_file():
         return history

@@ -18,6 +18,7 @@ from hfvla.recipe import Recipe, Stage
 from hfvla.recipe.config_checks import change_problems
 from hfvla.recipe.document import format_steps
 from hfvla.registry import load_checkpoint
+from hfvla.sealing import check_contents, seal_folder, sealed, unsealed
 from hfvla.training.checkpoint.adapters import SavedAdapters
 from hfvla.training.checkpoint.files import sync_folder
 from hfvla.training.checkpoint.handover import HandoverReport, hand_over, load_state
@@ -69,9 +70,12 @@ class StageRun(StageContext):
     def finished(self) -> dict[str, Any] | None:
         """Return the stage's summary if it was completed before."""
         summary = read_json(self.folder / "stage.json")
-        if summary is not None and self.state.is_main_process:  # a run may end between the two
+        if summary is None:
+            return None
+        check_contents(self.folder)
+        if self.state.is_main_process:  # a run may end between the two
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-        return summary
+        return unsealed(summary)
 
     def train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Train the stage and complete its folder.
@@ -141,6 +145,7 @@ class StageRun(StageContext):
         saved: SavedAdapters | None = None
         if source is not None:
             path: str | Path = folders[source]
+            check_contents(path)
             state = load_state(path)
             saved = earlier_adapters(self.stage, path, state)
             config = self.spec.load("config").from_pretrained(path)
@@ -216,7 +221,8 @@ class StageRun(StageContext):
             write_json(self.folder / "trainable.json", table)
             write_json(self.folder / "log_history.json", trainer.state.log_history)
             sync_folder(self.folder)
-            write_json(self.folder / "stage.json", summary)
+            seal_folder(self.folder, {"stage": self.stage.name}, skip=("checkpoints", "stage.json"))
+            write_json(self.folder / "stage.json", sealed(summary))
             shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
         self.state.wait_for_everyone()
 

@@ -76,7 +76,7 @@ def _samples(stage: Mapping[str, Any]) -> int:
 
 def _shares(file: Path, stage: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return parameters, those that train, and their share, for each phase that adds something."""
-    totals = [row for row in read_json(file) or [] if row["group"] == "total"]
+    totals = [row for row in read_json(file, list) or [] if row["group"] == "total"]
     if not totals:
         totals = [{"parameters": stage.get("parameters"), "trainable": stage.get("trainable_parameters")}]
     found = []

@@ -16,6 +16,7 @@ from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, SourceData, resolve
 from hfvla.recipe import EvalSourceRecipe, Recipe, SourceRecipe, Stage, build_options
+from hfvla.training.stage.fingerprint import rows_fingerprint
 
 __all__ = ["RecipeData", "StageRows", "build_source"]
 
@@ -134,6 +135,15 @@ class RecipeData:
         ]
         train = mix([part.train for part in parts], [entry.weight for entry in entries], self.recipe.seed)
         return StageRows(train, concatenate_datasets(held) if held else None)
+
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Return a hash of each column of each source's rows, training and held out, in the order of the sources."""
+        found: dict[str, dict[str, str]] = {}
+        for number, (key, part) in enumerate(self._parts.items()):
+            for kind, rows in (("train", part.train), ("validation", part.validation)):
+                if rows is not None:
+                    found[f"{json.loads(key)[0]} ({kind}, source {number + 1})"] = rows_fingerprint(rows) or {}
+        return found
 
     def all_training_rows(self) -> Any:
         """Return the training rows of every source, each once (for tokenizers and baselines)."""
