@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import logging
 import pkgutil
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import hfvla.models
 from hfvla.errors import CheckpointError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec
+from hfvla.loading import check_folder, check_size, guarded, read_object
 from hfvla.metrics.catalog import Metric, describe
 from hfvla.plugins import Offers, offers
 
@@ -132,14 +132,11 @@ def family_of_checkpoint(path: str | Path) -> FamilySpec:
                 where=where,
                 fix="Pass the folder that save_pretrained wrote, e.g. outputs/<run>/final.",
             )
-        try:
-            model_type = json.loads(config_file.read_text()).get("model_type")
-        except json.JSONDecodeError as error:
-            raise CheckpointError(f"config.json is not valid JSON ({error})", where=where) from None
+        model_type = read_object(config_file).get("model_type")
     else:
         model_type = _hub_model_type(where)
     families = available_families()
-    if model_type not in families:
+    if not isinstance(model_type, str) or model_type not in families:
         raise CheckpointError(
             "the checkpoint belongs to another model type",
             where=where,
@@ -172,28 +169,22 @@ def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[Fam
 
     Raises:
         CheckpointError: see `family_of_checkpoint`; also another family than asked, an incomplete folder, or
-            weights that do not fit the config.
+            weights that do not fit the config, pickled weights, a processor that does not fit (see `hfvla.loading`).
     """
     spec = family_of_checkpoint(path)
     if family is not None and spec.name != family:
         raise CheckpointError("the checkpoint is of another family", where=str(path), got=spec.name, expected=family)
-    loading = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # named below, with what else is missing
-    model, info = _loaded(spec.load("model"), path, **loading)
+    scalars = check_folder(path) if Path(path).is_dir() else None
+    if scalars is not None:
+        config = guarded(path, lambda: spec.load("config").from_pretrained(path))
+        check_size(spec.load("model"), config, scalars, path)
+    # Mismatched sizes are named below, with what else is missing.
+    loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
+    model, info = guarded(path, lambda: spec.load("model").from_pretrained(path, **loading))
     problems = {key: sorted(map(str, info[key])) for key in ("missing_keys", "mismatched_keys") if info.get(key)}
     if problems:
         raise CheckpointError("weights are missing or do not fit", where=str(path), got=problems)
-    return spec, model.eval(), _loaded(spec.load("processor"), path)
-
-
-def _loaded(loaded_class: Any, path: str | Path, **kwargs: Any) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        return loaded_class.from_pretrained(path, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            "the checkpoint is incomplete or damaged",
-            where=str(path),
-            got=str(error).splitlines()[0],
-            fix="Copy the whole folder that save_pretrained wrote.",
-        ) from None
+    processor = guarded(path, lambda: spec.load("processor").from_pretrained(path))
+    if hasattr(processor, "check_config"):
+        guarded(path, lambda: processor.check_config(model.config))
+    return spec, model.eval(), processor

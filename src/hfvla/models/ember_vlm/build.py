@@ -133,7 +133,7 @@ def _load_language(model: Any, name: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    source = AutoModelForCausalLM.from_pretrained(name)
+    source = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
     state = source.state_dict()
     for key, value in model.language_model.state_dict().items():
         if key in state and state[key].shape != value.shape and state[key].shape[1:] == value.shape[1:]:

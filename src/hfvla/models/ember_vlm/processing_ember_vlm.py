@@ -16,6 +16,7 @@ from hfvla.data.reasoning import verdict_spans
 from hfvla.data.samples.robots import ROBOTS, RobotAnswer, Subtask
 from hfvla.data.text import clean_text
 from hfvla.errors import CheckpointError, DataError
+from hfvla.loading import check_same
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
 
 __all__ = ["EmberVLMProcessor", "TargetText", "load_image"]
@@ -99,6 +100,22 @@ class EmberVLMProcessor(ProcessorMixin):
             )
         ids = {f"{name}_id": vocabulary[token] for name, token in SPECIAL_TOKENS.items()}
         return {**ids, "yes_token_id": self.yes_token_id, "no_token_id": self.no_token_id}
+
+    def check_config(self, config: Any) -> None:
+        """Refuse a config that this processor does not fit.
+
+        Raises:
+            CheckpointError: other robots or another order of them, tokens, picture size or lengths.
+        """
+        ids = self.special_ids()
+        pairs = {name: (value, getattr(config, name)) for name, value in ids.items()}
+        side = self.image_processor.size
+        pairs["image_size"] = ([side.get("height"), side.get("width")], [config.image_size, config.image_size])
+        for name in ("robots", "num_visual_tokens", "ngram_buckets"):
+            pairs[name] = (getattr(self, name), getattr(config, name))
+        pairs["max_length"] = (min(self.max_length, config.text_config.n_positions), self.max_length)
+        pairs["tokens"] = (max(len(self.tokenizer), config.text_config.vocab_size), config.text_config.vocab_size)
+        check_same("EmberVLMProcessor", pairs)
 
     def _verdict_ids(self) -> tuple[int, int]:
         if self.tokenizer is None:

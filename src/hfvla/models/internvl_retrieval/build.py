@@ -100,7 +100,7 @@ def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[
     config.image_prompt = ids["image_prompt"]
     model = InternVLForRetrieval(config)
     model.backbone = AutoModel.from_pretrained(
-        options.backbone, revision=options.revision, dtype=getattr(torch, options.dtype)
+        options.backbone, revision=options.revision, use_safetensors=True, dtype=getattr(torch, options.dtype)
     )
     return model, processor
 

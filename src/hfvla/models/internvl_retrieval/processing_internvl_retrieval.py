@@ -14,6 +14,7 @@ from hfvla.data.boxes import HORIZONTAL, VERTICAL
 from hfvla.data.pictures import load_picture
 from hfvla.data.text import clean_text
 from hfvla.errors import DataError
+from hfvla.loading import check_same
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 
 __all__ = ["IMAGE_PROMPT_TEXT", "InternVLRetrievalProcessor"]
@@ -56,6 +57,22 @@ class InternVLRetrievalProcessor(ProcessorMixin):
             "image_token_id": tokenizer.convert_tokens_to_ids(tokenizer.context_image_token),
             "image_prompt": {"before": self._ids(before), "after": after},
         }
+
+    def check_config(self, config: Any) -> None:
+        """Refuse a config that this processor does not fit.
+
+        Raises:
+            CheckpointError: another prompt around a picture, picture size, length or tokens.
+        """
+        side, text, ids = self.image_processor.size, config.get_text_config(), self.special_ids()
+        pairs = {
+            "image_token_id": (ids["image_token_id"], config.backbone_config.image_token_id),
+            "image_prompt": (ids["image_prompt"], config.image_prompt),
+            "image_size": ([side["height"], side["width"]], [config.image_size, config.image_size]),
+            "max_text_tokens": (self.max_text_tokens, config.max_text_tokens),
+            "tokens": (max(len(self.tokenizer), text.vocab_size), text.vocab_size),
+        }
+        check_same("InternVLRetrievalProcessor", pairs)
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)

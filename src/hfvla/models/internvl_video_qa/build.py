@@ -105,7 +105,7 @@ def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[
     with torch.device("meta"):  # the backbone is all there is; its weights come from the checkpoint
         model = InternVLForVideoQA(config)
     model.backbone = AutoModelForImageTextToText.from_pretrained(
-        options.backbone, revision=options.revision, dtype=getattr(torch, options.dtype)
+        options.backbone, revision=options.revision, use_safetensors=True, dtype=getattr(torch, options.dtype)
     )
     return model, processor
 

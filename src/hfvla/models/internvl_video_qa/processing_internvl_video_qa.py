@@ -13,6 +13,7 @@ from hfvla.data.choices import LETTERS
 from hfvla.data.video import VideoReader
 from hfvla.data.video.files import FileIdentity, check_video_file
 from hfvla.errors import CheckpointError, DataError
+from hfvla.loading import check_same
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import FRAMES, TILING, InternVLVideoQAConfig
 from hfvla.models.internvl_video_qa.frames import Clip, FrameMode, Tiles, choose_times, cut_tiles
@@ -54,6 +55,27 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         self._reader: VideoReader | None = None
         self._durations: dict[FileIdentity, float] = {}
         self.letter_token_ids = self._letter_ids()
+
+    def check_config(self, config: Any) -> None:
+        """Refuse a config that this processor does not fit.
+
+        Raises:
+            CheckpointError: other letters' tokens, tiles, frames, lengths or tokens.
+        """
+        side, text = self.image_processor.size, config.get_text_config()
+        pairs = {
+            name: (getattr(self, name), getattr(config, name)) for name in ("letter_token_ids", "tokens_per_tile")
+        }
+        pairs["tile_size"] = ([side["height"], side["width"]], [config.tile_size, config.tile_size])
+        pairs["tiling"], pairs["frames"] = (self.tiling, config.tiling), (self.frames, config.frames)
+        pairs["max_length"] = (min(self.max_length, text.max_position_embeddings), self.max_length)
+        pairs["tokens"] = (max(len(self.tokenizer), text.vocab_size), text.vocab_size)
+        pairs["image_token_id"] = (self._image_token_id(), config.backbone_config.image_token_id)
+        check_same("InternVLVideoQAProcessor", pairs)
+
+    def _image_token_id(self) -> int:
+        tokenizer = self.tokenizer
+        return int(tokenizer.convert_tokens_to_ids(tokenizer.context_image_token))
 
     def _letter_ids(self) -> list[int]:
         if self.tokenizer is None:

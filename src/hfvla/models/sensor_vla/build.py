@@ -163,7 +163,7 @@ def _from_backbone(options: SensorVLAOptions, config: SensorVLAConfig) -> tuple[
 
     source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
     backbone = AutoModel.from_pretrained(
-        options.backbone, revision=options.revision, dtype=getattr(torch, options.dtype)
+        options.backbone, revision=options.revision, use_safetensors=True, dtype=getattr(torch, options.dtype)
     )
     settings = {**backbone.config.to_dict(), "dtype": options.dtype}
     with torch.device("meta"):  # a second copy of a large backbone would not fit beside the first

@@ -19,6 +19,7 @@ from hfvla.data.signals.sensors import window_times
 from hfvla.data.text import clean_text
 from hfvla.data.video import VideoReader
 from hfvla.errors import DataError, did_you_mean
+from hfvla.loading import check_same
 from hfvla.models.sensor_vla.backbones import backbone_kind, wrap_processor
 from hfvla.models.sensor_vla.configuration_sensor_vla import ACTION, SensorVLAConfig
 from hfvla.models.sensor_vla.signals import RobotSignals
@@ -27,6 +28,9 @@ __all__ = ["SensorVLAProcessor"]
 
 _FRAME_CACHE_BYTES = 512 * 2**20
 _FRAME_TOLERANCE_S = 0.005  # of a frame's time; sources have checked their clocks before
+
+
+_SHARED = ("views", "prompt", "action", "state_dim", "sensor")
 
 
 class SensorVLAProcessor(RobotSignals, ProcessorMixin):
@@ -74,6 +78,19 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
         self.image_size = None if image_size is None else list(image_size)
         self._normalizers: dict[str, Normalizer] = {}
         self._backbone: Any = None
+
+    def check_config(self, config: Any) -> None:
+        """Refuse a config that this processor does not fit.
+
+        Raises:
+            CheckpointError: another backbone, other views or another order of them, prompt, action, state or sensor.
+        """
+        text = config.get_text_config()
+        pairs = {name: (getattr(self, name), getattr(config, name)) for name in _SHARED}
+        pairs["backbone"] = (self.backbone, config.backbone_config.model_type)
+        pairs["required_views"] = ([view for view in self.required_views if view in config.views], self.required_views)
+        pairs["tokens"] = (max(len(self.tokenizer), text.vocab_size), text.vocab_size)
+        check_same("SensorVLAProcessor", pairs)
         self._frames: FrameLoader | None = None
         self._series: SensorLoader | None = None
 

@@ -25,7 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError
+from hfvla.loading import guarded, read_object
 from hfvla.training.lora.injection import adapters_in, inject
+from hfvla.training.lora.patterns import slow_pattern
 from hfvla.training.stage.groups import TRAINED_ADAPTER, adapter_of, plain_name
 
 __all__ = [
@@ -190,24 +192,62 @@ def read_adapters(folder: str | Path) -> SavedAdapters | None:
     root = Path(folder) / ADAPTER_FOLDER
     if not root.is_dir():
         return None
-    from peft import LoraConfig
-    from safetensors import SafetensorError
-
     below = sorted((path.parent for path in root.glob(f"*/{_CONFIG}")), key=lambda path: (len(path.name), path.name))
     saved = SavedAdapters()
-    try:
-        for place in [*below, root]:
-            name = TRAINED_ADAPTER if place == root else place.name
-            saved.adapters[name] = LoraConfig.from_pretrained(str(place)), load_file(place / _WEIGHTS)
-        if (root / _BASE).is_file():  # not there in what `share_adapter` wrote
-            saved.base = load_file(root / _BASE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            "the adapters beside this checkpoint are incomplete or damaged",
-            where=str(root),
-            got=str(error).splitlines()[0],
-        ) from None
+    for place in [*below, root]:
+        name = TRAINED_ADAPTER if place == root else place.name
+        saved.adapters[name] = _read_adapter(place)
+    if (root / _BASE).is_file():  # not there in what `share_adapter` wrote
+        saved.base = _tensors(root / _BASE)
     return saved
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+
+    try:
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        "the adapters beside this checkpoint are incomplete or damaged", where=str(path), got=reason.splitlines()[0]
+    )
+
+
+def _read_adapter(place: Path) -> tuple[Any, dict[str, Tensor]]:
+    """Return peft's config and tensors of one adapter; nothing in the config is believed that the tensors do not say.
+
+    Raises:
+        CheckpointError: a file of it is missing, damaged or pickled; a rank that its tensors do not have; a pattern
+            of module names that could take for ever to match.
+    """
+    from peft import LoraConfig
+
+    path = place / _CONFIG
+    if not path.is_file() or not (place / _WEIGHTS).is_file():  # peft would look for it on the hub
+        raise _damaged(place, f"no {_CONFIG if not path.is_file() else _WEIGHTS}")
+    read_object(path)
+    config, tensors = guarded(path, lambda: LoraConfig.from_pretrained(str(place))), _tensors(place / _WEIGHTS)
+    for key, value in vars(config).items():
+        for text in _texts(value) if "pattern" in key or key in ("target_modules", "exclude_modules") else ():
+            reason = slow_pattern(text)
+            if reason is not None:
+                raise CheckpointError(f"{key}: {reason}", where=str(path), got=text[:100])
+    ranks = {value.shape[0] for name, value in tensors.items() if ".lora_A." in name and value.dim()}
+    if ranks and (ranks != {config.r} or config.rank_pattern):
+        raise CheckpointError("the adapter's rank is not that of its tensors", where=str(path), got=config.r)
+    return config, tensors
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in a value: itself, or the keys and values of a list or mapping."""
+    if isinstance(value, str):
+        return [value]
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list | set) else []
+    return [part for part in parts if isinstance(part, str)]
 
 
 def put_adapter(
@@ -270,7 +310,7 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
     for adapter, (config, tensors) in saved.adapters.items():
         put_adapter(adapted, config, tensors, adapter)
     state = adapted.state_dict()
-    for name, value in load_file(Path(folder) / ADAPTER_FOLDER / _BESIDE).items():
+    for name, value in _tensors(Path(folder) / ADAPTER_FOLDER / _BESIDE).items():
         wanted = name if name in state else next((n for n in state if plain_name(n) == name), None)
         if wanted is None or state[wanted].shape != value.shape:
             raise CheckpointError("what was trained beside the adapter does not fit this model", got=name)

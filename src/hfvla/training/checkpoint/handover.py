@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.family import ParameterGroup
+from hfvla.loading import weight_files
 from hfvla.recipe import Handover
 
 __all__ = ["HandoverReport", "TensorHandover", "hand_over", "load_state", "tensor_names"]
@@ -173,16 +174,17 @@ def load_state(folder: str | Path) -> dict[str, Tensor]:
     """Read all weights of a checkpoint folder (one file or shards), on the CPU.
 
     Raises:
-        CheckpointError: the folder holds no safetensors weights.
+        CheckpointError: the folder holds no safetensors weights, or damaged ones (see `hfvla.loading`).
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    files = sorted(Path(folder).glob("model*.safetensors"))
-    if not files:
-        raise CheckpointError("no safetensors weights in this folder", where=str(folder))
     state: dict[str, Tensor] = {}
-    for file in files:
-        state.update(load_file(file))
+    for file in weight_files(Path(folder)):
+        try:
+            state.update(load_file(file))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CheckpointError("damaged weights", where=str(file), got=str(error).splitlines()[0]) from None
     return state
 
 

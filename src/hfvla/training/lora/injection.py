@@ -22,6 +22,7 @@ from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe.stage_schema import Lora
+from hfvla.training.lora.patterns import slow_pattern
 from hfvla.training.stage.groups import (
     TRAINED_ADAPTER,
     adapter_of,
@@ -80,6 +81,9 @@ def lora_targets(model: nn.Module, groups: Mapping[str, ParameterGroup], lora: L
 
 
 def _matching(pattern: str, names: Sequence[str] | Mapping[str, Any]) -> set[str]:
+    slow = slow_pattern(pattern)
+    if slow is not None and not slow.startswith("not a regular"):
+        raise RecipeError(f"lora.target: matching this could take for ever ({slow})", got=pattern[:200])
     try:
         return {name for name in names if re.fullmatch(pattern, name)}
     except re.error as error:

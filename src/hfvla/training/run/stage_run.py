@@ -24,7 +24,6 @@ from hfvla.training.checkpoint.files import sync_folder
 from hfvla.training.checkpoint.handover import HandoverReport, hand_over, load_state
 from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adapters
 from hfvla.training.checkpoint.record import read_json, saving, write_json
-from hfvla.training.memory import free_memory
 from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
@@ -34,6 +33,7 @@ from hfvla.training.run.tables import handover_text, trainable_text
 from hfvla.training.stage.data import RecipeData, StageRows
 from hfvla.training.stage.groups import table_dicts
 from hfvla.training.stage.phases import final_weights, loss_terms
+from hfvla.training.trainer.memory import free_memory
 from hfvla.training.trainer.trainer import StagedTrainer
 
 __all__ = ["StageRun", "merge_config"]

@@ -12,7 +12,6 @@ from torch import nn
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
 from hfvla.training.checkpoint.lora_stages import prepare_adapters
-from hfvla.training.memory import EarlierTrainers
 from hfvla.training.stage.groups import (
     GroupRow,
     assign_phases,
@@ -42,6 +41,7 @@ from hfvla.training.trainer.honoured import (
     with_patience,
 )
 from hfvla.training.trainer.master_weights import engine_type, train_in_float32
+from hfvla.training.trainer.memory import EarlierTrainers
 from hfvla.training.trainer.objective import ObjectiveTrainer
 from hfvla.training.trainer.optimizers import stage_optimizer
 from hfvla.training.trainer.weight_decay import decayed_parameters
