@@ -17,6 +17,7 @@ from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Stage, build_options
 from hfvla.registry import available_families, get_family, load_checkpoint
+from hfvla.training.stage.groups import expand_group
 from hfvla.training.trainer.trainer import StagedTrainer
 
 FAMILIES = sorted(available_families())
@@ -135,6 +136,20 @@ def test_padding_does_not_change_the_loss(built):
         torch.testing.assert_close(
             found.loss_terms[name], term, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def test_a_term_reaches_the_groups_that_it_is_said_to(built):
+    """In any batch that has the term: each row alone, and all of them."""
+    assert set(built.spec.reached) <= set(built.spec.losses)
+    model = built.copy().train()
+    for term, groups in built.spec.reached.items():
+        names = {name for group in groups for name in expand_group(model, built.spec.groups, group)}
+        for rows in ([row] for row in built.rows.select(range(4))):
+            output = model(**built.batch(term, rows=rows)).loss_terms or {}
+            if term in output and output[term].requires_grad:
+                model.zero_grad()
+                output[term].backward()
+                assert [name for name in names if model.get_parameter(name).grad is None] == [], (term, rows)
 
 
 # ---- saving ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from functools import lru_cache
 import pytest
 import torch
 
+from hfvla.registry import available_families
+
 from .precision_cases import PRECISIONS, STEPS, Case, build, cases, run_case
 
 FLOAT32 = PRECISIONS["float32"]
@@ -57,3 +59,29 @@ def test_every_precision_trains_what_float32_does(case, precision, tmp_path_fact
             assert math.isfinite(near), (number, name, near)
             gap = abs(near - value) / max(1.0, abs(value))
             assert gap <= PRECISIONS[precision].tolerance, (number, name, value, near)
+
+
+@pytest.mark.parametrize("family", available_families())
+def test_terms_in_fp16_are_those_of_float32(family):
+    """On a CPU the Trainer has no fp16; its autocast has. Under DDP or alone, a term must not overflow in it."""
+    case = Case(family, "plain")
+    model, processor, rows = reference_model(case)
+    spec = available_families()[family]
+    collator = spec.load("collator")(processor, model.config, losses=tuple(spec.losses), training=True)
+    batch = collator([dict(row) for row in rows])
+    torch.manual_seed(0)
+    wanted = model(**batch).loss_terms
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.float16):
+        found = model(**batch).loss_terms
+    assert set(found) == set(wanted) == set(spec.losses)
+    for name, value in wanted.items():
+        assert found[name].dtype == torch.float32, name
+        torch.testing.assert_close(
+            found[name], value, atol=1e-2, rtol=1e-2, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def reference_model(case: Case):
+    model, processor, rows = build(case)
+    return model.eval(), processor, rows

@@ -84,6 +84,9 @@ class FamilySpec:
         sources: data sources by name.
         metrics: label, direction and importance of the family's metrics; the `quick` ones are those that
             `compute_metrics` returns.
+        reached: by loss term, the groups of which it gives every parameter a gradient in any batch that has the term
+            (a batch may be without pictures). Where all that a stage trains is reached, DDP need not look for
+            parameters without a gradient; a group that is not named may have some.
         label_names: batch keys that are labels (gathered for `compute_metrics`).
         feature_cuts: where the model may be cut for the feature cache, the deepest cut first.
         parameter_table: parts shown by `hfvla plan`: name -> parameter-name patterns.
@@ -108,6 +111,7 @@ class FamilySpec:
     sources: Mapping[str, Source]
     metrics: tuple[Metric, ...]
     loss_functions: Mapping[str, Any] = field(default_factory=dict)
+    reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     label_names: tuple[str, ...] = ("labels",)
     feature_cuts: Mapping[str, FeatureCut] = field(default_factory=dict)
     parameter_table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -122,6 +126,7 @@ class FamilySpec:
         take_strings(self, "label_names")
         table = {name: as_names(patterns) for name, patterns in self.parameter_table.items()}
         object.__setattr__(self, "parameter_table", table)
+        object.__setattr__(self, "reached", {name: as_names(groups) for name, groups in self.reached.items()})
         object.__setattr__(self, "package", self.package or f"hfvla.models.{self.name}")
 
     @property

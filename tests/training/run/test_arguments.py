@@ -1,10 +1,14 @@
-"""What a run's processes are started with."""
+"""What a run's processes and stages are started with."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from hfvla.training.run.arguments import start_processes
+from hfvla.recipe import Stage
+from hfvla.registry import get_family
+from hfvla.training.run.arguments import may_leave_unused, start_processes
+
+LORA = {"target": "language", "r": 2}
 
 
 @pytest.mark.parametrize(
@@ -23,3 +27,32 @@ def test_the_longest_timeout_of_a_recipe_is_the_process_groups(monkeypatch, whol
 
 def test_one_process_needs_no_group():
     assert start_processes(SimpleNamespace(args={"use_cpu": True}, stages=[], stage_args=None)).num_processes == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, False),
+        ({"train": ["selection_head", "language.last(1)"]}, False),
+        ({"train": ["lora"], "lora": LORA}, False),
+        ({"losses": {"selection": 1.0, "itc": 0.5}}, False),
+        ({"train": ["selection_head", "vision"]}, True),  # a batch may be without pictures
+        ({"train": ["lora"], "lora": {"target": ["language", "vision"]}}, True),
+        ({"train": ["lora"], "lora": {"target": "re:.*attn.*"}}, True),
+        ({"losses": {"reasoning": 1.0}}, True),  # does not reach the head
+        ({"losses": {"selection": 0.0, "reasoning": 1.0}}, True),
+        ({"losses": {"selection": {"start": 0.0, "end": 1.0}}}, True),  # no gradient at first
+        ({"phases": [{"step": 2, "losses": {"selection": 0.0}}]}, True),
+        ({"phases": [{"step": 2, "add": ["language"]}]}, True),
+        ({"loss_weighting": "pcgrad", "losses": {"selection": 1.0, "reasoning": 1.0}}, True),
+        ({"grad_cache": 2}, True),
+    ],
+)
+def test_ddp_looks_for_unused_parameters_where_there_may_be_some(changes, expected):
+    stage = Stage(**{"name": "one", "train": ["selection_head"], "losses": {"selection": 1.0}, **changes})
+    assert may_leave_unused(stage, get_family("ember_vlm")) is expected
+
+
+def test_a_family_that_says_nothing_is_looked_at():
+    stage = Stage(name="one", train=["vision"], losses={"itm": 1.0})
+    assert may_leave_unused(stage, get_family("internvl_retrieval"))

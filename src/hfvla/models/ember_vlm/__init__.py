@@ -34,6 +34,12 @@ FAMILY = FamilySpec(
         "reasoning": "cross-entropy of chain of thought, robots and plan",
         "consistency": "symmetric KL between the head's and the written verdicts",
     },
+    reached={
+        "selection": ("language", "fusion", "selection_head"),
+        "reasoning": ("language",),
+        "caption": ("language",),
+        "instruct": ("language",),
+    },
     sources={
         "fleet": Source(
             options="hfvla.worlds.fleet:FleetOptions",

@@ -42,6 +42,7 @@ FAMILY = FamilySpec(
         "bbox": "L1 + (1 - GIoU) of the box that a sentence names",
         "spatial": "two three-way cross-entropies: where one object lies from another",
     },
+    reached={"itc": ("language", "adapters", "temperature")},
     sources={
         "drone": Source(
             options="hfvla.worlds.drone:DroneOptions",

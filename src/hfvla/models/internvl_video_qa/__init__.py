@@ -34,6 +34,7 @@ FAMILY = FamilySpec(
         "spelt": "cross-entropy of the right choice's text and then its letter, the choices shown",
         "binding": "cross-entropy of the letter beside a choice that the prompt names, without a clip",
     },
+    reached=dict.fromkeys(("letters", "lm", "words", "spelt", "binding"), ("language",)),
     sources={
         "road": Source(
             options="hfvla.worlds.road:RoadOptions",

@@ -48,6 +48,7 @@ FAMILY = FamilySpec(
         "expert": ParameterGroup(("expert.*",), description="action expert"),
     },
     losses={"action": "error of the action chunk: of actions, noise or velocity, as the expert learns"},
+    reached={"action": ("language", "sensor", "state", "fusion", "expert")},
     sources={
         "lerobot": Source(
             options="hfvla.data.sources.lerobot:LeRobotOptions",

@@ -8,12 +8,13 @@ from typing import Any
 
 from hfvla.data.processes import COLLECTIVE_TIMEOUT
 from hfvla.errors import RecipeError
-from hfvla.family import FamilySpec
+from hfvla.family import FamilySpec, as_names, parse_group
 from hfvla.recipe import Recipe, Stage
+from hfvla.recipe.lora_checks import LORA_GROUP
 from hfvla.training.run.trackers import chosen_trackers
 from hfvla.training.trainer.zero import check_zero
 
-__all__ = ["stage_arguments", "start_processes", "uses_cpu"]
+__all__ = ["may_leave_unused", "stage_arguments", "start_processes", "uses_cpu"]
 
 
 def uses_cpu(recipe: Recipe) -> bool:
@@ -37,6 +38,29 @@ def start_processes(recipe: Recipe) -> Any:
     # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
     timeout = timedelta(seconds=max(seconds)) if seconds else COLLECTIVE_TIMEOUT
     return PartialState(cpu=uses_cpu(recipe), timeout=timeout)
+
+
+def may_leave_unused(stage: Stage, spec: FamilySpec) -> bool:
+    """Tell whether a batch may leave something that trains without a gradient, so that DDP must look for it.
+
+    It costs a walk through the graph in every step. Where a part joins later there is such; else it is what no term of
+    a fixed weight is known to reach in every batch (`FamilySpec.reached`). A batch that lacks a term does not count: a
+    zero takes its place and reaches everything (`hfvla.training.trainer.loss_reach`).
+
+    Args:
+        stage: the stage.
+        spec: its family.
+    """
+    changing = {name for phase in stage.phases for name in phase.losses}
+    fixed = [name for name, weight in stage.losses.items() if isinstance(weight, float | int) and weight > 0]
+    reached = {group for name in fixed if name not in changing for group in spec.reached.get(name, ())}
+    entries = [entry for entry in stage.train if entry != LORA_GROUP]
+    if stage.lora is not None and LORA_GROUP in stage.train:
+        entries += as_names(stage.lora.target)
+    joins = any(phase.add for phase in stage.phases)
+    # backward passes of its own
+    apart = stage.grad_cache is not None or stage.loss_weighting in ("gradnorm", "pcgrad")
+    return joins or apart or any(entry.startswith("re:") or parse_group(entry)[0] not in reached for entry in entries)
 
 
 def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool) -> Any:
@@ -63,7 +87,7 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
         "logging_steps": 0.02,
         "run_name": f"{recipe.name}-{stage.name}",
         "project": recipe.name,
-        "ddp_find_unused_parameters": True,
+        "ddp_find_unused_parameters": may_leave_unused(stage, spec),
         **recipe.stage_args(stage),
         "report_to": chosen_trackers(recipe.stage_args(stage).get("report_to")),
         "output_dir": str(stage_dir / "checkpoints"),
