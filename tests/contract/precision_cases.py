@@ -179,8 +179,10 @@ def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], fold
     """
     spec, stage = get_family(case.family), stage_of(case)
     model, processor, rows = copy.deepcopy(built[0]), built[1], built[2]
-    for parameter in model.parameters():  # not the buffers: angles of positions are float32 in a loaded model too
-        parameter.data = parameter.data.to(precision.weights)
+    saved = set(model.state_dict())  # not the angles of positions, which are float32 in a loaded model too
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in saved and tensor.is_floating_point():
+            tensor.data = tensor.data.to(precision.weights)
     settings = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "learning_rate": 1e-4, "adam_epsilon": 1e-12}
     settings |= {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "remove_unused_columns": False}
     arguments = TrainingArguments(
@@ -192,7 +194,7 @@ def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], fold
     )
     set_seed(0)
     collator = spec.load("collator")(processor, model.config, losses=tuple(stage.losses), training=True)
-    trainer = (spec.load("trainer") if spec.trainer else StagedTrainer)(
+    trainer = (spec.load("trainer") if spec.has("trainer") else StagedTrainer)(
         model=model,
         args=arguments,
         stage=stage,

@@ -31,6 +31,7 @@ ENGINE_ARGUMENTS: Mapping[str, str] = {
     "seed": "one seed for all; set `seed` at the top of the recipe",
     "data_seed": "one seed for all; set `seed` at the top of the recipe",
     "resume_from_checkpoint": "a run resumes from its own folder; run the same command again",
+    "optim_target_modules": "a stage's optimizer gets what `train` names",
     "label_smoothing_factor": "the trainer's own loss is not used; smoothing belongs to the family's config",
 }
 """TrainingArguments that the engine sets itself, and what a recipe says instead."""
@@ -53,6 +54,9 @@ _INEXACT = {
     "ignore_data_skip": "a resumed epoch would see rows again that it has seen",
 }
 """Switches under which a resumed run would not equal an uninterrupted one."""
+
+_CHOOSES_PARAMETERS = ("galore", "apollo", "lomo", "adalomo")
+"""How the names of optimizers begin that take parameters by themselves, whatever a stage trains and when."""
 
 _AT_LEAST = {
     "per_device_train_batch_size": 1,
@@ -96,6 +100,11 @@ def argument_problems(args: Mapping[str, Any], base: Steps) -> Iterator[Problem]
             yield Problem(steps, f"TrainingArguments has no '{key}'. {hint}")
         else:
             yield from _value_problems(value, known[key], steps)
+            if key == "optim" and str(value).startswith(_CHOOSES_PARAMETERS):
+                problem = (
+                    f"'{value}' chooses its parameters itself, and a stage has its own: by entry, phase and decay"
+                )
+                yield Problem(steps, f"{problem}. Take adamw_torch, adamw_8bit, adafactor or another.")
             if key in _INEXACT and value is True:
                 yield Problem(steps, f"'{key}' must stay false: {_INEXACT[key]}")
             minimum = _AT_LEAST.get(key)

@@ -2,8 +2,11 @@
 
 from types import SimpleNamespace
 
+import accelerate
 import pytest
+import torch
 
+from hfvla.errors import RecipeError
 from hfvla.recipe import Stage
 from hfvla.registry import get_family
 from hfvla.training.run.arguments import may_leave_unused, start_processes
@@ -56,3 +59,14 @@ def test_ddp_looks_for_unused_parameters_where_there_may_be_some(changes, expect
 def test_a_family_that_says_nothing_is_looked_at():
     stage = Stage(name="one", train=["vision"], losses={"itm": 1.0})
     assert may_leave_unused(stage, get_family("internvl_retrieval"))
+
+
+def test_a_run_on_several_gpus_without_a_launcher_is_refused_at_once(monkeypatch):
+    state = SimpleNamespace(num_processes=1, device=torch.device("cuda"))
+    monkeypatch.setattr(accelerate, "PartialState", lambda **_: state)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    recipe = SimpleNamespace(name="mine", args={"use_cpu": False}, stages=[])
+    with pytest.raises(RecipeError, match="run 'mine': one process trains on one GPU; got '2 GPUs"):
+        start_processes(recipe)
+    state.num_processes = 2
+    assert start_processes(recipe) is state

@@ -12,6 +12,7 @@ from hfvla.family import FamilySpec, as_names, parse_group
 from hfvla.recipe import Recipe, Stage
 from hfvla.recipe.lora_checks import LORA_GROUP
 from hfvla.training.run.trackers import chosen_trackers
+from hfvla.training.trainer.devices import one_gpu_a_process
 from hfvla.training.trainer.zero import check_zero
 
 __all__ = ["may_leave_unused", "stage_arguments", "start_processes", "uses_cpu"]
@@ -30,14 +31,21 @@ def start_processes(recipe: Recipe) -> Any:
 
     Before any `TrainingArguments`: the run's own collectives come earlier. So the recipe's device and `ddp_timeout`
     must be given here (the longest of all stages: a process group keeps the one that it was started with).
+
+    Raises:
+        RecipeError: several GPUs and no launcher.
     """
+    import torch
     from accelerate import PartialState
 
     settings = [recipe.args, *(recipe.stage_args(stage) for stage in recipe.stages)]
     seconds = [float(args["ddp_timeout"]) for args in settings if args.get("ddp_timeout") is not None]
     # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
     timeout = timedelta(seconds=max(seconds)) if seconds else COLLECTIVE_TIMEOUT
-    return PartialState(cpu=uses_cpu(recipe), timeout=timeout)
+    state = PartialState(cpu=uses_cpu(recipe), timeout=timeout)
+    if not uses_cpu(recipe) and state.num_processes == 1 and state.device.type == "cuda":
+        one_gpu_a_process(torch.cuda.device_count(), f"run '{recipe.name}'")  # before data are built
+    return state
 
 
 def may_leave_unused(stage: Stage, spec: FamilySpec) -> bool:

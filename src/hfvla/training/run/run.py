@@ -29,6 +29,7 @@ from hfvla.training.run.summary import write_summary
 from hfvla.training.run.trackers import stage_logs
 from hfvla.training.stage.data import RecipeData, build_source
 from hfvla.training.stage.plan import StagePlan
+from hfvla.training.trainer.devices import out_of_memory_told
 from hfvla.training.trainer.zero import deepspeed_scope
 
 __all__ = ["run_recipe"]
@@ -155,10 +156,19 @@ class RecipeRun:
             folders[stage.name] = self.output_dir / stage.name
             self.record["stages"].append(summary)
             self._write_record()
-        with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
+        with (
+            saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."),
+            out_of_memory_told(lambda: "the final checkpoint's evaluation", self._smaller_evaluation),
+        ):
             results = self._finish(data, folders)
         self.meeting.alone("report", lambda: self._report(results))
         return self.record
+
+    def _smaller_evaluation(self) -> str:
+        return (
+            f"Lower evaluation.batch_size (now {self.recipe.evaluation.batch_size}) and run the same command again "
+            "with --allow-recipe-change: finished stages are not trained anew."
+        )
 
     def _write_record(self) -> None:
         if self.state.is_main_process:
