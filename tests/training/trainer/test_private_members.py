@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[3]
 ENGINE = sorted((ROOT / "src/hfvla/training").rglob("*.py"))
 
 METHODS = {
+    "_determine_best_metric": "metrics trial",
     "_finalize_training": "trial num_train_samples start_time",
+    "_get_eval_sampler": "eval_dataset",
+    "_get_grad_norm": "model grad_norm",
     "_get_output_dir": "trial",
     "_get_train_sampler": "train_dataset",
     "_load_best_model": "",
