@@ -79,11 +79,15 @@ class AlignedPreTrainedModel(PreTrainedModel):
         return loaded
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Save as `PreTrainedModel.save_pretrained`, and note in the config which parts are float32."""
+        """Save as `PreTrainedModel.save_pretrained`, and note in the config which parts are float32.
+
+        Each weight goes by the name it has in memory: transformers would write a backbone's by the names of its first
+        release, and hand-over compares names.
+        """
         state = kwargs.get("state_dict") or self.state_dict()
         types = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
         self.config.float32_parts = float32_parts(types)
-        return super().save_pretrained(*args, **kwargs)
+        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
 
 
 def _within(tensors: Iterable[tuple[str, _T]], parts: Sequence[str]) -> list[tuple[str, _T]]:

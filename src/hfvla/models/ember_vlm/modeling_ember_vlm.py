@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from hfvla.losses.selection import bernoulli_consistency
 from hfvla.losses.text import IGNORE_INDEX
+from hfvla.losses.weighing import weighted_sum
 from hfvla.models.ember_vlm.answering import RobotInferenceMixin
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.ember_vlm.losses import TEXT_KINDS, RobotObjectives
@@ -331,17 +332,12 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
             shown = features if features is None or text_kind is None else features[text_kind[image_mask.any(1)] == 0]
             terms.update(self._contrastive(shown, caption_input_ids, caption_attention_mask))
         return EmberVLMOutput(
-            loss=self._weighted(terms),
+            loss=weighted_sum(terms, self.config.loss_weights),
             loss_terms=terms or None,
             selection_logits=selection_logits,
             verdict_logits=verdict_logits,
             logits=logits,
         )
-
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor | None:
-        weights = self.config.loss_weights
-        used = [weights[name] * term for name, term in terms.items() if weights.get(name)]
-        return torch.stack(used).sum() if used else None
 
     def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.run_language_model(self.embed(input_ids, None)[0], attention_mask)

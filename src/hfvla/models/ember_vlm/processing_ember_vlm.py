@@ -108,7 +108,7 @@ class EmberVLMProcessor(ProcessorMixin):
             CheckpointError: other robots or another order of them, tokens, picture size or lengths.
         """
         ids = self.special_ids()
-        pairs = {name: (value, getattr(config, name)) for name, value in ids.items()}
+        pairs: dict[str, tuple[Any, Any]] = {name: (value, getattr(config, name)) for name, value in ids.items()}
         side = self.image_processor.size
         pairs["image_size"] = ([side.get("height"), side.get("width")], [config.image_size, config.image_size])
         for name in ("robots", "num_visual_tokens", "ngram_buckets"):

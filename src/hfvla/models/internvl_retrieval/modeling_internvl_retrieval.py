@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
 from hfvla.losses.contrastive import FeatureQueue, bounded_temperature, cosine_logits
+from hfvla.losses.weighing import weighted_sum
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.losses import RetrievalObjectives
 from hfvla.nn.adapter import Adapter, GatedLayerNorm, SkipProjection
@@ -205,13 +206,6 @@ class InternVLRetrievalPreTrainedModel(AlignedPreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
 
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Save as `PreTrainedModel.save_pretrained`, each weight by the name it has in memory.
-
-        transformers would write the backbone's by the names of its first release; hand-over and audit compare names.
-        """
-        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -352,13 +346,8 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
             output.box_predictions, output.spatial_logits = self.locate(features)
             if boxes is not None and box_mask is not None:
                 terms |= self.place_terms(output.box_predictions, output.spatial_logits, boxes, box_mask)
-        output.loss_terms, output.loss = terms or None, self._weighted(terms)
+        output.loss_terms, output.loss = terms or None, weighted_sum(terms, self.config.loss_weights)
         return output
-
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor | None:
-        weights = self.config.loss_weights
-        used = [weights[name] * term for name, term in terms.items() if weights.get(name)]
-        return torch.stack(used).sum() if used else None
 
 
 def _head(inner: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.utils import ModelOutput
 
 from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy, text_count
+from hfvla.losses.weighing import weighted_sum
 from hfvla.models.internvl_video_qa.answering import VideoAnswerMixin
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 from hfvla.nn.loading import AlignedPreTrainedModel
@@ -49,13 +50,6 @@ class InternVLVideoQAPreTrainedModel(AlignedPreTrainedModel):
     _no_split_modules = ("InternVLVisionLayer", "Qwen2DecoderLayer")
     _supports_sdpa = True
     _supports_flash_attn = True
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Save as `PreTrainedModel.save_pretrained`, each weight by the name it has in memory.
-
-        transformers would write the backbone's by the names of its first release; hand-over and audit compare names.
-        """
-        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
 
 
 class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
@@ -162,7 +156,9 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
                 terms[name] = F.cross_entropy(letter_logits[right >= 0], right[right >= 0])
         if labels is not None:
             terms.update(self._text_losses(hidden, labels, words_mask, spelt_mask))
-        return InternVLVideoQAOutput(loss=self._weighted(terms), loss_terms=terms or None, letter_logits=letter_logits)
+        return InternVLVideoQAOutput(
+            loss=weighted_sum(terms, self.config.loss_weights), loss_terms=terms or None, letter_logits=letter_logits
+        )
 
     def term_counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what each loss term of a batch is a mean over: questions, or sequences (or tokens) with an answer."""
@@ -226,11 +222,6 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
                     logits[chosen], targets[chosen], rows[chosen], len(labels), self.config.text_loss_reduction
                 )
         return terms
-
-    def _weighted(self, terms: dict[str, Tensor]) -> Tensor | None:
-        weights = self.config.loss_weights
-        used = [weights[name] * term for name, term in terms.items() if weights.get(name)]
-        return torch.stack(used).sum() if used else None
 
 
 AutoModel.register(InternVLVideoQAConfig, InternVLForVideoQA, exist_ok=True)

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from hfvla.errors import CheckpointError
 from hfvla.losses.action import action_weights, weighted_mean
+from hfvla.losses.weighing import weighted_sum
 from hfvla.models.sensor_vla.acting import ActionInferenceMixin
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.nn.action_experts import RegressionExpert, build_action_expert
@@ -112,13 +113,6 @@ class SensorVLAPreTrainedModel(AlignedPreTrainedModel):
             for parameter in model.backbone.parameters():  # not the buffers: angles of positions stay float32
                 parameter.data = parameter.data.to(getattr(torch, model.config.backbone_dtype))
         return loaded
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Save as `PreTrainedModel.save_pretrained`, each weight by the name it has in memory.
-
-        transformers would write the backbone's by the names of its first release; hand-over and audit compare names.
-        """
-        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
 
 
 class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedModel):
@@ -296,7 +290,7 @@ class SensorVLAForActionPrediction(ActionInferenceMixin, SensorVLAPreTrainedMode
             )
             weights = self._weights(actions, action_mask, confidence, sensor_present)
             output.loss_terms = {"action": weighted_mean(losses, weights)}
-            output.loss = output.loss_terms["action"] * self.config.loss_weights.get("action", 0.0)
+            output.loss = weighted_sum(output.loss_terms, self.config.loss_weights)
         if not self.training:
             output.predicted_actions = self.expert.sample(
                 fused.tokens, feature_mask=fused.mask, generator=rows or self._noise_generator()

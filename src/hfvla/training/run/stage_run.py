@@ -188,6 +188,7 @@ class StageRun(StageContext):
             stage=self.stage,
             groups=self.spec.groups,
             from_recipe=True,
+            loss_functions=self.spec.loss_functions,
             data_collator=collator,
             train_dataset=EpochRows(rows.train, self.recipe.seed),
             eval_dataset=rows.validation,

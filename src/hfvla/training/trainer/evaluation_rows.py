@@ -27,7 +27,7 @@ def own_batch(trainer: Any, batch: dict[str, Any]) -> tuple[dict[str, Any], int,
     """
     state, rows, rank = trainer.accelerator.gradient_state, trainer.args.eval_batch_size, trainer.args.process_index
     loader = trainer.callback_handler.eval_dataloader
-    dataset = getattr(loader, "dataset", None)
+    dataset: Any = getattr(loader, "dataset", None)
     rest = state.remainder if state.end_of_dataloader else 0  # rows of all processes in this last turn
     if trainer.args.world_size == 1 or rest <= 0 or not hasattr(dataset, "__len__"):
         return batch, rows, rows

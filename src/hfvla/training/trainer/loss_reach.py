@@ -42,7 +42,7 @@ class _Zero(torch.autograd.Function):
         return torch.zeros((), device=parameters[0].device)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         return tuple(gradient.new_zeros((), dtype=dtype).expand(shape) for shape, dtype in ctx.like)
 
 

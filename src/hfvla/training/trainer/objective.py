@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hfvla.errors import DataError, RecipeError
 from hfvla.losses.gathering import one_process
+from hfvla.losses.weighing import weighted_sum
 from hfvla.training.checkpoint.checkpoints import ExactResume
 from hfvla.training.stage.phases import Timeline, final_weights, loss_terms, peak_weights
 from hfvla.training.trainer.balance.building import build_balancer
@@ -109,8 +110,8 @@ class ObjectiveTrainer(ExactResume):
         if training:
             loss = self._within_reach(self._combine(counted, weights, counts), reach)
         else:
-            weighted = [weights[name] * term for name, term in counted.items()]
-            loss = torch.stack(weighted).sum() if weighted else torch.zeros((), device=self.args.device)
+            found = weighted_sum(counted, weights)
+            loss = torch.zeros((), device=self.args.device) if found is None else found
         return (loss, outputs) if return_outputs else loss
 
     def _combine(self, terms: dict[str, Tensor], weights: dict[str, float], counts: Any) -> Tensor | None:
@@ -120,8 +121,7 @@ class ObjectiveTrainer(ExactResume):
         if self.balancer is not None:
             loss = self.balancer.combine(terms, weights, shares)
             return loss if terms else None
-        weighted = [weights[name] * shares[name] * term for name, term in terms.items()]
-        return torch.stack(weighted).sum() if weighted else None
+        return weighted_sum(terms, weights, shares)
 
     def _within_reach(self, loss: Tensor | None, reach: Tensor | None) -> Tensor:
         """Return a loss that can go backward also where the batch has no term."""

@@ -27,11 +27,13 @@ from hfvla.training.stage.phases import (
     entry_phases,
     entry_rates,
     gate_schedule,
+    loss_terms,
     open_gates,
     phase_entries,
 )
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers
 from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
+from hfvla.training.trainer.extra_terms import add_terms
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.honoured import (
     check_learning_rates,
@@ -75,6 +77,8 @@ class StagedTrainer(ObjectiveTrainer):
         groups (`Mapping[str, ParameterGroup]`): the names that `stage.train` may use.
         from_recipe (`bool`): the run of a recipe acts on `args`, `data`, `cache`, `model`, `handover`, `keep_best`
             and `patience` of the stage. In a script they must be held already (see `honoured.py`); `patience` is.
+        loss_functions (`Mapping[str, Any]`): further loss terms by name, `compute(model, batch, outputs) -> Tensor`;
+            those that the stage weighs are computed (`hfvla.plugins.LossFunction`).
         **kwargs: as for `Trainer`.
 
     Raises:
@@ -92,6 +96,7 @@ class StagedTrainer(ObjectiveTrainer):
         stage: Stage,
         groups: Mapping[str, ParameterGroup],
         from_recipe: bool = False,
+        loss_functions: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.stage, self.groups = stage, groups
@@ -102,6 +107,8 @@ class StagedTrainer(ObjectiveTrainer):
             check_script_stage(stage, args, model)
             kwargs["callbacks"] = with_patience(stage, kwargs.get("callbacks"))
         _EARLIER.free_those_of(model)
+        wanted = loss_terms(stage)
+        add_terms(model, {name: one for name, one in (loss_functions or {}).items() if name in wanted}, where)
         prepare_adapters(model, groups, stage)
         self.trained = assign_phases(model, groups, phase_entries(stage), where)
         self._phase_of = entry_phases(stage)
