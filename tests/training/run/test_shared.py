@@ -32,7 +32,7 @@ def make(folder):
         "eval": {name: {"source": "robot_selection", "path": path} for name, path in paths.items()},
     }
     stage = selection_stage(args={"num_train_epochs": 1, "per_device_train_batch_size": 4, "ddp_timeout": 600})
-    evaluation = {"bootstrap_samples": 5, "max_generate": 3, "batch_size": 2}
+    evaluation = {"bootstrap_samples": 5, "max_generate": 1, "batch_size": 2}
     recipe = build_recipe("", folder / "run", [stage], data=section, evaluation=evaluation)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(resolved_dict(recipe)))
     return paths
@@ -45,7 +45,7 @@ def shared(request, tmp_path_factory):
     paths = make(folder)
     told = launch(request.param, Path(__file__).parent / "shared_worker.py", folder)
     sets = {name: {"source": "robot_selection", "path": path} for name, path in paths.items()}
-    options = {"batch_size": 2, "max_generate": 3, "bootstrap_samples": 5}
+    options = {"batch_size": 2, "max_generate": 1, "bootstrap_samples": 5}
     alone = evaluate_checkpoint(folder / "run/final", sets, folder / "alone", device="cpu", **options)
     return folder, request.param, [json.loads(text.splitlines()[-1]) for text in told], alone
 

@@ -17,6 +17,7 @@ from hfvla.models.sensor_vla.evaluation import closed_loop
 from hfvla.models.sensor_vla.evaluation.ablation import DonorWindows
 from hfvla.models.sensor_vla.evaluation.closed_loop import ChunkedPolicy, run_closed_loop
 
+from ....data.together import together
 from ..conftest import observe
 from ..scripted import RecordingModel
 
@@ -208,3 +209,20 @@ class RealEnough:
     def predict_actions(self, processor, observations, **options):
         self.asked += observations
         return self.model.predict_actions(processor, observations, **options)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_episodes_are_shared_and_the_first_ones_are_filmed(count):
+    """Five seeds on two or three processes: each runs its own, all get all in order, the first three have frames."""
+
+    class Simulator:
+        @staticmethod
+        def run_episodes(policy, seeds, record_frames_for, **arguments):
+            assert arguments == {"views": ("front",)}
+            return [(seed, number < record_frames_for) for number, seed in enumerate(seeds)]
+
+    def work(processes):
+        context = EvaluationContext(processes=processes)
+        return closed_loop._shared_episodes(Simulator, None, [10, 11, 12, 13, 14], 3, context, views=("front",))
+
+    assert together(count, work) == [[(10, True), (11, True), (12, True), (13, False), (14, False)]] * count
