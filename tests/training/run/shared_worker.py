@@ -18,7 +18,14 @@ def main(folder: Path) -> None:
     record = run_recipe(recipe, folder / "run")
     sets = {"first": {"source": "robot_selection", "path": recipe.data.eval["first"].options["path"]}}
     results = evaluate_checkpoint(
-        folder / "run/final", sets, folder / "eval", device="cpu", batch_size=2, max_generate=1, bootstrap_samples=5
+        folder / "run/final",
+        sets,
+        folder / "eval",
+        device="cpu",
+        seed=recipe.seed,
+        batch_size=2,
+        max_generate=1,
+        bootstrap_samples=5,
     )
     processes = Processes.current()
     print(json.dumps([processes.count, "metrics" in record, sorted(results), bool(results["first"].intervals)]))

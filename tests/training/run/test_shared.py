@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from hfvla.evaluation.run import evaluate_checkpoint
-from hfvla.recipe import resolved_dict
+from hfvla.recipe import load_recipe, resolved_dict
 
 from ..launching import launch
 from ..recipes import build_recipe, selection_stage, tasks, write_tasks
@@ -45,7 +45,12 @@ def shared(request, tmp_path_factory):
     paths = make(folder)
     told = launch(request.param, Path(__file__).parent / "shared_worker.py", folder)
     sets = {name: {"source": "robot_selection", "path": path} for name, path in paths.items()}
-    options = {"batch_size": 2, "max_generate": 1, "bootstrap_samples": 5}
+    options = {
+        "seed": load_recipe(folder / "recipe.yaml").seed,
+        "batch_size": 2,
+        "max_generate": 1,
+        "bootstrap_samples": 5,
+    }
     alone = evaluate_checkpoint(folder / "run/final", sets, folder / "alone", device="cpu", **options)
     return folder, request.param, [json.loads(text.splitlines()[-1]) for text in told], alone
 
