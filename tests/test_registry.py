@@ -1,8 +1,10 @@
 """Families by name, and checkpoints by what their config says."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,18 +91,24 @@ def test_weights_that_are_missing_or_do_not_fit(checkpoint, tmp_path, change, ma
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
-def test_an_incomplete_checkpoint_is_one_clear_error(checkpoint, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("model.safetensors", r"no safetensors weights in this folder; expected model\.safetensors"),
+        ("tokenizer.json", r"incomplete or damaged.*Copy the whole folder"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_one_clear_error(checkpoint, tmp_path, name, match):
     shutil.copytree(checkpoint, tmp_path / "part")
     (tmp_path / "part" / name).unlink()
-    with pytest.raises(CheckpointError, match=r"incomplete or damaged.*Copy the whole folder"):
+    with pytest.raises(CheckpointError, match=match):
         load_checkpoint(tmp_path / "part")
 
 
 def test_damaged_weights_are_one_clear_error(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "part")
     (tmp_path / "part" / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match="incomplete or damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged weights"):
         load_checkpoint(tmp_path / "part")
 
 
@@ -110,3 +118,12 @@ def test_fields_of_names_take_one_string():
     strings = dict.fromkeys(("groups", "fields", "replaces", "provides", "config"), "vision")
     assert FeatureCut(prepare="m:f", encode="m:f", **strings).groups == ("vision",)
     assert as_names("itc") == ("itc",) and as_names(["itc", "itm"]) == ("itc", "itm")
+
+
+def test_editors_are_told_every_public_name():
+    stub = (Path(hfvla.__file__).parent / "__init__.pyi").read_text()
+    told = set(re.findall(r"\w+ as (\w+),?$|^(\w+) = ", stub, flags=re.M))
+    names = {"__version__", *(first or second for first, second in told)}
+    assert names == set(dir(hfvla)) and set(hfvla.__all__) <= names
+    for name in names:
+        assert getattr(hfvla, name) is not None

@@ -54,8 +54,12 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names."""
-    return sorted(__all__)
+    """List the public names, those of the families' classes too."""
+    from hfvla.registry import available_families
+
+    families = available_families().values()
+    classes = {name for spec in families for name in (spec.config, spec.model, spec.processor, *spec.policies)}
+    return sorted({*__all__, *classes})
 
 
 def _register_when_imported(module: str, kind: str) -> None:
