@@ -12,7 +12,10 @@ DOCS = Path(__file__).resolve().parent
 SOURCE = DOCS.parent / "src" / "hfvla"
 
 ROOMS = {
-    "contract": ("The contract", ("errors", "family", "registry", "plugins", "outputs", "paths")),
+    "contract": (
+        "The contract",
+        ("errors", "family", "registry", "plugins", "loading", "outputs", "paths", "sealing"),
+    ),
     "recipe": ("Recipes", ("recipe",)),
     "models": ("Families", ("models",)),
     "nn": ("Blocks and losses", ("nn", "losses", "backbones")),
