@@ -42,7 +42,7 @@ class HfvlaError(Exception):
         super().__init__(self._message())
 
     def _message(self) -> str:
-        message = f"{self.where}: {self.what}" if self.where else self.what
+        message = f"{_visible(self.where)}: {self.what}" if self.where else self.what
         if self.got is not None:
             message += f"; got {self.got!r}"
         if self.expected is not None:
@@ -50,6 +50,12 @@ class HfvlaError(Exception):
         if self.fix:
             message += f". {self.fix}"
         return message
+
+
+def _visible(text: str) -> str:
+    """Return a place on one line: a line break or a control character in a path is shown as an escape."""
+    text = str(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class DataError(HfvlaError):

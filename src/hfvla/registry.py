@@ -124,17 +124,12 @@ def family_of_checkpoint(path: str | Path) -> FamilySpec:
         CheckpointError: no such folder, no config in it, or a model type that is not one of ours.
     """
     where = str(path)
-    if Path(path).is_dir():
-        config_file = Path(path) / "config.json"
-        if not config_file.is_file():
-            raise CheckpointError(
-                "not a checkpoint: no config.json in this folder",
-                where=where,
-                fix="Pass the folder that save_pretrained wrote, e.g. outputs/<run>/final.",
-            )
-        model_type = read_object(config_file).get("model_type")
-    else:
-        model_type = _hub_model_type(where)
+    try:
+        is_folder = Path(path).is_dir()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise CheckpointError(f"no such checkpoint folder: {reason}", where=where, fix="Check the path.") from None
+    model_type = _local_model_type(Path(path)) if is_folder else _hub_model_type(where)
     families = available_families()
     if not isinstance(model_type, str) or model_type not in families:
         raise CheckpointError(
@@ -146,12 +141,28 @@ def family_of_checkpoint(path: str | Path) -> FamilySpec:
     return families[model_type]
 
 
-def _hub_model_type(name: str) -> str:
+def _local_model_type(folder: Path) -> Any:
+    """Return what config.json says.
+
+    Raises:
+        CheckpointError: there is none, or it is no object in JSON.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(
+            "not a checkpoint: no config.json in this folder",
+            where=str(folder),
+            fix="Pass the folder that save_pretrained wrote, e.g. outputs/<run>/final.",
+        )
+    return read_object(file).get("model_type")
+
+
+def _hub_model_type(name: str) -> Any:
     from transformers import PreTrainedConfig
 
     try:
         return PreTrainedConfig.get_config_dict(name)[0].get("model_type")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(
             "no such checkpoint folder, and not a model on the hub",
             where=name,

@@ -1,5 +1,5 @@
 """`python -m hfvla.cli`."""
 
-from hfvla.cli.commands import main
+from hfvla.cli import main
 
 main()

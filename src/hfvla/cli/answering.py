@@ -118,9 +118,10 @@ def _request(
 def _answer(checkpoint: str, request: dict[str, Any], device: str | None) -> Any:
     from hfvla.registry import load_checkpoint
 
+    place = chosen_device(device)
     spec, model, processor = load_checkpoint(checkpoint)
-    if chosen_device(device) != "cpu":
-        model = model.to(chosen_device(device))
+    if place != "cpu":
+        model = model.to(place)
     return spec.load("predict")(model, processor, request)
 
 
@@ -135,6 +136,7 @@ def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int,
     if spec.path("answer_file") is None:
         raise HfvlaError("this family writes no file of answers", got=spec.name, fix="Use `hfvla eval`.")
     check_writable(file["path"], "--csv", error=DataError)
+    place = chosen_device(device)
     options = {key: value for key, value in entry.items() if key != "source"}
     built = build_options(spec, name, options, where=f"--data {name}")
     if "max_bad_fraction" in type(built).model_fields and "max_bad_fraction" not in built.model_fields_set:
@@ -142,7 +144,7 @@ def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int,
     source = resolve(spec.source(name).build)(built, seed=seed)
     settings = {**_identity(checkpoint), "data": data, "seed": seed}
     spec, model, processor = load_checkpoint(checkpoint)
-    request = AnswerFile(settings=settings, device=chosen_device(device), **file)
+    request = AnswerFile(settings=settings, device=place, **file)
     return spec.load("answer_file")(model.to(request.device), processor, source, request)
 
 

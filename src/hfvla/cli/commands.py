@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +12,14 @@ from hfvla import __version__
 from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
 from hfvla.cli.comparing import compare
-from hfvla.cli.output import INTERRUPTED, run_command, to_json
+from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
 from hfvla.cli.reporting import report
 from hfvla.cli.searching import index, search
 from hfvla.cli.serving import serve
 from hfvla.errors import HfvlaError
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="hfvla",
@@ -285,15 +284,3 @@ def families(as_json: AsJson = False) -> None:
         show_families(found)
 
     run_command(work, show, as_json)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line.
-
-    Args:
-        argv: words after the program's name; default: those of this process.
-    """
-    try:
-        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="hfvla")
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

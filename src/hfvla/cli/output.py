@@ -29,6 +29,7 @@ __all__ = [
 
 USER_ERROR = 2
 INTERRUPTED = 130
+_MAX_LINE = 2000  # of an error: a path may have thousands of letters
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -104,10 +105,10 @@ def run_command(work: Callable[[], Any], show: Callable[[Any], None], as_json: b
 def _report(error: HfvlaError, as_json: bool) -> None:
     if not is_main_process():
         # Every process fails on a bad recipe; one that fails alone must still be heard.
-        typer.echo(f"[rank {_rank()}] error: {str(error).splitlines()[0]}", err=True)
+        typer.echo(f"[rank {_rank()}] error: {_legible(str(error).splitlines()[0])}", err=True)
         return
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(str(error), err=True)
+    typer.echo(_legible(str(error)), err=True)
     if as_json:
         details: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
         if isinstance(error, RecipeError):
@@ -115,9 +116,19 @@ def _report(error: HfvlaError, as_json: bool) -> None:
         typer.echo(to_json({"error": details}))
 
 
+def _legible(text: str) -> str:
+    """Return an error as a terminal may show it: no control characters, and no line of thousands of letters."""
+    lines = []
+    for line in text.split("\n"):
+        seen = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+        lines.append(seen if len(seen) <= _MAX_LINE else f"{seen[:_MAX_LINE]}... ({len(seen)} characters)")
+    return "\n".join(lines)
+
+
 def to_json(value: Any) -> str:
     """Return strict JSON: dataclasses and models as mappings, arrays as lists, NaN and infinities as null."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    shown_as = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    return json.dumps(_plain(value), indent=2, ensure_ascii=not shown_as.startswith("utf"), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
@@ -141,9 +152,11 @@ def _plain(value: Any) -> Any:
 
 
 def chosen_device(name: str | None) -> str:
-    """Return the torch device that was asked for, else a GPU if there is one."""
-    if name is not None:
-        return name
-    import torch
+    """Return the torch device that was asked for, else a GPU if there is one.
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Raises:
+        HfvlaError: no such device here.
+    """
+    from hfvla.nn.devices import checked_device
+
+    return checked_device(name)

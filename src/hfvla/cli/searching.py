@@ -145,8 +145,9 @@ def _load(checkpoint: str, device: str | None) -> tuple[Any, Any, Any]:
     from hfvla.registry import load_checkpoint
 
     _check_family(checkpoint)
+    place = chosen_device(device)
     spec, model, processor = load_checkpoint(checkpoint)
-    return spec, model.to(chosen_device(device)), processor
+    return spec, model.to(place), processor
 
 
 def _facts(spec: Any, checkpoint: str) -> dict[str, Any]:

@@ -14,10 +14,18 @@ __all__ = ["checks_table", "number", "show_families", "show_training", "show_val
 _STYLES = {"ok": "green", "info": "cyan", "warn": "yellow", "fail": "bold red"}
 
 
+class _Console(Console):
+    """A console that leaves it to the program how it ends when the reader of the output has left."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error through; rich would exit with 1."""
+        raise
+
+
 def console() -> Console:
     """Return a console on today's stdout; wide enough for tables when stdout is not a terminal."""
-    found = Console(markup=False, highlight=False)
-    return found if found.is_terminal else Console(markup=False, highlight=False, width=160)
+    found = _Console(markup=False, highlight=False)
+    return found if found.is_terminal else _Console(markup=False, highlight=False, width=160)
 
 
 def number(value: Any) -> str:

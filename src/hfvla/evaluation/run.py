@@ -25,6 +25,7 @@ from hfvla.evaluation.report_data import load_report_data
 from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
+from hfvla.nn.devices import checked_device
 from hfvla.outputs import MARK, claim_folder, purpose_of, shown
 from hfvla.plugins import offers
 from hfvla.registry import describe_metric
@@ -163,7 +164,7 @@ def _device(device: str | None) -> str:
 
         state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=COLLECTIVE_TIMEOUT)
         return str(state.device)
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return checked_device(device)
 
 
 def _write(

@@ -69,9 +69,9 @@ def _name_sources(definitions: dict[str, Any], families: list[FamilySpec]) -> No
             extra = {key: mixture[key] for key in ("name", "weight")}
             trained.append({**variant, "properties": {**variant["properties"], **extra}})
     if trained:
-        definitions["SourceRecipe"] = {"description": definitions["SourceRecipe"]["description"], "anyOf": trained}
-        description = definitions["EvalSourceRecipe"]["description"]
-        definitions["EvalSourceRecipe"] = {"description": description, "anyOf": evaluated}
+        for name, variants in (("SourceRecipe", trained), ("EvalSourceRecipe", evaluated)):
+            description = definitions[name].get("description")  # its docstring, which `python -OO` takes away
+            definitions[name] = {**({"description": description} if description else {}), "anyOf": variants}
 
 
 def _source_variant(name: str, source: Source, prefix: str) -> tuple[dict[str, Any], dict[str, Any]]:

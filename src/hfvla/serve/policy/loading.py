@@ -23,8 +23,7 @@ def load_acting_model(checkpoint: str | os.PathLike[str], device: str | None = N
         CheckpointError: it cannot be loaded.
         HfvlaError: its family predicts no actions; said before its weights are read.
     """
-    import torch
-
+    from hfvla.nn.devices import checked_device
     from hfvla.registry import family_of_checkpoint, load_checkpoint
 
     spec = family_of_checkpoint(Path(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint)
@@ -33,8 +32,9 @@ def load_acting_model(checkpoint: str | os.PathLike[str], device: str | None = N
             "this family predicts no actions", where=str(checkpoint), got=spec.name, expected="a family of policies",
             fix="Ask it with `hfvla predict`.",
         )  # fmt: skip
+    place = checked_device(device)
     _, model, processor = load_checkpoint(Path(checkpoint) if isinstance(checkpoint, os.PathLike) else checkpoint)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
+    return model.to(place), processor
 
 
 class PretrainedPolicy:

@@ -74,7 +74,7 @@ def merge_checkpoint(
         difference = _difference(model, folder, saved.base) if saved.base else None
     else:
         spec, model, processor = load_checkpoint(base)
-        model, difference = load_adapter(model, folder), None
+        model, difference = _adapted(model, folder, base), None
     if dtype is not None:
         model = model.to(DTYPES[dtype])
     _write(model, processor, target, folder / _RECIPE)
@@ -87,6 +87,25 @@ def merge_checkpoint(
         "dtype": ", ".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})),
         "largest_difference": difference,
     }
+
+
+def _adapted(model: Any, folder: Path, base: str | Path) -> Any:
+    """Return the base with the adapters merged in.
+
+    Raises:
+        CheckpointError: they were trained on another model.
+    """
+    try:
+        return load_adapter(model, folder)
+    except CheckpointError:
+        raise
+    except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:  # peft's, for layers not there
+        raise CheckpointError(
+            "these adapters were not trained on this base",
+            where=f"{folder} on {base}",
+            got=" ".join(str(error).split())[:200],
+            fix="Name the checkpoint that they were trained on, with --base.",
+        ) from error
 
 
 def _refuse_unmerged(folder: Path) -> None:

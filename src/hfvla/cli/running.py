@@ -1,0 +1,163 @@
+"""How the program ends, whatever happens to it: with an exit code and at most one line, never with a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from hfvla.cli.commands import app
+from hfvla.cli.output import INTERRUPTED, USER_ERROR
+
+__all__ = ["READER_GONE", "run"]
+
+READER_GONE = 141
+"""Exit code when the reader of the output has left, as in `hfvla families | head -1`: that of SIGPIPE in a shell."""
+
+
+_WITH_TRANSFORMERS = frozenset(
+    ("train", "plan", "cache", "eval", "predict", "index", "search", "serve", "compare", "lora-targets", "merge")
+)
+
+
+class _Interrupts:
+    """Remembers a Ctrl-C: what it hits may turn it into another exception, as imports of C extensions do."""
+
+    seen = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+class _Watched:
+    """A stream that remembers the errors of writing to it, however they are handled above.
+
+    Args:
+        stream: what is written to.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.failures: list[OSError] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _do(self, work: Any, *values: Any) -> Any:
+        try:
+            return work(*values)
+        except OSError as error:
+            self.failures.append(error)
+            raise
+
+    def write(self, text: Any) -> Any:
+        """Write."""
+        return self._do(self._stream.write, text)
+
+    def writelines(self, lines: Any) -> None:
+        """Write several."""
+        self._do(self._stream.writelines, lines)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        self._do(self._stream.flush)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command line.
+
+    Args:
+        argv: words after the program's name.
+
+    Raises:
+        SystemExit: always.
+    """
+    if sys.flags.optimize > 1 and argv and argv[0] in _WITH_TRANSFORMERS and not {"-h", "--help"} & set(argv):
+        _say("error: python -OO takes away docstrings that transformers needs. Run it without -OO and PYTHONOPTIMIZE.")
+        sys.exit(USER_ERROR)
+    with _watched() as streams, _noticed() as interrupts:
+        code = _run(argv, streams, interrupts)
+        for stream in streams:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        broken = [error for stream in streams for error in stream.failures]
+    if any(isinstance(error, BrokenPipeError) for error in broken):
+        code = READER_GONE
+    elif broken:
+        _say(f"error: the output cannot be written: {broken[0].strerror}")
+        code = USER_ERROR
+    if broken:
+        _to_nowhere()
+    sys.exit(code)
+
+
+def _run(argv: Sequence[str], streams: Sequence[_Watched], interrupts: _Interrupts) -> int | str | None:
+    """Run it and return the exit code, as far as the output has no part in it."""
+    try:
+        app(args=list(argv), prog_name="hfvla")
+    except SystemExit as end:
+        return end.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        if not any(error is known for stream in streams for known in stream.failures):
+            raise
+        return USER_ERROR
+    except BaseException:
+        if not interrupts.seen:
+            raise
+        _say("interrupted")
+        return INTERRUPTED
+    return 0
+
+
+@contextlib.contextmanager
+def _noticed() -> Iterator[_Interrupts]:
+    """Notice interrupts, on the main thread and where nobody else handles them."""
+    interrupts = _Interrupts()
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interrupts)
+    try:
+        yield interrupts
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[list[_Watched]]:
+    """Watch stdout and stderr, and let no character end the program: what one cannot show is written as an escape."""
+    before, streams = (sys.stdout, sys.stderr), []
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            continue
+        if hasattr(stream, "reconfigure") and getattr(stream, "errors", None) in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+        streams.append(_Watched(stream))
+        setattr(sys, name, streams[-1])
+    try:
+        yield streams
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"{line}\n")
+
+
+def _to_nowhere() -> None:
+    """Point stdout at nothing, so that the interpreter's own last flush cannot fail."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.__stdout__.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
