@@ -83,7 +83,7 @@ _CONFIGS = {
         "plain": {},
         "image_from_language": {"image_from": "language"},
         "mean_pooling": {"text_pooling": "mean"},
-        "pooled_heads": {"heads": "pooled"},  # without the group `grid`
+        "pooled_heads": {"heads": "pooled"},
         "adapter_skip": {"adapter": {"dropout": 0.0, "skip": True, "layer_norm": True}},
         "queue": {"negatives": {"queue": 8}},
     },
@@ -120,7 +120,7 @@ def cases() -> list[Case]:
         several = len(get_family(family).losses) > 1
         engine = {k: v for k, v in _ENGINE.items() if several or k not in _NEEDS_SEVERAL_LOSSES}
         found += [Case(family, switch, **settings) for switch, settings in engine.items()]
-    contrastive = {"losses": {"itc": 1.0}, "train": ["language.last(1)", "projector", "adapters", "temperature"]}
+    contrastive = {"losses": {"itc": 1.0}, "train": ["language.last(1)", "adapters", "temperature"]}
     found.append(Case("internvl_retrieval", "grad_cache", stage={"grad_cache": 2, **contrastive}))
     return found
 
@@ -162,7 +162,8 @@ def stage_of(case: Case) -> Stage:
     spec = get_family(case.family)
     small = [name for name, group in spec.groups.items() if group.layers is None and name not in ("vision", "heads")]
     small = [name for name in small if name != "embeddings"]  # inside the language model
-    small = [name for name in small if name != "grid" or case.config.get("heads") != "pooled"]
+    if case.config.get("heads") == "pooled":  # nothing reads the tokens of the grid
+        small = [name for name in small if name not in ("grid", "projector")]
     train = ["lora", *small] if "lora" in case.stage else ["language.last(1)", *small]
     losses = dict.fromkeys(spec.losses, 1.0)
     return Stage(**{"name": "check", "train": train, "losses": losses, **case.stage})

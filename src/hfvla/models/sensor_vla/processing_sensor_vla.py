@@ -78,6 +78,8 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
         self.image_size = None if image_size is None else list(image_size)
         self._normalizers: dict[str, Normalizer] = {}
         self._backbone: Any = None
+        self._frames: FrameLoader | None = None
+        self._series: SensorLoader | None = None
 
     def check_config(self, config: Any) -> None:
         """Refuse a config that this processor does not fit.
@@ -91,8 +93,6 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
         pairs["required_views"] = ([view for view in self.required_views if view in config.views], self.required_views)
         pairs["tokens"] = (max(len(self.tokenizer), text.vocab_size), text.vocab_size)
         check_same("SensorVLAProcessor", pairs)
-        self._frames: FrameLoader | None = None
-        self._series: SensorLoader | None = None
 
     # ---- readers ----------------------------------------------------------------------------------------------------
 
