@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hfvla.data.processes import Processes
 from hfvla.errors import RecipeError
 from hfvla.recipe import load_recipe
 from hfvla.training.run.run import RecipeRun
@@ -39,5 +40,7 @@ def test_a_problem_is_named_by_its_line(write, good, told):
 
 def test_options_reach_the_evaluation(write, good, told):
     recipe = load_recipe(write(good), ["evaluation.options.closed_loop=5"], told)
-    run = SimpleNamespace(recipe=recipe, state=SimpleNamespace(device="cpu"))
-    assert RecipeRun._context(run, None).options == {"closed_loop": 5}
+    state = SimpleNamespace(device="cpu", is_main_process=True)
+    run = SimpleNamespace(recipe=recipe, state=state, meeting=SimpleNamespace(processes=Processes()))
+    rows = SimpleNamespace(all_training_rows=lambda: None)
+    assert RecipeRun._context(run, rows).options == {"closed_loop": 5}

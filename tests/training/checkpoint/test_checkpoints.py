@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, Trainer
 
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.errors import CheckpointError, RecipeError
+from hfvla.sealing import sealed
 from hfvla.training.checkpoint import checkpoints
 from hfvla.training.checkpoint.files import MANIFEST, clean_checkpoints, last_checkpoint, read_manifest, rotate
 from hfvla.training.trainer.trainer import StagedTrainer
@@ -408,7 +409,7 @@ def test_another_number_of_processes_is_refused(stopped, tmp_path):
     path = tmp_path / "copy/checkpoint-5" / MANIFEST
     manifest = json.loads(path.read_text())
     manifest["settings"]["fixed"]["processes"] = 2
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
     with pytest.raises(CheckpointError, match=r"processes; got 'processes 1'; expected processes 2.*begin this stage"):
         build(tmp_path / "copy", args=LAST).train(resume_from_checkpoint=True)
 

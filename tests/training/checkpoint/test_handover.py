@@ -157,6 +157,8 @@ def test_state_is_read_from_one_file_or_shards(tmp_path):
             {name: model.state_dict()[name] for name in part},
             tmp_path / f"two/model-0000{number}-of-00002.safetensors",
         )
+    shards = {name: f"model-0000{1 if name in names[:5] else 2}-of-00002.safetensors" for name in names}
+    (tmp_path / "two/model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": shards}))
     for folder in ("one", "two"):
         state = load_state(tmp_path / folder)
         assert set(state) == set(names) and not changed(model, state)

@@ -65,11 +65,11 @@ def test_a_part_without_gradient_until_a_later_phase_is_a_problem(source, tmp_pa
 
 
 def test_a_loss_that_is_no_number_is_a_problem(source, tmp_path, monkeypatch):
-    import hfvla.models.ember_vlm.modeling_ember_vlm as modeling
+    import hfvla.models.ember_vlm.losses as losses
 
-    monkeypatch.setattr(modeling, "multilabel_loss", lambda logits, targets, **_: logits.sum() * float("nan"))
+    monkeypatch.setattr(losses, "multilabel_loss", lambda logits, targets, **_: logits.sum() * float("nan"))
     found = dry_run(build_recipe(source, tmp_path / "out", [selection_stage(train=["selection_head"])]))
-    assert any("the loss 'selection' is nan" in problem for problem in found["problems"])
+    assert any("step 1: 'selection' is nan" in problem for problem in found["problems"])
     assert any("the gradient of 'selection_head' is nan" in problem for problem in found["problems"])
 
 

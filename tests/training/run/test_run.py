@@ -10,13 +10,21 @@ from transformers import AutoModel
 from hfvla.errors import CheckpointError, DataError, RecipeError
 from hfvla.recipe import load_resolved
 from hfvla.registry import load_checkpoint
+from hfvla.sealing import unsealed
 from hfvla.training.checkpoint.handover import load_state
 from hfvla.training.run.run import run_recipe
 from hfvla.training.trainer.trainer import StagedTrainer
 
 from ..recipes import build_recipe, reasoning_stage, selection_stage, tasks, write_tasks
 
-STAGE_FILES = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+STAGE_FILES = {
+    "complete.json",
+    "config.json",
+    "model.safetensors",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
 STAGE_RECORDS = {"handover.json", "trainable.json", "log_history.json", "stage.json"}
 
 
@@ -136,7 +144,7 @@ def test_each_stage_says_what_it_trained_and_took_over(finished):
     assert read(folder / "selection/handover.json")["source"] == "new"
     second = read(folder / "reasoning/handover.json")
     assert second["source"] == "selection" and set(second["counts"]) == {"carried"}
-    assert read(folder / "reasoning/stage.json") == read(folder / "run.json")["stages"][1]
+    assert unsealed(read(folder / "reasoning/stage.json")) == read(folder / "run.json")["stages"][1]
 
 
 def test_each_stage_logs_its_terms(finished):

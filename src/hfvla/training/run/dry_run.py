@@ -21,6 +21,7 @@ import torch
 from transformers import TrainerCallback
 
 from hfvla.data.processes import Meeting, Processes
+from hfvla.errors import TrainingError
 from hfvla.recipe import LossSchedule, Recipe, Stage
 from hfvla.registry import get_family
 from hfvla.training.run.arguments import start_processes
@@ -71,19 +72,24 @@ def dry_run(
     state = start_processes(recipe)
     spec = get_family(recipe.family)
     stages: list[dict[str, Any]] = []
+    broken: list[str] = []
     with _temporary_folder(state) as folder:
         data = RecipeData(spec, short, plan.stages, Meeting(folder, Processes.current()))
         folders = dict(plan.folders)
         for stage in plan.stages:
             run = _DryStage(short, spec, stage, folder / stage.name, state)
-            with deepspeed_scope():
-                summary = run.train(data, folders)
+            try:
+                with deepspeed_scope():
+                    summary = run.train(data, folders)
+            except TrainingError as error:  # the stages after it would go on from what is no number
+                broken.append(str(error))
+                break
             folders[stage.name] = folder / stage.name
             handover, seconds = summary["handover"], summary["seconds"]
             phases = run.recorder.phases if run.recorder else []
             stages.append({"name": stage.name, "seconds": seconds, "handover": handover, "phases": phases})
     _name_as_written(recipe, stages)
-    problems = [problem for stage in stages for problem in _problems(stage)]
+    problems = [*(problem for stage in stages for problem in _problems(stage)), *broken]
     return {"stages": stages, "problems": problems, "seconds": time.perf_counter() - started}
 
 
