@@ -70,7 +70,6 @@ def test_a_loss_that_is_no_number_is_a_problem(source, tmp_path, monkeypatch):
     monkeypatch.setattr(losses, "multilabel_loss", lambda logits, targets, **_: logits.sum() * float("nan"))
     found = dry_run(build_recipe(source, tmp_path / "out", [selection_stage(train=["selection_head"])]))
     assert any("step 1: 'selection' is nan" in problem for problem in found["problems"])
-    assert any("the gradient of 'selection_head' is nan" in problem for problem in found["problems"])
 
 
 def test_errors_are_those_of_a_run(source, tmp_path, temporary):
