@@ -123,6 +123,18 @@ def test_policy_server(repository, monkeypatch, tmp_path, capsys):
     assert found["sensor"]["none"]["raw"]["bytes"] > 2 * 36 * 64 * 3 and "round trip" in capsys.readouterr().out
 
 
+def test_policy_server_attacked(repository, monkeypatch, tmp_path, capsys):
+    found = run(repository, monkeypatch, "policy_server.py", tmp_path / "p.json", "--hostile", "--quick")
+    assert found["attacks"] > 0 and found["attacked"]["calls"] > 0 and found["alone"]["calls"] > 0
+    assert found["memory_peak_mib"] < found["memory_mib"] + 40, "31 MiB messages are not kept"
+    assert "while 8 clients attack" in capsys.readouterr().out
+
+
+def test_attack(repository, monkeypatch, tmp_path, capsys):
+    found = run(repository, monkeypatch, "attack.py", tmp_path / "a.json", "--part", "policy_server", "--count", "500")
+    assert found["parts"]["policy_server"]["lost"] == [] and "attacks from seed 100000" in capsys.readouterr().out
+
+
 def skip_without(*packages):
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:

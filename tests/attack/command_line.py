@@ -6,21 +6,25 @@ this file and `benchmarks/attack.py` run them in one process.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from hfvla.outputs import mark_folder
 
-__all__ = ["FAMILIES", "WrongUse", "prepare", "snapshot", "wrong_uses"]
+__all__ = ["FAMILIES", "WrongUse", "prepare", "problems", "snapshot", "wrong_uses"]
 
 FAMILIES = ("ember_vlm", "internvl_retrieval", "internvl_video_qa", "sensor_vla")
 
+NEW = ("new", "out")  # named as output, and not there before
 RECIPE = {
     "family": "ember_vlm",
     "name": "attacked",
@@ -43,8 +47,9 @@ class WrongUse:
     words: tuple[str, ...]
 
 
-def prepare(place: Path) -> None:
-    """Fill a folder with files of every kind: what a user has, and what an argument may point at by mistake."""
+def prepare(place: Path) -> Path:
+    """Make a folder with files of every kind: what a user has, and what an argument may point at by mistake."""
+    place.mkdir()
     recipe = yaml.safe_dump({**RECIPE, "output_dir": str(place / "out")})
     (place / "recipe.yaml").write_text(recipe)
     (place / "broken.yaml").write_text("family: [ember_vlm\n  name: {")
@@ -73,6 +78,11 @@ def prepare(place: Path) -> None:
     (place / "foreign" / "config.json").write_text('{"model_type": "bert"}')
     mark_folder(place / "run", "run")
     (place / "run" / "metrics.json").write_text('{"mine": 1}')
+    (place / "pictures").mkdir()
+    for name in ("pictures/a.png", "mine.png"):
+        Image.new("RGB", (8, 8)).save(place / name)
+    mark_folder(place / "index", "index")
+    return place
 
 
 def snapshot(place: Path) -> dict[str, Any]:
@@ -87,6 +97,44 @@ def snapshot(place: Path) -> dict[str, Any]:
         else:
             found[name] = "a folder" if path.is_dir() else "something else"
     return found
+
+
+def problems(uses: Iterable[WrongUse], place: Path) -> Iterator[tuple[WrongUse, str]]:
+    """Run uses one by one in this process; yield those that end wrong, or change a file that was there."""
+    before = snapshot(place)
+    for use in uses:
+        problem = _ends_wrong(use)
+        now = {name: entry for name, entry in snapshot(place).items() if name.split("/")[0] not in NEW}
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if problem or changed:
+            yield use, problem or "changed " + ", ".join(changed)
+            before = now
+
+
+def _ends_wrong(use: WrongUse) -> str | None:
+    from hfvla.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = "nothing raised"
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(list(use.words))
+        except SystemExit as end:
+            code = end.code
+        except BaseException as error:
+            code = f"{type(error).__name__}: {error}"
+    said, told = err.getvalue(), [line for line in err.getvalue().splitlines() if line.strip()]
+    if code not in (1, 2):
+        return f"ended with {code!r}; {said[-300:]}"
+    if "Traceback" in out.getvalue() + said:
+        return f"a traceback: {said[-300:]}"
+    if not any("rror" in line for line in told):
+        return f"no error is said: {said[-300:]!r}"
+    if len(told) > 20 or len(said) > 6000:
+        return f"{len(told)} lines, {len(said)} characters"
+    if any(ord(letter) < 32 and letter not in "\n\t" for letter in said.replace("\x1b[", "")):
+        return f"control characters: {said!r}"
+    return None
 
 
 # ---- what is put where something else is wanted -----------------------------------------------------------------
