@@ -8,6 +8,7 @@ from typing import Any
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group
 from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.patterns import compile_pattern
 
 __all__ = ["LORA_GROUP", "lora_problems"]
 
@@ -65,7 +66,13 @@ def _training_problems(stage: Mapping[str, Any], base: Steps) -> Iterator[Proble
 
 def _target_problems(target: Any, spec: FamilySpec, steps: Steps) -> Iterator[Problem]:
     for entry in target if isinstance(target, list) else [target]:
-        if not isinstance(entry, str) or entry.startswith("re:"):
+        if not isinstance(entry, str):
+            continue
+        if entry.startswith("re:"):
+            try:
+                compile_pattern(entry.removeprefix("re:"))
+            except RecipeError as error:
+                yield Problem(steps, str(error))
             continue
         try:
             name, end, _ = parse_group(entry)

@@ -21,6 +21,7 @@ from torch import nn
 from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup
 from hfvla.nn.mixed_precision import cast_together
+from hfvla.recipe.patterns import matching_names
 from hfvla.recipe.stage_schema import Lora
 from hfvla.training.lora.patterns import slow_pattern
 from hfvla.training.stage.groups import (
@@ -85,9 +86,9 @@ def _matching(pattern: str, names: Sequence[str] | Mapping[str, Any]) -> set[str
     if slow is not None and not slow.startswith("not a regular"):
         raise RecipeError(f"lora.target: matching this could take for ever ({slow})", got=pattern[:200])
     try:
-        return {name for name in names if re.fullmatch(pattern, name)}
-    except re.error as error:
-        raise RecipeError(f"lora.target: not a regular expression ({error})", got=pattern) from None
+        return matching_names(pattern, names)
+    except RecipeError as error:
+        raise RecipeError(f"lora.target: {error}") from None
 
 
 def _why_not(entry: str, modules: Sequence[str], layers: Mapping[str, nn.Module]) -> str:
