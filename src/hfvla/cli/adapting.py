@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hfvla.cli.output import run_command
+from hfvla.paths import expand_user
 
 __all__ = ["lora_targets", "merge"]
 
@@ -15,7 +16,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; l
 
 
 def lora_targets(
-    source: Annotated[str, typer.Argument(metavar="CHECKPOINT_OR_RECIPE", help="Folder, hub id, or recipe (.yaml).")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT_OR_RECIPE", parser=expand_user, help="Folder, hub id, or recipe (.yaml)."),
+    ],
     target: Annotated[
         list[str] | None,
         typer.Option(metavar="GROUP", help="A group, group.last(n), or re:REGEX of module names, as in lora.target."),
@@ -42,10 +46,17 @@ def lora_targets(
 
 
 def merge(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A stage's folder, or one with adapter/.")],
-    output: Annotated[str, typer.Option(metavar="DIR", help="New folder for the plain checkpoint.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", parser=expand_user, help="A stage's folder, or one with adapter/.")
+    ],
+    output: Annotated[
+        str, typer.Option(metavar="DIR", parser=expand_user, help="New folder for the plain checkpoint.")
+    ],
     base: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Checkpoint the adapters were trained on, if it is not in there.")
+        str | None,
+        typer.Option(
+            metavar="DIR", parser=expand_user, help="Checkpoint the adapters were trained on, if it is not in there."
+        ),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as the weights are.")

@@ -10,6 +10,7 @@ import typer
 
 from hfvla.cli.output import chosen_device, run_command
 from hfvla.errors import DataError, HfvlaError
+from hfvla.paths import expand_user
 
 __all__ = ["predict"]
 
@@ -22,24 +23,33 @@ def _file_option(text: str, *names: str, **more: Any) -> Any:
 
 Generate = Annotated[bool, typer.Option("--generate", help="Let the model write its answer to a question.")]
 Text = Annotated[str | None, typer.Option(help="A description; finds the pictures of --gallery that fit it.")]
-Gallery = Annotated[str | None, typer.Option(metavar="DIR", help="Folder of pictures that are searched.")]
+Image = Annotated[str | None, typer.Option(metavar="FILE", parser=expand_user, help="Picture of the scene.")]
+Video = Annotated[str | None, typer.Option(metavar="FILE", parser=expand_user, help="Video that a question is about.")]
+Gallery = Annotated[
+    str | None, typer.Option(metavar="DIR", parser=expand_user, help="Folder of pictures that are searched.")
+]
 Csv = Annotated[
-    str | None, _file_option("Answer all of --data into this file; goes on where it stopped.", metavar="FILE")
+    str | None,
+    _file_option("Answer all of --data into this file; goes on where it stopped.", metavar="FILE", parser=expand_user),
 ]
 Deadline = Annotated[float, _file_option("Seconds a question may take, else it has no answer; 0 = no limit.", min=0)]
 
 
 def predict(
-    checkpoint: Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="Checkpoint folder, or a hub id.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
+    ],
     task: Annotated[str | None, typer.Option(help="What is to be done, in words.")] = None,
-    image: Annotated[str | None, typer.Option(metavar="FILE", help="Picture of the scene.")] = None,
-    video: Annotated[str | None, typer.Option(metavar="FILE", help="Video that a question is about.")] = None,
+    image: Image = None,
+    video: Video = None,
     question: Annotated[str | None, typer.Option(help="A question, in place of a task.")] = None,
     choices: Annotated[str | None, typer.Option(metavar="A|B|...", help="Its choices, separated by |.")] = None,
     generate: Generate = False,
     text: Text = None,
     gallery: Gallery = None,
-    sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw what --text found on a sheet.")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="FILE", parser=expand_user, help="Draw what --text found on a sheet.")
+    ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Choices or pictures to list.")] = 3,
     no_reasoning: Annotated[bool, typer.Option("--no-reasoning", help="Do not write the reasoning (faster).")] = False,
     data: Annotated[str | None, _file_option("SOURCE=FILE or SOURCE:key=value,...", metavar="SOURCE")] = None,

@@ -18,6 +18,7 @@ from hfvla.cli.reporting import report
 from hfvla.cli.searching import index, search
 from hfvla.cli.serving import serve
 from hfvla.errors import HfvlaError
+from hfvla.paths import expand_user
 
 __all__ = ["app"]
 
@@ -30,13 +31,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", parser=expand_user, help="The recipe, a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Recipe values to change, e.g. stages.select.args.learning_rate=1e-4."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
-Checkpoint = Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="Checkpoint folder, or a hub id.")]
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
+]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cpu or cuda:0; default: a GPU if there is one.")]
 
 
@@ -59,14 +62,17 @@ def _options(
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    output: Annotated[str | None, typer.Option(metavar="DIR", help="Run folder; default: the recipe's.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", parser=expand_user, help="Run folder; default: the recipe's.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in that folder.")] = False,
     allow_recipe_change: Annotated[
         bool, typer.Option("--allow-recipe-change", help="Go on with a recipe that was changed since.")
     ] = False,
     start_at: Annotated[str | None, typer.Option(metavar="STAGE", help="First stage to run; needs --from.")] = None,
     from_checkpoint: Annotated[
-        str | None, typer.Option("--from", metavar="DIR", help="Checkpoint that stands for the stage before.")
+        str | None,
+        typer.Option("--from", metavar="DIR", parser=expand_user, help="Checkpoint that stands for the stage before."),
     ] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
     dry_run: Annotated[
@@ -113,7 +119,9 @@ def cache(
     recipe: RecipeFile,
     overrides: Overrides = None,
     stage: Annotated[str | None, typer.Option(metavar="STAGE", help="Only this stage's cache.")] = None,
-    output: Annotated[str | None, typer.Option(metavar="DIR", help="Run folder; default: the recipe's.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", parser=expand_user, help="Run folder; default: the recipe's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute the output of a recipe's frozen parts ahead of training, once a sample."""
@@ -173,7 +181,7 @@ def evaluate(
     ],
     output: Annotated[
         str,
-        typer.Option(metavar="DIR", help="Folder for metrics and report; a run's own is refused."),
+        typer.Option(metavar="DIR", parser=expand_user, help="Folder for metrics and report; a run's own is refused."),
     ],
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
     max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
@@ -221,7 +229,7 @@ app.command()(merge)
 @app.command()
 def schema(
     family: Annotated[str | None, typer.Option(help="Only recipes of this family.")] = None,
-    output: Annotated[str | None, typer.Option(metavar="FILE", help="Write to a file.")] = None,
+    output: Annotated[str | None, typer.Option(metavar="FILE", parser=expand_user, help="Write to a file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Print the JSON schema of recipes, for completion in an editor."""

@@ -8,16 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from hfvla.cli.output import run_command
+from hfvla.paths import expand_user
 
 __all__ = ["compare"]
 
 
 def compare(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The comparison, a YAML file.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", parser=expand_user, help="The comparison, a YAML file.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to change in all its recipes.")
     ] = None,
-    output: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of runs and results.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="DIR", parser=expand_user, help="Folder of runs and results.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")] = False,
 ) -> None:
     """Train recipes at equal budget and print their scores with intervals; finished runs are used as they are."""

@@ -9,6 +9,7 @@ import typer
 
 from hfvla.cli.output import USER_ERROR, run_command
 from hfvla.errors import HfvlaError
+from hfvla.paths import expand_user
 
 __all__ = ["plan", "try_recipe"]
 
@@ -20,14 +21,17 @@ def _option(text: str, name: str | None = None, metavar: str | None = None, **mo
     return typer.Option(*names, metavar=metavar, help=text, rich_help_panel=_SHAPES, **more)
 
 
-Recipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="The recipe, a YAML file.")]
+Recipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", parser=expand_user, help="The recipe, a YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to change.")]
 Gpus = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME", help="Only this GPU: a40-48, a100-40, a100-80 or h100-80; repeat for more."),
 ]
 Measured = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Measured TFLOP/s by GPU, a JSON file; default: a stated share.")
+    str | None,
+    typer.Option(
+        metavar="FILE", parser=expand_user, help="Measured TFLOP/s by GPU, a JSON file; default: a stated share."
+    ),
 ]
 Shape = Annotated[
     str | None, typer.Option(metavar="NAME", help="In place of a recipe: a shipped backbone, e.g. internvl3_1b.")

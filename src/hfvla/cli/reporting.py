@@ -8,14 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from hfvla.cli.output import run_command
+from hfvla.paths import expand_user
 
 __all__ = ["report"]
 
 
 def report(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A run folder, or one that hfvla eval wrote.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", parser=expand_user, help="A run folder, or one that hfvla eval wrote.")
+    ],
     output: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder for plots and report; default: FOLDER itself.")
+        str | None,
+        typer.Option(metavar="DIR", parser=expand_user, help="Folder for plots and report; default: FOLDER itself."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")] = False,
 ) -> None:

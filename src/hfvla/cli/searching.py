@@ -12,6 +12,7 @@ import typer
 
 from hfvla.cli.output import run_command
 from hfvla.errors import HfvlaError
+from hfvla.paths import expand_user
 
 __all__ = ["index", "search", "search_pictures"]
 
@@ -24,9 +25,13 @@ BadFraction = Annotated[
 
 
 def index(
-    checkpoint: Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="Checkpoint folder, or a hub id.")],
-    gallery: Annotated[str, typer.Option(metavar="DIR", help="Folder of pictures; subfolders too.")],
-    output: Annotated[str, typer.Option(metavar="DIR", help="Folder for the index.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
+    ],
+    gallery: Annotated[
+        str, typer.Option(metavar="DIR", parser=expand_user, help="Folder of pictures; subfolders too.")
+    ],
+    output: Annotated[str, typer.Option(metavar="DIR", parser=expand_user, help="Folder for the index.")],
     faiss: Annotated[
         bool | None, typer.Option("--faiss/--no-faiss", help="Also a FAISS index; default: if it is installed.")
     ] = None,
@@ -57,14 +62,20 @@ def index(
 
 
 def search(
-    checkpoint: Annotated[str, typer.Option("--checkpoint", metavar="DIR", help="Checkpoint folder, or a hub id.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
+    ],
     text: Annotated[str, typer.Option(help="What is looked for.")],
-    index: Annotated[str | None, typer.Option(metavar="DIR", help="Index of `hfvla index`.")] = None,
+    index: Annotated[
+        str | None, typer.Option(metavar="DIR", parser=expand_user, help="Index of `hfvla index`.")
+    ] = None,
     gallery: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of pictures, in place of an index.")
+        str | None, typer.Option(metavar="DIR", parser=expand_user, help="Folder of pictures, in place of an index.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Pictures to list.")] = 5,
-    sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw them on a contact sheet.")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="FILE", parser=expand_user, help="Draw them on a contact sheet.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a contact sheet that is there.")] = False,
     max_bad_fraction: BadFraction = 0.0,
     device: Device = None,

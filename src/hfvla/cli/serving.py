@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hfvla.cli.output import chosen_device, run_command
+from hfvla.paths import expand_user
 
 __all__ = ["serve"]
 
@@ -26,7 +27,9 @@ def _secret(text: str, **more: Any) -> Any:
     return typer.Option(help=text, rich_help_panel="Who gets in", **more)
 
 
-Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Checkpoint folder, or a hub id.")]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", parser=expand_user, help="Checkpoint folder, or a hub id.")
+]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")]
 ActionSteps = Annotated[int | None, typer.Option(min=1, help="Actions of a plan; default: all of it.")]
@@ -42,8 +45,8 @@ Token = Annotated[
     str | None,
     _secret("Word that robots must know; better in the environment.", envvar=TOKEN_VARIABLE, show_envvar=True),
 ]
-Certificate = Annotated[str | None, _secret("Certificate (PEM), to encrypt.", metavar="FILE")]
-Key = Annotated[str | None, _secret("The certificate's key (PEM).", metavar="FILE")]
+Certificate = Annotated[str | None, _secret("Certificate (PEM), to encrypt.", metavar="FILE", parser=expand_user)]
+Key = Annotated[str | None, _secret("The certificate's key (PEM).", metavar="FILE", parser=expand_user)]
 MessageSize = Annotated[int, _limit("Size that a message may have.", min=1)]
 PlanTimeout = Annotated[float, _limit("Seconds that a plan may take.", min=0.001)]
 IdleTimeout = Annotated[float, _limit("Seconds until a silent robot loses the server.", min=0.001)]

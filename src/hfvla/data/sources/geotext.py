@@ -25,6 +25,7 @@ from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.geotext_records import ImageFiles, captions_of, image_id_of, load_records, slots_of
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 
 __all__ = ["GeoTextOptions", "build_geotext", "count_geotext"]
 
@@ -41,8 +42,8 @@ class GeoTextOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
-    root: str | None = None
+    path: UserPath
+    root: UserPath | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     captions: Literal["all", "first"] = "all"
 

@@ -22,6 +22,7 @@ from hfvla.data.sources.sensor_series import SensorSeries, check_clock
 from hfvla.data.walking import FoundPaths, named_paths
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 
 __all__ = ["RecordedEpisode", "RecordedOptions", "choose_views", "collect_episodes", "finite_numbers"]
 
@@ -48,7 +49,7 @@ class RecordedOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
+    path: UserPath
     horizon: int = Field(default=8, ge=1)
     fps: float = Field(default=10.0, gt=0.0, allow_inf_nan=False)
     views: list[str] | None = None
@@ -59,7 +60,7 @@ class RecordedOptions(BaseModel):
     stride: int = Field(default=1, ge=1)
     action_dim: int | None = Field(default=None, ge=1)
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
-    cache_folder: str | None = None
+    cache_folder: UserPath | None = None
 
     @field_validator("task")
     @classmethod

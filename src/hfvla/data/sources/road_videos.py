@@ -36,6 +36,7 @@ from hfvla.data.text import clean_text, text_problem
 from hfvla.data.video import VideoReader
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 
 __all__ = ["RoadVideosOptions", "build_road_videos", "count_road_videos"]
 
@@ -57,8 +58,8 @@ class RoadVideosOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
-    root: str | None = None
+    path: UserPath
+    root: UserPath | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     repeated_letters: RepeatedLetters = "by_place"
 

@@ -28,6 +28,7 @@ from hfvla.data.sources.json_files import read_json, read_text, text_lines
 from hfvla.data.text import clean_text, text_problem
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 
 __all__ = [
     "Gallery",
@@ -54,7 +55,7 @@ class RoboSenseOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
+    path: UserPath
     max_bad_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
 
 

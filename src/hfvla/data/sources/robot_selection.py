@@ -32,6 +32,7 @@ from hfvla.data.sources.rows import build_dataset
 from hfvla.data.text import clean_text, task_key, text_problem
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 
 __all__ = ["RobotSelectionOptions", "build_robot_selection"]
 
@@ -56,10 +57,10 @@ class RobotSelectionOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
-    plan_path: str | None = None
+    path: UserPath
+    plan_path: UserPath | None = None
     reasoning: bool = True
-    image_dir: str | None = None
+    image_dir: UserPath | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     max_task_letters: int = Field(default=2000, ge=1)
     robots: tuple[str, ...] = ROBOTS

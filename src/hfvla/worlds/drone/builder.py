@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hfvla.data.samples.retrieval import ImageText, build_image_text_dataset
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 from hfvla.worlds.drone.holdout import BUILDINGS_PER_SPLIT, Split
 from hfvla.worlds.drone.picture import draw_picture, scene_boxes
 from hfvla.worlds.drone.scene import Building, View, draw_buildings, draw_view
@@ -50,7 +51,7 @@ class DroneOptions(BaseModel):
     views: int = Field(default=4, ge=1, le=99)
     captions: int = Field(default=3, ge=1, le=20)
     image_size: int = Field(default=64, ge=32, le=1024)
-    folder: str | None = None
+    folder: UserPath | None = None
     seed: int | None = Field(default=None, ge=0)
 
 

@@ -18,6 +18,7 @@ from hfvla.data.sources.lerobot import LeRobotOptions, build_lerobot, count_lero
 from hfvla.data.sources.lerobot.sensors import SensorOptions
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 from hfvla.worlds.insertion.cameras import VIEWS
 from hfvla.worlds.insertion.environment import IMAGE_SIZE, WINDOW_S, Start, Variant
 from hfvla.worlds.insertion.recording import ACTION_NOISE_M, SENSOR_NAME, SUMMARY_FILE, Split, record
@@ -68,7 +69,7 @@ class InsertionOptions(BaseModel):
     sensor: bool = True
     window_s: float = Field(default=WINDOW_S, gt=0.0)
     action_noise_m: float = Field(default=ACTION_NOISE_M, ge=0.0, le=0.01)
-    folder: str | None = None
+    folder: UserPath | None = None
 
 
 @cache

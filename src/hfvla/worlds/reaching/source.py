@@ -15,6 +15,7 @@ from hfvla.data.sources.lerobot import LeRobotOptions, LeRobotWriter, build_lero
 from hfvla.data.sources.lerobot.sensors import SensorOptions
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 from hfvla.worlds.reaching.episodes import FPS, SENSOR_HZ, draw_episode
 
 __all__ = ["ReachingOptions", "build_reaching", "count_reaching"]
@@ -47,7 +48,7 @@ class ReachingOptions(BaseModel):
     with_sensor: float = Field(default=0.75, ge=0.0, le=1.0)
     window_s: float = Field(default=0.04, gt=0.0)
     seed: int | None = None
-    folder: str | None = None
+    folder: UserPath | None = None
 
 
 @cache

@@ -18,6 +18,7 @@ from hfvla.data.samples.video import VideoQuestion, build_video_dataset
 from hfvla.data.video.files import check_video_file
 from hfvla.errors import DataError
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 from hfvla.worlds.road.clip import Clip, draw_clip
 from hfvla.worlds.road.encode import write_mp4
 from hfvla.worlds.road.frames import ClipFrames
@@ -51,7 +52,7 @@ class RoadOptions(BaseModel):
     size: int = Field(default=2000, ge=1)
     split: Split = "train"
     seed: int | None = None
-    folder: str | None = None
+    folder: UserPath | None = None
     languages: tuple[Literal["vi", "en"], ...] = Field(default=("vi", "en"), min_length=1)
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
     extra_support: int = Field(default=0, ge=0, le=3)

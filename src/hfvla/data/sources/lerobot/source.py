@@ -21,6 +21,7 @@ from hfvla.data.sources.lerobot.sensors import SensorOptions, SensorSeries, chec
 from hfvla.data.video import VideoInfo
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import SourceData
+from hfvla.paths import UserPath
 
 __all__ = ["LeRobotOptions", "build_lerobot", "count_lerobot"]
 
@@ -48,7 +49,7 @@ class LeRobotOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str
+    path: UserPath
     horizon: int = Field(default=8, ge=1)
     views: list[str] | None = None
     state: list[str] = ["observation.state"]
