@@ -18,6 +18,15 @@ __all__ = [
 ]
 
 
+_MOST_SHOWN = 600  # letters of a value; what is longer hides what is wrong with it
+
+
+def _shortened(text: str) -> str:
+    """Return a text that a person can read in a line: not too long, and letters that turn or hide it written out."""
+    text = text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 30]}...{text[-27:]}"
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
 class HfvlaError(Exception):
     """Base of every error that the command line prints without a traceback (exit code 2).
 
@@ -44,11 +53,11 @@ class HfvlaError(Exception):
     def _message(self) -> str:
         message = f"{_visible(self.where)}: {self.what}" if self.where else self.what
         if self.got is not None:
-            message += f"; got {self.got!r}"
+            message += f"; got {_shortened(repr(self.got))}"
         if self.expected is not None:
             message += f"; expected {self.expected}"
         if self.fix:
-            message += f". {self.fix}"
+            message += f". {_shortened(self.fix)}"
         return message
 
 

@@ -16,6 +16,7 @@ from hfvla.errors import CheckpointError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec
 from hfvla.loading import check_folder, check_size, guarded, read_object
 from hfvla.metrics.catalog import Metric, describe
+from hfvla.paths import expand_user
 from hfvla.plugins import Offers, offers
 
 __all__ = [
@@ -123,7 +124,7 @@ def family_of_checkpoint(path: str | Path) -> FamilySpec:
     Raises:
         CheckpointError: no such folder, no config in it, or a model type that is not one of ours.
     """
-    where = str(path)
+    where = path = expand_user(str(path))
     try:
         is_folder = Path(path).is_dir()
     except (OSError, ValueError) as error:
@@ -182,6 +183,7 @@ def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[Fam
         CheckpointError: see `family_of_checkpoint`; also another family than asked, an incomplete folder, or
             weights that do not fit the config, pickled weights, a processor that does not fit (see `hfvla.loading`).
     """
+    path = expand_user(str(path))
     spec = family_of_checkpoint(path)
     if family is not None and spec.name != family:
         raise CheckpointError("the checkpoint is of another family", where=str(path), got=spec.name, expected=family)

@@ -10,6 +10,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from hfvla.backbones.shapes import known_backbone
 from hfvla.errors import RecipeError
+from hfvla.paths import UserPath
 
 __all__ = ["BackboneOptions", "backbone_options", "backbone_settings", "learned_backbone", "loaded_backbone"]
 
@@ -27,7 +28,7 @@ class BackboneOptions(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    backbone: str | None = None
+    backbone: UserPath | None = None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     tokenizer_vocab_size: int = 1024

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfvla.data.processes import COLLECTIVE_TIMEOUT, Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
-from hfvla.errors import DataError, HfvlaError, RecipeError, did_you_mean
+from hfvla.errors import DataError, HfvlaError, RecipeError
 from hfvla.evaluation import tables
 from hfvla.evaluation.output import draw_report, metrics_json, write_evaluation
 from hfvla.evaluation.report_data import load_report_data
@@ -27,6 +27,7 @@ from hfvla.evaluation.training_rows import load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
 from hfvla.nn.devices import checked_device
 from hfvla.outputs import MARK, claim_folder, purpose_of, shown
+from hfvla.paths import expand_user
 from hfvla.plugins import offers
 from hfvla.registry import describe_metric
 
@@ -129,6 +130,7 @@ def evaluate_checkpoint(
     """
     from hfvla.registry import family_of_checkpoint, load_checkpoint
 
+    checkpoint, output_dir = expand_user(str(checkpoint)), expand_user(str(output_dir))
     if not data:
         raise DataError("no evaluation set is named", fix="Pass at least one source.")
     _check_options(family_of_checkpoint(checkpoint) if options else None, options or {})
@@ -252,15 +254,17 @@ def _build_sets(
 
 
 def _check_options(spec: FamilySpec | None, options: Mapping[str, Any]) -> None:
-    """Refuse options that the family's evaluation does not have.
+    """Refuse options that the family's evaluation does not have, and values that they cannot take.
 
     Raises:
-        RecipeError: unknown option; the message suggests the nearest.
+        RecipeError: with every problem; for an unknown option with the nearest name.
     """
-    for name in options:
-        if spec is not None and name not in spec.evaluation_options:
-            known = spec.evaluation_options
-            raise RecipeError(f"the evaluation of '{spec.name}' has no option '{name}'. {did_you_mean(name, known)}")
+    from hfvla.recipe.document import format_steps
+    from hfvla.recipe.option_values import evaluation_option_problems
+
+    found = [] if spec is None else list(evaluation_option_problems(options, spec, ()))
+    if found:
+        raise RecipeError([f"--option {format_steps(problem.steps)}: {problem.text}" for problem in found])
 
 
 def _machine(device: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Free of torch and transformers: a recipe can be checked, and `hfvla --help` prin
 """
 
 from hfvla.family.cuts import CACHED_FEATURES, CutContext, FeatureCut
-from hfvla.family.evaluation import AnswerFile, EvaluationContext, EvaluationResult, Figure
+from hfvla.family.evaluation import AnswerFile, EvaluationContext, EvaluationResult, Figure, Option
 from hfvla.family.groups import ParameterGroup, as_names, parse_group, take_strings
 from hfvla.family.sources import Source, SourceData, resolve
 from hfvla.family.spec import HOOKS, FamilySpec
@@ -21,6 +21,7 @@ __all__ = [
     "FeatureCut",
     "Figure",
     "Metric",
+    "Option",
     "ParameterGroup",
     "Source",
     "SourceData",

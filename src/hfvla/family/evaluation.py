@@ -8,7 +8,7 @@ from typing import Any
 
 from hfvla.data.processes import Processes
 
-__all__ = ["AnswerFile", "EvaluationContext", "EvaluationResult", "Figure"]
+__all__ = ["AnswerFile", "EvaluationContext", "EvaluationResult", "Figure", "Option"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,21 @@ class Figure:
     title: str
     data: dict[str, Any]
     caption: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a family's evaluation: a count, or a switch.
+
+    Args:
+        description: one line for help and docs.
+        kind: `int` or `bool`.
+        least: the smallest count that has a meaning.
+    """
+
+    description: str
+    kind: type = int
+    least: int = 0
 
 
 @dataclass

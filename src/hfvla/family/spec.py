@@ -14,6 +14,7 @@ from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family.cuts import FeatureCut
+from hfvla.family.evaluation import Option
 from hfvla.family.groups import ParameterGroup, as_names, take_strings
 from hfvla.family.sources import Source, resolve
 from hfvla.metrics.catalog import Metric, describe
@@ -90,8 +91,8 @@ class FamilySpec:
         label_names: batch keys that are labels (gathered for `compute_metrics`).
         feature_cuts: where the model may be cut for the feature cache, the deepest cut first.
         parameter_table: parts shown by `hfvla plan`: name -> parameter-name patterns.
-        evaluation_options: description by name of what `hfvla eval --option NAME=VALUE` may set
-            (`EvaluationContext.options`).
+        evaluation_options: `Option` (or a description alone: any value) by name of what `hfvla eval --option
+            NAME=VALUE` may set (`EvaluationContext.options`).
         policies: further names under which `hfvla` offers classes of `hfvla.serve.policy`, e.g. {"MyPolicy":
             "ChunkPolicy"}; for families whose model has `predict_actions`.
         model_options: "module:Class" of a pydantic model of what `model.options` of a recipe may say; without it, the
@@ -115,7 +116,7 @@ class FamilySpec:
     label_names: tuple[str, ...] = ("labels",)
     feature_cuts: Mapping[str, FeatureCut] = field(default_factory=dict)
     parameter_table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    evaluation_options: Mapping[str, str] = field(default_factory=dict)
+    evaluation_options: Mapping[str, str | Option] = field(default_factory=dict)
     policies: Mapping[str, str] = field(default_factory=dict)
     model_options: str | None = None
     package: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import typing
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -13,10 +12,11 @@ from typing import Any
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from hfvla.errors import did_you_mean
+from hfvla.recipe.argument_ranges import range_problems
 from hfvla.recipe.document import Problem, Steps
-from hfvla.recipe.words import plain_problems
+from hfvla.recipe.words import plain_problems, shown
 
-__all__ = ["ENGINE_ARGUMENTS", "argument_problems", "strategy_problems"]
+__all__ = ["ENGINE_ARGUMENTS", "argument_problems"]
 
 ENGINE_ARGUMENTS: Mapping[str, str] = {
     "output_dir": "each stage has its own folder; set `output_dir` at the top of the recipe, or --output",
@@ -58,17 +58,21 @@ _INEXACT = {
 _CHOOSES_PARAMETERS = ("galore", "apollo", "lomo", "adalomo")
 """How the names of optimizers begin that take parameters by themselves, whatever a stage trains and when."""
 
-_AT_LEAST = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "dataloader_num_workers": 0,
-    "learning_rate": 0,
-    "num_train_epochs": 0,
-    "warmup_steps": 0,
-    "weight_decay": 0,
-    "max_grad_norm": 0,
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "train_sampling_strategy": ("random", "sequential", "group_by_length"),
+    "log_level": ("debug", "info", "warning", "error", "critical", "passive"),
+    "log_level_replica": ("debug", "info", "warning", "error", "critical", "passive"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "ddp_backend": ("nccl", "gloo", "mpi", "ccl", "hccl", "cncl", "mccl"),
+    "include_num_input_tokens_seen": ("all", "non_padding", "no", True, False),
+    "debug": ("", "underflow_overflow", "tpu_metrics_debug"),
 }
+"""Values of arguments whose type says no more than text."""
+
+
+_CHECKPOINTING = ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
+_CHECKPOINTING_KEYS = ("use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop")
+_PYTHON_ONLY = ("parallelism_config",)
 
 
 @functools.cache
@@ -99,7 +103,9 @@ def argument_problems(args: Mapping[str, Any], base: Steps) -> Iterator[Problem]
             hint = f"{_RENAMED[key]}." if key in _RENAMED else _nearest(key, usable)
             yield Problem(steps, f"TrainingArguments has no '{key}'. {hint}")
         else:
-            yield from _value_problems(value, known[key], steps)
+            found = list(_value_problems(key, value, known[key], steps))
+            yield from found or range_problems(key, value, steps)
+            yield from () if found else _name_problems(key, value, steps)
             if key == "optim" and str(value).startswith(_CHOOSES_PARAMETERS):
                 problem = (
                     f"'{value}' chooses its parameters itself, and a stage has its own: by entry, phase and decay"
@@ -107,9 +113,26 @@ def argument_problems(args: Mapping[str, Any], base: Steps) -> Iterator[Problem]
                 yield Problem(steps, f"{problem}. Take adamw_torch, adamw_8bit, adafactor or another.")
             if key in _INEXACT and value is True:
                 yield Problem(steps, f"'{key}' must stay false: {_INEXACT[key]}")
-            minimum = _AT_LEAST.get(key)
-            if minimum is not None and isinstance(value, int | float) and not minimum <= value < math.inf:
-                yield Problem(steps, f"expected a finite number >= {minimum}; got {value!r}")
+
+
+def _name_problems(key: str, value: Any, steps: Steps) -> Iterator[Problem]:
+    """Yield names inside a value that transformers looks up when training begins, or hands on."""
+    if key == "report_to":
+        names, known = [value] if isinstance(value, str) else value or [], ["all", "none", *_trackers()]
+    elif key in _CHECKPOINTING and isinstance(value, Mapping):
+        names, known = list(value), list(_CHECKPOINTING_KEYS)
+    else:
+        return
+    for name in names:
+        if name not in known:
+            yield Problem(steps, f"no '{name}' here. {did_you_mean(str(name)[:60], known)}")
+
+
+@functools.cache
+def _trackers() -> list[str]:
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    return list(INTEGRATION_TO_CALLBACK)
 
 
 def _nearest(key: str, known: list[str]) -> str:
@@ -117,15 +140,17 @@ def _nearest(key: str, known: list[str]) -> str:
     return hint if hint.startswith("Did") else "See the documentation of transformers.TrainingArguments."
 
 
-def _value_problems(value: Any, hint: Any, steps: Steps) -> Iterator[Problem]:
+def _value_problems(key: str, value: Any, hint: Any, steps: Steps) -> Iterator[Problem]:
     choices = [part for part in typing.get_args(hint) if isinstance(part, type) and issubclass(part, Enum)]
-    if choices:
-        allowed = [str(member.value) for member in choices[0]]
-        if value not in allowed:
-            yield Problem(steps, f"no such choice; got {value!r}. {did_you_mean(str(value), allowed)}")
+    allowed = [str(member.value) for member in choices[0]] if choices and key != "debug" else _CHOICES.get(key)
+    if allowed and value is not None:
+        if value not in allowed or (value in (0, 1) and not isinstance(value, bool)):
+            names = [str(choice).lower() if isinstance(choice, bool) else choice for choice in allowed]
+            yield Problem(steps, f"no such choice; got {shown(value)}. {did_you_mean(str(value)[:60], names)}")
         return
-    adapter = _adapter(hint)
+    adapter = None if key in _PYTHON_ONLY else _adapter(key)
     if adapter is None:
+        yield Problem(steps, f"only Python code can set it; got {shown(value)}")
         return
     try:
         adapter.validate_python(value, strict=True)
@@ -134,42 +159,10 @@ def _value_problems(value: Any, hint: Any, steps: Steps) -> Iterator[Problem]:
         yield from plain_problems(error, hint, steps)
 
 
-def _adapter(hint: Any) -> TypeAdapter | None:
+@functools.cache
+def _adapter(key: str) -> TypeAdapter | None:
     """Return a checker of a field's type, or None for types that only Python code can build."""
     try:
-        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=False))
+        return TypeAdapter(_argument_types()[key], config=ConfigDict(arbitrary_types_allowed=False))
     except PydanticSchemaGenerationError:
         return None
-
-
-def strategy_problems(args: Mapping[str, Any], stage: Mapping[str, Any], base: Steps) -> Iterator[Problem]:
-    """Yield clashes between a stage's merged `args` and its `keep_best`, which must save what it has evaluated.
-
-    Args:
-        args: the recipe's `args` with the stage's on top.
-        stage: the stage as written.
-        base: where the stage stands.
-    """
-    if not stage.get("keep_best"):
-        return
-    own = stage["args"] if isinstance(stage.get("args"), dict) else {}
-
-    def place(key: str) -> Steps:
-        return (*base, "args", key) if key in own else ("args", key)
-
-    evaluate, save = args.get("eval_strategy"), args.get("save_strategy")
-    for key, value in (("eval_strategy", evaluate), ("save_strategy", save)):
-        if value == "no":
-            yield Problem(place(key), f"keep_best needs evaluations and saves; got {key} 'no'")
-    if save != "best" and None not in (evaluate, save) and "no" not in (evaluate, save) and evaluate != save:
-        yield Problem(
-            place("save_strategy"),
-            f"keep_best needs the same eval_strategy and save_strategy; got '{evaluate}' and '{save}'",
-        )
-    evaluate_steps, save_steps = args.get("eval_steps"), args.get("save_steps")
-    both = evaluate == save == "steps" and isinstance(evaluate_steps, int) and isinstance(save_steps, int)
-    if both and evaluate_steps and save_steps % evaluate_steps:
-        yield Problem(
-            place("save_steps"),
-            f"keep_best needs save_steps to be a multiple of eval_steps; got {save_steps} and {evaluate_steps}",
-        )

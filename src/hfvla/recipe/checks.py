@@ -13,15 +13,18 @@ from pydantic import BaseModel, ValidationError
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group, resolve
-from hfvla.recipe.arguments import argument_problems, strategy_problems
+from hfvla.recipe.argument_clashes import clash_problems
+from hfvla.recipe.arguments import argument_problems
 from hfvla.recipe.balance_checks import balance_problems
 from hfvla.recipe.batch_checks import batch_problems
 from hfvla.recipe.cache_checks import cache_problems
 from hfvla.recipe.config_checks import config_problems
 from hfvla.recipe.document import Problem, Steps, format_steps
 from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
+from hfvla.recipe.option_values import evaluation_option_problems
 from hfvla.recipe.phase_checks import phase_problems
 from hfvla.recipe.schema import Recipe
+from hfvla.recipe.sizes import size_problems
 from hfvla.recipe.words import plain_problems, validate_strictly
 from hfvla.recipe.zero_checks import zero_problems
 
@@ -150,22 +153,20 @@ def _mixture_problems(mixture: list[Any], base: Steps) -> Iterator[Problem]:
 
 def _args_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
     shared = _mapping(tree.get("args"))
+    validation = _mapping(_mapping(tree.get("data")).get("validation")).get("fraction") != 0
     yield from argument_problems(shared, ("args",))
     for base, stage in _stages(tree):
         own = _mapping(stage.get("args"))
         yield from argument_problems(own, (*base, "args"))
-        yield from strategy_problems({**shared, **own}, stage, base)
+        yield from clash_problems({**shared, **own}, stage, base, validation)
 
 
 def _evaluation_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -> Iterator[Problem]:
     spec = families.get(tree.get("family") or "") if isinstance(tree.get("family"), str) else None
     if spec is None:
         return
-    for name in _mapping(_mapping(tree.get("evaluation")).get("options")):
-        if name not in spec.evaluation_options:
-            hint = did_you_mean(str(name), spec.evaluation_options)
-            where = ("evaluation", "options", name)
-            yield Problem(where, f"the evaluation of '{spec.name}' has no option '{name}'. {hint}")
+    options = _mapping(_mapping(tree.get("evaluation")).get("options"))
+    yield from evaluation_option_problems(options, spec, ("evaluation", "options"))
 
 
 def _family_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -> Iterator[Problem]:
@@ -228,6 +229,8 @@ def _source_problems(spec: FamilySpec, source: str, options: dict[str, Any], ste
     except ValidationError as error:
         for problem in plain_problems(error, model, steps):
             yield Problem(problem.steps, problem.text.replace("unknown key", f"source '{source}' has no option", 1))
+    else:
+        yield from size_problems(options, steps)
 
 
 def build_options(spec: FamilySpec, source: str, options: Mapping[str, Any], where: str = "") -> BaseModel:

@@ -24,6 +24,7 @@ from hfvla.errors import did_you_mean
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe.document import Problem, Steps
 from hfvla.recipe.scalars import shortened
+from hfvla.recipe.sizes import size_problems
 from hfvla.recipe.words import plain_problems, shown, validate_strictly
 
 __all__ = ["change_problems", "config_problems"]
@@ -32,6 +33,7 @@ _ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor")  # older names, 
 _LAYERS = re.compile(r"(?:^|_)(?:layers?|depths?|blocks?|stages|experts)$")
 _COUNTS = re.compile(r"(?:^|_)(?:layers?|depths?|blocks?|heads?|width|widths|dim|size|embd)$")
 _MOST_LAYERS, _MOST, _MOST_ITEMS = 1_000, 10_000_000, 10_000
+_FEW_TYPES = 20  # whose classes may all be tried where the type is not known
 _UNBOUND = re.compile(r"(?:^|_)(?:ids?|seed|token)$")
 _MOST_UNBOUND = 2**32
 
@@ -69,6 +71,8 @@ def _option_problems(options: Mapping[str, Any], kind: type[BaseModel], base: St
         validate_strictly(kind, options)
     except ValidationError as error:
         yield from plain_problems(error, kind, base)
+    else:
+        yield from size_problems(dict(options), base)
 
 
 def change_problems(config: Any, changes: Mapping[str, Any], spec: FamilySpec | None = None) -> list[Problem]:
@@ -131,8 +135,10 @@ def _part_problems(kind: Any, key: str, value: Any, base: Any, steps: Steps) -> 
     else:
         types = getattr(kind, "sub_config_types", {}).get(key)
         types = list(types() if callable(types) else types or _all_types())
-        default = chosen.model_type if base is not None or len(types) > 20 else None
-        asked = value.get("model_type", _mapping(base).get("model_type", default))
+        default = chosen.model_type if base is not None or len(types) > _FEW_TYPES else None
+        asked = value.get("model_type") or _mapping(base).get("model_type") or default
+        if asked is None and len(types) > _FEW_TYPES:
+            return
         if asked is not None and asked not in types:
             hint = did_you_mean(str(asked), types)
             yield Problem((*steps, "model_type"), f"no such type of model here; got {shown(asked)}. {hint}")

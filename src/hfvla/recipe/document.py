@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from hfvla.errors import RecipeError
-from hfvla.recipe.scalars import TAG, Resolver, read_scalar, shortened, strange_letter
+from hfvla.recipe.scalars import TAG, Resolver, printable, read_scalar, shortened, strange_letter
 
 __all__ = ["Document", "Problem", "Steps", "format_steps", "parse_value", "read_document"]
 
@@ -89,7 +89,7 @@ class Document:
         """Return a problem as one line: place, path, text."""
         place = self.places.get(self._nearest(problem.steps), "recipe")
         path = format_steps(problem.steps)
-        return ": ".join(part for part in (place, path, problem.text) if part)
+        return ": ".join(part for part in (place, path, printable(shortened(problem.text, most=600))) if part)
 
     def raise_problems(self, problems: list[Problem]) -> None:
         """Raise one error with all problems, in the order of the file; nothing if there are none.

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
+from hfvla.paths import expand_user
 from hfvla.recipe.checks import all_problems, source_entries
 from hfvla.recipe.document import Document, read_document
 from hfvla.recipe.overrides import apply_overrides
@@ -47,7 +48,7 @@ def load_recipe(
     Raises:
         RecipeError: with every problem of the file and the overrides, each with its line.
     """
-    path = Path(path)
+    path = Path(expand_user(str(path)))
     document = read_document(path)
     failed = apply_overrides(document, overrides)
     _load_plugins(document.data, path.parent)
@@ -66,7 +67,8 @@ def _load_plugins(tree: dict[str, Any], folder: Path) -> None:
     if isinstance(named, list) and named and all(isinstance(name, str) for name in named):
         from hfvla.plugins import use_plugins
 
-        tree["plugins"] = [str((folder / name).resolve()) if name.endswith(".py") else name for name in named]
+        whole = {name: str((folder / expand_user(name)).resolve()) for name in named if name.endswith(".py")}
+        tree["plugins"] = [whole.get(name, name) for name in named]
         use_plugins(tree["plugins"], folder)
 
 
@@ -84,8 +86,8 @@ def _find_deepspeed(tree: dict[str, Any], folder: Path) -> None:
     stages = tree.get("stages")
     for section in (tree, *(stages if isinstance(stages, list) else ())):
         args = section.get("args") if isinstance(section, dict) else None
-        if isinstance(args, dict) and "deepspeed" in args:
-            args["deepspeed"] = _find(args["deepspeed"], folder)
+        if isinstance(args, dict) and isinstance(args.get("deepspeed"), str):
+            args["deepspeed"] = _find(expand_user(args["deepspeed"]), folder)
 
 
 def _find_paths(tree: dict[str, Any], spec: FamilySpec, folder: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-__all__ = ["TAG", "Resolver", "read_scalar", "shortened", "strange_letter"]
+__all__ = ["TAG", "Resolver", "printable", "read_scalar", "shortened", "strange_letter"]
 
 TAG = "tag:yaml.org,2002:"
 """What YAML's own tags begin with."""
 
-_MOST_DIGITS = 40
+_MOST_DIGITS, _MOST = 40, 2**63  # of whole numbers, which JSON, numpy and torch must hold too
 _STRANGE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _BOOL = r"^(?:true|True|TRUE|false|False|FALSE)$"
 _NULL = r"^(?:~|null|Null|NULL)?$"
@@ -65,10 +65,15 @@ def read_scalar(text: str, tag: str) -> Any:
 def _whole_number(text: str) -> int:
     try:
         if len(text) > _MOST_DIGITS:
-            raise ValueError
-        return int(text, 0) if text.lstrip("+-").lower().startswith(("0x", "0o")) else int(text)
+            raise OverflowError
+        value = int(text, 0) if text.lstrip("+-").lower().startswith(("0x", "0o")) else int(text)
+        if abs(value) >= _MOST:
+            raise OverflowError
+    except OverflowError:
+        raise ValueError(f"beyond what a number can hold; got {shortened(text)!r}") from None
     except ValueError:
         raise ValueError(f"cannot be read as int; got {shortened(text)!r}") from None
+    return value
 
 
 def _number(text: str) -> float:
@@ -85,6 +90,11 @@ def strange_letter(text: str) -> str:
     """Return the first control character or half of a surrogate pair in a text as "U+0007"; "" where there is none."""
     found = _STRANGE.search(text)
     return f"U+{ord(found.group()):04X}" if found else ""
+
+
+def printable(text: str) -> str:
+    """Return a text with what is no visible letter written out: a right-to-left mark would turn a message around."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def shortened(text: str, most: int = 60) -> str:

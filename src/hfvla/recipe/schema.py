@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from hfvla.paths import UserPath
 from hfvla.recipe.base import RunName, Section
 from hfvla.recipe.data_schema import DataRecipe, SourceRecipe
 from hfvla.recipe.stage_schema import Stage
@@ -21,7 +22,9 @@ __all__ = ["EvaluationRecipe", "ModelRecipe", "Recipe"]
 class ModelRecipe(Section):
     """Where the model comes from."""
 
-    pretrained: str | None = Field(None, description="Folder or hub id to start from; without it, weights are random.")
+    pretrained: UserPath | None = Field(
+        None, description="Folder or hub id to start from; without it, weights are random."
+    )
     revision: str | None = Field(None, description="Branch, tag or commit of `pretrained` on the hub.")
     config: dict[str, Any] = Field(default_factory=dict, description="Values in place of those of the model's config.")
     options: dict[str, Any] = Field(
@@ -45,7 +48,7 @@ class Recipe(Section):
     family: str = Field(description="Model family (`hfvla families`).")
     name: RunName = Field("run", description="Name of the run; default: the recipe's file name.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of weights, data order, splits and augmentation.")
-    output_dir: str = Field("", description="Folder of the run; default: outputs/<name>.")
+    output_dir: UserPath = Field("", description="Folder of the run; default: outputs/<name>.")
     plugins: list[str] = Field(
         default_factory=list,
         description="Modules and files (relative to the recipe) with families, sources, loss terms or metrics.",
@@ -61,7 +64,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_output_dir(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("output_dir"):
+        if not isinstance(values, dict) or values.get("output_dir") not in (None, ""):
             return values
         return {**values, "output_dir": f"outputs/{values.get('name') or 'run'}"}
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hfvla.paths import UserPath
 from hfvla.recipe.base import LearningRate, Section, StageName, Weight
 from hfvla.recipe.data_schema import StageData
 
@@ -115,7 +116,7 @@ class CacheRecipe(Section):
 
     dtype: Literal["float32", "float16", "bfloat16"] = Field("float16", description="Type the features are kept in.")
     views: int = Field(1, ge=1, description="Augmented versions kept of each sample; 1 = no augmentation.")
-    folder: str | None = Field(None, description="Where; default: <output_dir>/cache.")
+    folder: UserPath | None = Field(None, description="Where; default: <output_dir>/cache.")
     cut: str | None = Field(None, description="The family's cut to use; default: the deepest one that is frozen.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import RecipeError
+from hfvla.paths import expand_user
 from hfvla.recipe.document import Problem, Steps
 
 __all__ = ["contradictions", "read_zero_config", "zero_problems"]
@@ -35,7 +36,7 @@ def read_zero_config(config: Any) -> dict[str, Any]:
     """
     if isinstance(config, dict):
         return config
-    path = Path(str(config))
+    path = Path(expand_user(str(config)))
     if not path.is_file():
         raise RecipeError(
             "no such DeepSpeed config",

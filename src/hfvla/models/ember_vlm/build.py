@@ -14,6 +14,7 @@ from hfvla.errors import RecipeError
 from hfvla.family import CutContext
 from hfvla.metrics.selection import predicted_sets, selection_scores
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
+from hfvla.paths import UserPath
 
 __all__ = [
     "EmberVLMOptions",
@@ -38,7 +39,7 @@ class EmberVLMOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     tokenizer_vocab_size: int = 4096
-    language: str | None = None
+    language: UserPath | None = None
     vision: str | None = None
     capabilities: dict[str, str] = {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Source
 
 _HERE = "hfvla.models.internvl_retrieval"
 
@@ -73,8 +73,8 @@ FAMILY = FamilySpec(
     model_options="hfvla.backbones.options:BackboneOptions",
     label_names=("group_ids", "image_ids", "boxes", "box_mask"),
     evaluation_options={
-        "k_test": "items of each list that the matching head puts in order (256)",
-        "legacy_building_ids": "true: headline scores with GeoText-1652's own off-by-one building ids",
+        "k_test": Option("items of each list that the matching head puts in order (256)", least=1),
+        "legacy_building_ids": Option("true: headline scores with GeoText-1652's own off-by-one building ids", bool),
     },
     feature_cuts={
         "image_states": FeatureCut(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Source
 
 _HERE = "hfvla.models.sensor_vla"
 
@@ -129,10 +129,10 @@ FAMILY = FamilySpec(
     },
     policies={"SensorVLAPolicy": "ChunkPolicy", "AsyncSensorVLAPolicy": "AsyncChunkPolicy"},
     evaluation_options={
-        "closed_loop": "episodes to run in the data's simulator, 0 for none",
-        "action_steps": "actions executed of each chunk before the next; the whole chunk when absent",
-        "denoising_steps": "of diffusion and flow experts; the checkpoint's own when absent",
-        "videos": "episodes shown as video in the report (default 4)",
+        "closed_loop": Option("episodes to run in the data's simulator, 0 for none"),
+        "action_steps": Option("actions executed of each chunk before the next; the whole chunk when absent", least=1),
+        "denoising_steps": Option("of diffusion and flow experts; the checkpoint's own when absent", least=1),
+        "videos": Option("episodes shown as video in the report (default 4)"),
     },
 )
 

@@ -46,7 +46,8 @@ POOLINGS = ("tokens", "mean")
 def _expert_keys(expert: Mapping[str, Any]) -> dict[str, Any]:
     """Return type by key of what an expert of this kind takes; of any kind where it is none that is known."""
     kind = expert.get("kind", EXPERT["kind"])
-    classes = [ACTION_EXPERTS[kind]] if kind in ACTION_EXPERTS else list(ACTION_EXPERTS.values())
+    known_kind = isinstance(kind, str) and kind in ACTION_EXPERTS
+    classes = [ACTION_EXPERTS[kind]] if known_kind else list(ACTION_EXPERTS.values())
     known: dict[str, Any] = {"kind": Literal[tuple(ACTION_EXPERTS)]}
     for owner in (owner for chosen in classes for owner in chosen.__mro__):
         if "__init__" in vars(owner) and issubclass(owner, ActionExpert):

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from hfvla.cache import choose_cut
-from hfvla.errors import CheckpointError
 from hfvla.family import FamilySpec, resolve
 from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
@@ -25,6 +24,8 @@ from hfvla.training.estimate.timing import Throughput
 from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_rows, phase_row
 from hfvla.training.estimate.tracker import EstimateError
 from hfvla.training.run.caching import ever_trained
+from hfvla.training.run.model_size import base_config, meta_model
+from hfvla.training.run.preflight import check_arguments, check_rows
 from hfvla.training.run.stage_run import merge_config
 from hfvla.training.stage.data import build_source
 from hfvla.training.stage.groups import adapter_of, assign_phases, expand_group, plain_name
@@ -63,8 +64,12 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         RecipeError: a group that matches nothing, a phase that never begins.
     """
     spec = get_family(recipe.family)
+    check_arguments(recipe, spec, here=False)
     config = base_config(recipe, spec)
     counts: dict[str, int] = {}
+    samples = {stage.name: _samples(recipe, spec, stage, counts) for stage in recipe.stages}
+    for stage in recipe.stages:
+        check_rows(recipe, stage, samples[stage.name])
     stages: list[dict[str, Any]] = []
     configs: dict[str | None, Any] = {}
     float32: dict[str | None, set[str]] = {None: set()}  # what trained in a stage and those that it takes over from
@@ -77,7 +82,7 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         cast_together(model, float32[source])
         planner = _StagePlanner(recipe, spec, stage, model, adapters[stage.name])
         float32[stage.name] = float32[source] | {plain_name(name) for name in planner.trained if not adapter_of(name)}
-        stages.append(planner.plan(_samples(recipe, spec, stage, counts), throughput, gpus))
+        stages.append(planner.plan(samples[stage.name], throughput, gpus))
     model = meta_model(spec, configs[recipe.stages[-1].name])
     return {
         "family": spec.name,
@@ -87,25 +92,6 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         "stages": stages,
         "assumptions": list(ASSUMPTIONS),
     }
-
-
-def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
-    """Return the config that a recipe's first stage starts from; CheckpointError: its checkpoint does not serve."""
-    name = recipe.model.pretrained
-    if name is None:
-        return spec.load("build_config")(recipe.model.model_dump())
-    from hfvla.registry import family_of_checkpoint
-
-    found = family_of_checkpoint(name)
-    if found.name != spec.name:
-        raise CheckpointError("the checkpoint is of another family", where=name, got=found.name, expected=spec.name)
-    return merge_config(spec.load("config").from_pretrained(name), recipe.model.config)
-
-
-def meta_model(spec: FamilySpec, config: Any) -> Any:
-    """Return a family's model on the meta device: shapes, and no memory."""
-    with torch.device("meta"):
-        return spec.load("model")(config)
 
 
 def _samples(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int]) -> int:

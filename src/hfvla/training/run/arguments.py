@@ -15,7 +15,7 @@ from hfvla.training.run.trackers import chosen_trackers
 from hfvla.training.trainer.devices import one_gpu_a_process
 from hfvla.training.trainer.zero import check_zero
 
-__all__ = ["may_leave_unused", "stage_arguments", "start_processes", "uses_cpu"]
+__all__ = ["may_leave_unused", "stage_arguments", "stage_settings", "start_processes", "uses_cpu"]
 
 
 def uses_cpu(recipe: Recipe) -> bool:
@@ -87,6 +87,21 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
     """
     from transformers import TrainingArguments
 
+    settings = stage_settings(recipe, stage, spec, stage_dir, has_validation)
+    try:
+        return TrainingArguments(**settings)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(
+            f"stage '{stage.name}': its training arguments do not go together",
+            got=str(error).replace("\n", " "),
+            fix="Change `args` of the recipe or of this stage.",
+        ) from None
+
+
+def stage_settings(
+    recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: Path, has_validation: bool
+) -> dict[str, Any]:
+    """Return what `stage_arguments` builds them from; arguments and errors as there."""
     settings: dict[str, Any] = {
         "use_cpu": uses_cpu(recipe),
         "eval_strategy": "epoch" if has_validation else "no",
@@ -117,11 +132,4 @@ def stage_arguments(recipe: Recipe, stage: Stage, spec: FamilySpec, stage_dir: P
             "greater_is_better": not spec.metric(stage.keep_best.removeprefix("eval_")).is_error,
         }
     check_zero(settings, f"stage '{stage.name}'")
-    try:
-        return TrainingArguments(**settings)
-    except (ValueError, TypeError) as error:
-        raise RecipeError(
-            f"stage '{stage.name}': its training arguments do not go together",
-            got=str(error).replace("\n", " "),
-            fix="Change `args` of the recipe or of this stage.",
-        ) from None
+    return settings

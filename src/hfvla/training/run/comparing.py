@@ -13,6 +13,7 @@ from hfvla.evaluation.comparison import ScoredRun, compare_runs, read_scored_run
 from hfvla.evaluation.comparison_file import Comparison
 from hfvla.evaluation.comparison_report import comparison_markdown
 from hfvla.outputs import claim_folder
+from hfvla.paths import expand_user
 from hfvla.recipe import Recipe, diff_recipes, load_recipe, load_resolved
 from hfvla.training.checkpoint.record import read_json, write_json
 from hfvla.training.run.run import run_recipe
@@ -42,7 +43,7 @@ def run_comparison(
         HfvlaError: the folder holds something else, or cannot be written.
         DataError: the runs saw unequally many samples, or their rows cannot be paired.
     """
-    folder = Path(output_dir or comparison.output_dir)
+    folder = Path(expand_user(str(output_dir or comparison.output_dir)))
     recipes = {
         (name, seed): load_recipe(run.recipe, [*comparison.overrides, *run.overrides, *overrides, f"seed={seed}"])
         for seed in comparison.seeds

@@ -25,6 +25,8 @@ from hfvla.errors import TrainingError
 from hfvla.recipe import LossSchedule, Recipe, Stage
 from hfvla.registry import get_family
 from hfvla.training.run.arguments import start_processes
+from hfvla.training.run.model_size import check_models
+from hfvla.training.run.preflight import check_arguments, check_data
 from hfvla.training.run.stage_run import StageRun
 from hfvla.training.stage.data import RecipeData, StageRows
 from hfvla.training.stage.phases import begins, entry_phases
@@ -69,12 +71,16 @@ def dry_run(
     started = time.perf_counter()
     short = recipe.model_copy(update={"stages": [_one_step_a_phase(stage) for stage in recipe.stages]})
     plan = StagePlan.from_recipe(short, start_at, from_checkpoint, stop_after)
-    state = start_processes(recipe)
     spec = get_family(recipe.family)
+    written = [recipe.stage(stage.name) for stage in plan.stages]
+    check_arguments(recipe, spec, written)
+    check_models(recipe, spec)
+    state = start_processes(recipe)
     stages: list[dict[str, Any]] = []
     broken: list[str] = []
     with _temporary_folder(state) as folder:
         data = RecipeData(spec, short, plan.stages, Meeting(folder, Processes.current()))
+        check_data(recipe, spec, written, data, state.num_processes)
         folders = dict(plan.folders)
         for stage in plan.stages:
             run = _DryStage(short, spec, stage, folder / stage.name, state)

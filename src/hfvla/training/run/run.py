@@ -12,6 +12,7 @@ from hfvla.data.processes import Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
 from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
+from hfvla.paths import expand_user
 from hfvla.recipe import Recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
 from hfvla.sealing import check_contents, seal_folder
@@ -23,6 +24,8 @@ from hfvla.training.checkpoint.rows import check_run_rows
 from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.run.arguments import start_processes
 from hfvla.training.run.lock import FolderLock
+from hfvla.training.run.model_size import check_models
+from hfvla.training.run.preflight import check_arguments, check_data
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
 from hfvla.training.run.stage_run import StageRun
 from hfvla.training.run.summary import write_summary
@@ -73,6 +76,8 @@ def run_recipe(
             on from with these settings; the disk is full.
     """
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
+    check_arguments(recipe, get_family(recipe.family), plan.stages)
+    check_models(recipe, get_family(recipe.family))
     run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), start_processes(recipe))
     try:
         run.open_folder(overwrite, allow_recipe_change)
@@ -92,7 +97,8 @@ class RecipeRun:
     """
 
     def __init__(self, recipe: Recipe, plan: StagePlan, output_dir: Path, state: Any) -> None:
-        self.recipe, self.plan, self.output_dir, self.state = recipe, plan, output_dir, state
+        self.recipe, self.plan, self.state = recipe, plan, state
+        self.output_dir = Path(expand_user(str(output_dir)))
         self.spec: FamilySpec = get_family(recipe.family)
         self.record: dict[str, Any] = {}
         self._lock: FolderLock | None = None
@@ -140,6 +146,7 @@ class RecipeRun:
             "stages": [],
         }
         data = RecipeData(self.spec, self.recipe, self.plan.stages, self.meeting)
+        check_data(self.recipe, self.spec, self.plan.stages, data, self.state.num_processes)
         self.record["census"] = data.census
         if self.state.is_main_process:
             check_run_rows(self.output_dir, data.fingerprints(), self._allow_change)

@@ -28,6 +28,7 @@ from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
+from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.run.tables import handover_text, trainable_text
 from hfvla.training.stage.data import RecipeData, StageRows
@@ -50,7 +51,8 @@ def merge_config(config: Any, changes: Mapping[str, Any]) -> Any:
     problems = change_problems(config, changes)
     if problems:
         raise RecipeError([f"model: {format_steps(problem.steps)}: {problem.text}" for problem in problems])
-    return type(config)(**_merge(config.to_dict(), dict(changes)))
+    with model_errors("model"):
+        return type(config)(**_merge(config.to_dict(), dict(changes)))
 
 
 def _merge(old: Any, new: Any) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfvla.errors import RecipeError, did_you_mean
+from hfvla.paths import expand_user
 from hfvla.recipe import Recipe, Stage
 
 __all__ = ["StagePlan"]
@@ -58,7 +59,7 @@ class StagePlan:
                 got=f"start_at={start_at}, from={from_checkpoint}",
                 fix="Give both start_at and from." if first else "Use model.pretrained for the first stage.",
             )
-        given = {names[first - 1]: Path(str(from_checkpoint))} if first else {}
+        given = {names[first - 1]: Path(expand_user(str(from_checkpoint)))} if first else {}
         stages = tuple(recipe.stages[first : last + 1])
         known = [*given]
         for stage in stages:

@@ -1,0 +1,73 @@
+"""Configs and models of a recipe without weights, and whether this machine can hold them, before it allocates any."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from hfvla.errors import CheckpointError, RecipeError
+from hfvla.family import FamilySpec
+from hfvla.recipe import Recipe
+from hfvla.training.run.preflight import model_errors
+from hfvla.training.run.stage_run import merge_config
+
+__all__ = ["base_config", "check_models", "meta_model"]
+
+_GIB = 2**30
+
+
+def check_models(recipe: Recipe, spec: FamilySpec) -> None:
+    """Build the model of every stage on the meta device, and compare its bytes with the machine's.
+
+    Args:
+        recipe: a checked recipe.
+        spec: its family.
+
+    Raises:
+        RecipeError: a config that no model can be built from, or weights that do not fit into all memory here.
+        CheckpointError: the config of `model.pretrained` is of another family.
+    """
+    configs: dict[str | None, Any] = {None: base_config(recipe, spec)}
+    memory = _memory_bytes()
+    for index, stage in enumerate(recipe.stages):
+        source = stage.handover.from_ or (recipe.stages[index - 1].name if index else None)
+        configs[stage.name] = merge_config(configs[source], stage.model)
+        if index and not stage.model:
+            continue
+        model = meta_model(spec, configs[stage.name])
+        size = sum(part.numel() * part.element_size() for part in [*model.parameters(), *model.buffers()])
+        if size > memory:
+            count = sum(parameter.numel() for parameter in model.parameters())
+            raise RecipeError(
+                f"stage '{stage.name}': the weights of {count:,} parameters take {size / _GIB:,.0f} GiB, and the "
+                f"machines of this run have {memory / _GIB:,.0f}; lower the sizes in model.config"
+            )
+
+
+def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
+    """Return the config that a recipe's first stage starts from; CheckpointError: its checkpoint does not serve."""
+    name = recipe.model.pretrained
+    if name is None:
+        with model_errors("model.config"):
+            return spec.load("build_config")(recipe.model.model_dump())
+    from hfvla.registry import family_of_checkpoint
+
+    found = family_of_checkpoint(name)
+    if found.name != spec.name:
+        raise CheckpointError("the checkpoint is of another family", where=name, got=found.name, expected=spec.name)
+    return merge_config(spec.load("config").from_pretrained(name), recipe.model.config)
+
+
+def meta_model(spec: FamilySpec, config: Any) -> Any:
+    """Return a family's model on the meta device: shapes, and no memory."""
+    with model_errors("model.config"), torch.device("meta"):
+        return spec.load("model")(config)
+
+
+def _memory_bytes() -> int:
+    """Return the memory of this machine and its GPUs, once for every process of the run."""
+    own = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    own += sum(torch.cuda.get_device_properties(index).total_memory for index in range(torch.cuda.device_count()))
+    return own * max(1, int(os.environ.get("WORLD_SIZE", "1")))

@@ -1,0 +1,195 @@
+"""What would end a run in a later stage, looked at before the first: arguments, optimizers, models, rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments
+from transformers.optimization import get_scheduler
+
+from hfvla.errors import HfvlaError, MissingExtraError, RecipeError
+from hfvla.family import FamilySpec
+from hfvla.recipe import Recipe, Stage
+from hfvla.recipe.scalars import shortened
+from hfvla.training.run.arguments import stage_settings
+
+__all__ = ["check_arguments", "check_data", "check_rows", "model_errors"]
+
+_LATER = ("deepspeed", "torch_compile", "torch_compile_backend", "torch_compile_mode", "tf32")
+"""Arguments that change the process when they are built; each has a check of its own."""
+
+_STEPS = 8  # a schedule is asked for: warm-up, middle and end
+
+
+class _Arguments(TrainingArguments):
+    """TrainingArguments that check their values and leave devices and process groups alone."""
+
+    @property
+    def device(self) -> torch.device:
+        """No device is set up."""
+        return torch.device("cpu")
+
+
+def check_arguments(
+    recipe: Recipe,
+    spec: FamilySpec,
+    stages: Sequence[Stage] = (),
+    validation: Mapping[str, bool] | None = None,
+    here: bool = True,
+) -> None:
+    """Build arguments, optimizer and schedule of every stage as the `Trainer` will, around one parameter.
+
+    Args:
+        recipe: a checked recipe.
+        spec: its family.
+        stages: those that run; default: all.
+        validation: whether a stage has validation rows, by its name; default: where the recipe holds rows out.
+        here: the recipe trains on this machine; else what is not installed or no GPU here is not looked at.
+
+    Raises:
+        RecipeError: with every stage's problem.
+    """
+    problems = []
+    for stage in stages or recipe.stages:
+        held_out = recipe.data.validation.fraction > 0 if validation is None else validation[stage.name]
+        try:
+            _build(recipe, spec, stage, held_out, here)
+        except RecipeError as error:
+            problems += error.problems if len(error.problems) > 1 else [str(error)]
+        except MissingExtraError as error:
+            problems += [str(error)] if here else []
+        except HfvlaError as error:
+            problems.append(str(error))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+
+
+def _build(recipe: Recipe, spec: FamilySpec, stage: Stage, held_out: bool, here: bool) -> None:
+    settings = stage_settings(recipe, stage, spec, Path("unused"), held_out)
+    if here and settings.get("tf32") is True and not (torch.cuda.is_available() and _has_tf32()):
+        raise RecipeError(f"stage '{stage.name}': args.tf32 needs an NVIDIA GPU of the Ampere generation or newer")
+    if here and settings.get("fp16") and settings["use_cpu"]:
+        raise RecipeError(f"stage '{stage.name}': args.fp16 needs a GPU; this run trains on the CPU. Use bf16")
+    if here and settings.get("use_liger_kernel") and find_spec("liger_kernel") is None:
+        raise RecipeError(f"stage '{stage.name}': args.use_liger_kernel needs the package liger-kernel")
+    settings = {key: value for key, value in settings.items() if key not in _LATER}
+    if not here:
+        settings["use_cpu"] = True
+    with _argument_errors(stage, here), _without_deepspeed():
+        arguments = _Arguments(**settings)
+        if isinstance(arguments.lr_scheduler_kwargs, str):
+            raise ValueError(f"lr_scheduler_kwargs is no mapping; got {arguments.lr_scheduler_kwargs!r}")
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **options)
+        schedule = get_scheduler(
+            arguments.lr_scheduler_type, optimizer,
+            num_warmup_steps=min(arguments.get_warmup_steps(_STEPS), 1), num_training_steps=_STEPS,
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+        )  # fmt: skip
+        for step in range(_STEPS if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) else 0):
+            for rate in schedule.lr_lambdas:
+                rate(step)
+
+
+def _has_tf32() -> bool:
+    return torch.cuda.get_device_capability()[0] >= 8
+
+
+@contextmanager
+def _argument_errors(stage: Stage, here: bool) -> Iterator[None]:
+    """Say what transformers and torch refuse as a problem of the stage."""
+    try:
+        yield
+    except HfvlaError:
+        raise
+    except ImportError as error:
+        if here:
+            raise RecipeError(f"stage '{stage.name}': {_line(error)}") from error
+    except Exception as error:  # whatever a class of transformers, torch or an optimizer's package raises
+        raise RecipeError(f"stage '{stage.name}': its args do not go together: {_line(error)}") from error
+
+
+@contextmanager
+def _without_deepspeed() -> Iterator[None]:
+    """Take away accelerate's switch, under which arguments would set up ZeRO as they are built."""
+    name = "ACCELERATE_USE_DEEPSPEED"
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextmanager
+def model_errors(where: str) -> Iterator[None]:
+    """Say in one line what a config or a model refuses while it is built.
+
+    Args:
+        where: named first, e.g. "model.config".
+
+    Raises:
+        RecipeError: in place of any error that is not one of hfvla's.
+    """
+    try:
+        yield
+    except HfvlaError:
+        raise
+    except Exception as error:  # of transformers, timm or torch, whatever they make of such sizes
+        raise RecipeError(f"{where}: the model cannot be built: {type(error).__name__}: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return shortened(" ".join(str(error).split()) or type(error).__name__, most=400)
+
+
+def check_data(recipe: Recipe, spec: FamilySpec, stages: Sequence[Stage], data: Any, processes: int) -> None:
+    """Look at every stage's rows before the first trains: enough for a batch, and held-out ones where they are needed.
+
+    Args:
+        recipe: the recipe.
+        spec: its family.
+        stages: those that run.
+        data: the `RecipeData` of the run.
+        processes: that share a batch.
+
+    Raises:
+        RecipeError: naming the stage and its numbers.
+    """
+    validation = {}
+    for stage in stages:
+        rows = data.stage_rows(stage)
+        validation[stage.name] = rows.validation is not None
+        check_rows(recipe, stage, len(rows.train), processes)
+    check_arguments(recipe, spec, stages, validation)
+
+
+def check_rows(recipe: Recipe, stage: Stage, rows: int, processes: int = 1) -> None:
+    """Refuse a stage whose rows do not fill one batch where the last batch is dropped.
+
+    Args:
+        recipe: the recipe.
+        stage: the stage.
+        rows: training rows of an epoch.
+        processes: that share a batch.
+
+    Raises:
+        RecipeError: the stage would train nothing.
+    """
+    args = recipe.stage_args(stage)
+    batch = int(args.get("per_device_train_batch_size", 8)) * processes
+    if rows < 1:
+        raise RecipeError(f"stage '{stage.name}': no training rows are left once the validation rows are held out")
+    if args.get("dataloader_drop_last") and rows < batch:
+        shared = f" ({batch // processes} on each of {processes} processes)" if processes > 1 else ""
+        raise RecipeError(
+            f"stage '{stage.name}': {rows} training rows do not fill one batch of {batch}{shared}, and "
+            "args.dataloader_drop_last drops it: nothing would train. Lower per_device_train_batch_size, or keep the "
+            "last batch"
+        )
