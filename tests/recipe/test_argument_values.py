@@ -19,7 +19,7 @@ VALUES = [
     ("save_steps=1.5", "or a whole number >= 1; got 1.5"),
     ("eval_steps=-0.1", "or a whole number >= 1; got -0.1"),
     ("save_total_limit=0", "expected a finite number >= 1; got 0"),
-    ("dataloader_num_workers=100000000000000000000", "expected a finite number <= 1,024; got 1000000000"),
+    ("dataloader_num_workers=100000000000000000000", "beyond what a number can hold; got '1000000000"),
     ("dataloader_num_workers=1e20", "expected a whole number; got 1e+20"),
     ("dataloader_num_workers=-1", "expected a finite number >= 0; got -1"),
     ("per_device_train_batch_size=0", "expected a finite number >= 1; got 0"),
@@ -40,7 +40,6 @@ VALUES = [
     ("gradient_checkpointing_kwargs={use_rentrant: true}", "no 'use_rentrant' here. Did you mean 'use_reentrant'?"),
     ("include_num_input_tokens_seen=some", "no such choice; got 'some'"),
     ("include_num_input_tokens_seen=1", "no such choice; got 1"),
-    ("optim_target_modules=attn", "no optimizer of a recipe reads it"),
     ("optim_args=a=1", "'adamw_torch_fused' takes no optim_args"),
 ]
 

@@ -61,11 +61,7 @@ def clash_problems(
 
 def _optimizer_problems(args: Mapping[str, Any], place: Any) -> Iterator[Problem]:
     optim = args.get("optim", _DEFAULTS["optim"])
-    if args.get("optim_target_modules"):
-        yield Problem(
-            place("optim_target_modules"), "no optimizer of a recipe reads it; the stage's `train` says what trains"
-        )
-    elif args.get("optim_args") and optim in _NO_ARGUMENTS:
+    if args.get("optim_args") and optim in _NO_ARGUMENTS:
         yield Problem(place("optim_args"), f"'{optim}' takes no optim_args")
     elif isinstance(args.get("optim_args"), str) and not all("=" in part for part in args["optim_args"].split(",")):
         yield Problem(place("optim_args"), f"expected key=value,key=value; got {args['optim_args']!r}")
