@@ -28,6 +28,7 @@ class Case:
         config: values over the tiny config's.
         stage: fields of the stage.
         args: TrainingArguments.
+        still: names of parameters that train and that the example rows give no gradient.
     """
 
     family: str
@@ -35,6 +36,7 @@ class Case:
     config: dict[str, Any] = field(default_factory=dict, hash=False)
     stage: dict[str, Any] = field(default_factory=dict, hash=False)
     args: dict[str, Any] = field(default_factory=dict, hash=False)
+    still: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.family}-{self.switch}"
@@ -97,6 +99,7 @@ _CONFIGS = {
         "branches": {"sensor_encoder": {"branches": [2, 4]}},
     },
 }
+_STILL = {"branches": ("sensor_encoder.no_branch",)}  # the vector of a branch that a row lacks; all rows have all
 _ENGINE: dict[str, dict[str, Any]] = {
     "lora": {"stage": {"lora": {"target": "language", "r": 2, "alpha": 4}}},
     "dora": {"stage": {"lora": {"target": "language", "r": 2, "alpha": 4, "dora": True}}},
@@ -116,7 +119,7 @@ def cases() -> list[Case]:
     """Return every family with every switch of its own and of the engine, one at a time."""
     found = []
     for family, configs in _CONFIGS.items():
-        found += [Case(family, switch, config) for switch, config in configs.items()]
+        found += [Case(family, switch, config, still=_STILL.get(switch, ())) for switch, config in configs.items()]
         several = len(get_family(family).losses) > 1
         engine = {k: v for k, v in _ENGINE.items() if several or k not in _NEEDS_SEVERAL_LOSSES}
         found += [Case(family, switch, **settings) for switch, settings in engine.items()]
@@ -162,6 +165,8 @@ def stage_of(case: Case) -> Stage:
     spec = get_family(case.family)
     small = [name for name, group in spec.groups.items() if group.layers is None and name not in ("vision", "heads")]
     small = [name for name in small if name != "embeddings"]  # inside the language model
+    if case.config.get("fusion") == "none":  # no sensor is read
+        small = [name for name in small if name not in ("sensor", "fusion")]
     if case.config.get("heads") == "pooled":  # nothing reads the tokens of the grid
         small = [name for name in small if name not in ("grid", "projector")]
     train = ["lora", *small] if "lora" in case.stage else ["language.last(1)", *small]

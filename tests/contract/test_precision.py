@@ -51,7 +51,7 @@ def test_every_precision_trains_what_float32_does(case, precision, tmp_path_fact
     built, wanted = reference(case, str(folder))
     found = run_case(case, PRECISIONS[precision], built, folder)
     assert found.types == wanted.types == {torch.float32}
-    assert found.moved == found.trained == wanted.moved
+    assert found.moved == wanted.moved == found.trained - set(case.still)
     assert len(found.terms) == len(wanted.terms) == STEPS
     for number, terms in enumerate(wanted.terms):
         for name, value in terms.items():
