@@ -19,6 +19,7 @@ from hfvla.sealing import check_contents
 
 __all__ = ["check_folder", "check_same", "check_size", "guarded", "read_object", "weight_files"]
 
+_COPY = "Copy the whole folder that save_pretrained wrote."
 _LAYERS = ("layers", "n_layer", "depth", "num_blocks")
 _MOST_LAYERS, _MOST = 2_000, 2**40
 _MOST_TOKENS, _MOST_SIDE = 2**24, 2**16
@@ -44,7 +45,7 @@ def guarded(where: str | Path, call: Callable[[], Any]) -> Any:
             "the checkpoint is incomplete or damaged",
             where=str(where),
             got=f"{type(error).__name__}: {reason}"[:300],
-            fix="Copy the whole folder that save_pretrained wrote.",
+            fix=_COPY,
         ) from error
 
 
@@ -96,11 +97,13 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / name for name in shards]
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
     raise CheckpointError(
-        "pickled weights are not read: they can run code" if pickled else "no safetensors weights in this folder",
+        "pickled weights are not read: they can run code"
+        if pickled
+        else "the checkpoint is incomplete or damaged: no safetensors weights in this folder",
         where=str(folder),
         got=pickled[0] if pickled else None,
         expected="model.safetensors",
-        fix="Load them where you trust them, and save with save_pretrained." if pickled else None,
+        fix="Load them where you trust them, and save with save_pretrained." if pickled else _COPY,
     )
 
 
@@ -117,6 +120,7 @@ def check_folder(folder: str | Path) -> int:
             content = read_object(path)
             if path.name == "config.json":
                 _check_numbers(content, path, ())
+                _check_quantisation(content, path)
     return sum(_scalars(file) for file in weight_files(folder))
 
 
@@ -142,6 +146,13 @@ def _check_numbers(value: Any, path: Path, keys: tuple[str, ...]) -> None:
             )
 
 
+def _check_quantisation(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a quantisation that names no method: transformers loads such weights as they are."""
+    settings = config.get("quantization_config")
+    if settings is not None and not isinstance(settings.get("quant_method") if isinstance(settings, dict) else 0, str):
+        raise CheckpointError("quantization_config names no quant_method", where=str(path), got=str(settings)[:100])
+
+
 def _scalars(file: Path) -> int:
     from safetensors import SafetensorError, safe_open
 
@@ -149,7 +160,9 @@ def _scalars(file: Path) -> int:
         with safe_open(str(file), framework="pt") as tensors:
             return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     except (OSError, ValueError, OverflowError, SafetensorError) as error:
-        raise CheckpointError("damaged weights", where=str(file), got=str(error).splitlines()[0]) from None
+        raise CheckpointError(
+            "incomplete or damaged weights", where=str(file), got=str(error).splitlines()[0]
+        ) from None
 
 
 def check_size(model_class: Any, config: Any, scalars: int, folder: str | Path) -> None:
