@@ -2,12 +2,16 @@
 
     python benchmarks/kill_resume.py --runs 30                       # one process
     python benchmarks/kill_resume.py --runs 30 --processes 2 --workers 2
+    python benchmarks/kill_resume.py --runs 30 --family sensor_vla   # its smoke recipe: LoRA, a feature cache, phases
+    python benchmarks/kill_resume.py --damage                        # 36 kinds of damage to a run that was killed
 
 Every run gets SIGKILL (all of its processes at once) at a moment drawn uniformly between its first file and its last,
 so imports do not count; then the same command goes on. A run that ended before its moment is drawn again. Equal means:
 every tensor of every stage and of the final checkpoint, every log line and every score, bit for bit; only measured
 times may differ. Dropout is on, and every training picture is brightened and mirrored at random (by this benchmark;
-see `augment`). Two runs that nobody kills are compared first. CPU; about ten minutes for 30 runs on two free cores.
+see `augment`); the other families train their smoke recipes, with checkpoints every two steps. Two runs that nobody
+kills are compared first. After damage a run must end equal, or be refused with the damaged file's name. CPU; about
+ten minutes for 30 runs on two free cores.
 """
 
 from __future__ import annotations
@@ -91,6 +95,17 @@ def build_recipe(workers: int, processes: int) -> dict[str, Any]:
     }
 
 
+def build_smoke_recipe(family: str, workers: int, processes: int) -> dict[str, Any]:
+    """Return a family's smoke recipe with checkpoints and evaluations every two steps, and rows for more of them."""
+    recipe = yaml.safe_load((ROOT / "recipes" / family / "smoke.yaml").read_text(encoding="utf-8"))
+    each = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    batch = {"per_device_train_batch_size": 8 // processes, "per_device_eval_batch_size": 8 // processes}
+    own = {"num_train_epochs": 3, "dataloader_num_workers": workers, "use_cpu": True, "disable_tqdm": True}
+    recipe["args"] = {**recipe["args"], **batch, **each, **own, "logging_steps": 1}
+    recipe.pop("output_dir")
+    return {**recipe, "seed": 11}
+
+
 def augment() -> None:
     """Let the family's collator brighten and mirror training pictures, by the seeds that their rows carry."""
     import numpy as np
@@ -128,11 +143,15 @@ class Runs:
         folder: where recipe, run folders and logs go.
         processes: processes of a run.
         workers: data loader workers of each process.
+        family: the family whose recipe it is.
     """
 
-    def __init__(self, folder: Path, processes: int, workers: int) -> None:
+    def __init__(self, folder: Path, processes: int, workers: int, family: str = "ember_vlm") -> None:
         self.folder, self.processes = folder, processes
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(build_recipe(workers, processes)), encoding="utf-8")
+        own = family == "ember_vlm"
+        recipe = build_recipe(workers, processes) if own else build_smoke_recipe(family, workers, processes)
+        self.stages = tuple(stage["name"] for stage in recipe["stages"])
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
         """Start or go on with the run of that name, in a process group of its own."""
@@ -172,7 +191,7 @@ class Runs:
         except subprocess.TimeoutExpired:
             kill_all(process.pid)
             process.wait()
-            return where(folder)
+            return where(folder, self.stages)
 
 
 def kill_all(pid: int) -> None:
@@ -185,13 +204,13 @@ def kill_all(pid: int) -> None:
     psutil.wait_procs(found, timeout=10)
 
 
-def where(folder: Path) -> str:
+def where(folder: Path, stages: tuple[str, ...]) -> str:
     """Say how far a killed run had come, from the files it left."""
-    done = [stage for stage in ("alignment", "selection") if (folder / stage / "stage.json").is_file()]
-    if len(done) == 2:
+    done = [stage for stage in stages if (folder / stage / "stage.json").is_file()]
+    if len(done) == len(stages):
         scored = "after scoring" if (folder / "metrics.json").is_file() else "scoring"
         return scored if (folder / "final").is_dir() else "final checkpoint"
-    stage = "selection" if done else "alignment"
+    stage = stages[len(done)]
     checkpoints = folder / stage / "checkpoints"
     if not checkpoints.is_dir():
         return f"{stage}, before its first checkpoint"
@@ -210,22 +229,23 @@ def without_times(value: Any) -> Any:
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
-def differences(first: Path, second: Path) -> list[str]:
+def differences(first: Path, second: Path, stages: tuple[str, ...]) -> list[str]:
     """Return what two finished runs do not have in common, to the bit."""
     found = []
-    for stage in ("alignment", "selection", "final"):
+    for stage in (*stages, "final"):
         one, two = (load_file(folder / stage / "model.safetensors") for folder in (first, second))
         if set(one) != set(two):
             found.append(f"{stage}: other tensors")
         else:
             found += [f"{stage}: {name}" for name in one if not torch.equal(one[name], two[name])]
-    files = ["metrics.json", *(f"{stage}/{name}.json" for stage in ("alignment", "selection")
-             for name in ("log_history", "handover", "stage"))]  # fmt: skip
+    kinds = ("log_history", "handover", "stage")
+    files = ["metrics.json", *(f"{stage}/{name}.json" for stage in stages for name in kinds)]
     for name in files:
         one, two = (without_times(json.loads((folder / name).read_text())) for folder in (first, second))
         if one != two:
             found.append(name)
-    if (first / "predictions.jsonl").read_bytes() != (second / "predictions.jsonl").read_bytes():
+    answers = [path / "predictions.jsonl" for path in (first, second)]
+    if any(path.is_file() for path in answers) and answers[0].read_bytes() != answers[1].read_bytes():
         found.append("predictions.jsonl")
     left = [path.relative_to(second).as_posix() for path in second.rglob("*") if ".tmp" in path.name]
     return found + [f"left behind: {path}" for path in left]
@@ -255,7 +275,7 @@ def kill_once(runs: Runs, number: int, span: float, seed: int, console: Console)
         if place is None:
             shutil.rmtree(runs.folder / name)
     runs.finish(name)
-    found = differences(runs.folder / "whole", runs.folder / name)
+    found = differences(runs.folder / "whole", runs.folder / name, runs.stages)
     shutil.rmtree(runs.folder / name)
     console.print(f"run {number}: {moment:.2f} s, {place}: {'equal' if not found else found[:3]}")
     return {"run": number, "killed_after_s": round(moment, 2), "where": place, "differences": found}
@@ -271,28 +291,108 @@ def measure(runs: Runs, count: int, seed: int, jobs: int, console: Console) -> t
         seconds = list(pool.map(runs.finish, ["whole", "control"]))
         span = written_span(runs.folder / "whole")
         console.print(f"uninterrupted: {seconds[0]:.1f} s, of which {span:.1f} s between its first file and its last")
-        found = differences(runs.folder / "whole", runs.folder / "control")
+        found = differences(runs.folder / "whole", runs.folder / "control", runs.stages)
         if found:
             raise RuntimeError(f"two runs that nobody killed differ: {found[:5]}")
         rows = list(pool.map(lambda n: kill_once(runs, n, span, seed, console), range(1, count + 1)))
     return rows, span
 
 
+_HARMS = ("truncate", "flip", "delete", "empty", "list")
+
+
+def damages(folder: Path, stages: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return 36 kinds of damage: (file, harm), three harms of five for each of twelve files of a killed run."""
+    checkpoint = max((folder / stages[1] / "checkpoints").glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    inside = checkpoint.relative_to(folder).as_posix()
+    files = ["recipe.json", "rows.json", "run.json"]
+    files += [f"{stages[0]}/{name}" for name in ("model.safetensors", "config.json", "stage.json", "complete.json")]
+    files += [f"{inside}/{name}" for name in ("model.safetensors", "optimizer.pt", "trainer_state.json")]
+    files += [f"{inside}/{name}" for name in ("engine-0.json", "complete.json")]
+    return [(name, _HARMS[(index + turn) % len(_HARMS)]) for index, name in enumerate(files) for turn in range(3)]
+
+
+def harm_file(path: Path, harm: str) -> None:
+    """Damage one file."""
+    content = path.read_bytes()
+    middle = len(content) // 2
+    if harm == "delete":
+        path.unlink()
+        return
+    harmed = {
+        "truncate": content[:middle],
+        "flip": content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :],
+        "empty": b"",
+        "list": b"[]\n",
+    }
+    path.write_bytes(harmed[harm])
+
+
+def kill_in_second_stage(runs: Runs, name: str) -> None:
+    """Start a run and kill it once its second stage has written a checkpoint."""
+    process, folder = runs.start(name), runs.folder / name / runs.stages[1] / "checkpoints"
+    while process.poll() is None and not list(folder.glob("checkpoint-*/complete.json")):
+        time.sleep(0.01)
+    kill_all(process.pid)
+    process.wait()
+
+
+def damage_once(runs: Runs, number: int, name: str, harm: str, console: Console) -> dict[str, Any]:
+    """Damage a copy of the killed run, go on with it, and judge; return its row."""
+    copy = f"damaged{number}"
+    shutil.copytree(runs.folder / "killed", runs.folder / copy)
+    harm_file(runs.folder / copy / name, harm)
+    try:
+        runs.finish(copy)
+        found = differences(runs.folder / "whole", runs.folder / copy, runs.stages)
+        result = "equal" if not found else f"DIFFERENT: {found[:3]}"
+    except RuntimeError:
+        log = (runs.folder / f"{copy}.log").read_text(encoding="utf-8", errors="replace")
+        named = Path(name).name in log.replace("\n", "")
+        result = "traceback" if "Traceback" in log else "refused" if named else "refused without the file's name"
+        if result != "refused":
+            result += f": {log[-300:]}"
+    shutil.rmtree(runs.folder / copy)
+    console.print(f"{number}: {name}, {harm}: {result}")
+    return {
+        "file": name,
+        "harm": harm,
+        "result": result,
+        "differences": [] if result in ("equal", "refused") else [result],
+    }
+
+
+def measure_damage(runs: Runs, count: int, jobs: int, console: Console) -> list[dict[str, Any]]:
+    """Damage `count` copies of a killed run, each in another way; return a row for each."""
+    with ThreadPoolExecutor(jobs) as pool:
+        runs.finish("whole")
+        kill_in_second_stage(runs, "killed")
+        kinds = damages(runs.folder / "killed", runs.stages)[:count]
+        return list(pool.map(lambda one: damage_once(runs, one[0], *one[1], console), enumerate(kinds, 1)))
+
+
 def main() -> None:
     """Parse, run, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=30, help="how many runs are killed")
+    parser.add_argument("--runs", type=int, default=0, help="how many runs are killed (30) or damaged (36)")
     parser.add_argument("--processes", type=int, choices=(1, 2), default=1)
     parser.add_argument("--workers", type=int, default=0, help="data loader workers of each process")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; default: cores / processes, at most 2")
+    parser.add_argument("--family", default="ember_vlm", help="whose recipe is run")
+    parser.add_argument("--damage", action="store_true", help="36 kinds of damage in place of kills")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     console, began = Console(), time.monotonic()
     jobs = options.jobs or max(1, min(2, (os.cpu_count() or 1) // options.processes))
     with tempfile.TemporaryDirectory(prefix="kill-resume-") as folder:
-        runs = Runs(Path(folder), options.processes, options.workers)
-        rows, span = measure(runs, options.runs, options.seed, jobs, console)
+        runs = Runs(Path(folder), options.processes, options.workers, options.family)
+        if options.damage:
+            rows = measure_damage(runs, options.runs or 36, jobs, console)
+            good = sum(not row["differences"] for row in rows)
+            console.print(f"{good} of {len(rows)} end equal or are refused with the file's name")
+            sys.exit(good != len(rows))
+        rows, span = measure(runs, options.runs or 30, options.seed, jobs, console)
     table = Table(title=f"{options.processes} process(es), {options.workers} worker(s)")
     for heading in ("run", "killed after [s]", "where", "result"):
         table.add_column(heading)
@@ -309,7 +409,8 @@ def main() -> None:
 def save(options: argparse.Namespace, rows: list[dict[str, Any]], equal: int, span: float, seconds: float) -> None:
     """Write this setting's result beside those of other settings."""
     content = json.loads(options.output.read_text(encoding="utf-8")) if options.output.is_file() else {}
-    content[f"processes={options.processes} workers={options.workers}"] = {
+    family = "" if options.family == "ember_vlm" else f"family={options.family} "
+    content[f"{family}processes={options.processes} workers={options.workers}"] = {
         "equal": equal,
         "runs": len(rows),
         "seed": options.seed,
