@@ -44,3 +44,21 @@ def test_options_reach_the_evaluation(write, good, told):
     run = SimpleNamespace(recipe=recipe, state=state, meeting=SimpleNamespace(processes=Processes()))
     rows = SimpleNamespace(all_training_rows=lambda: None)
     assert RecipeRun._context(run, rows).options == {"closed_loop": 5}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "message"),
+    [
+        ("sensor_vla", "closed_loop=many", "expected a whole number; got 'many'"),
+        ("sensor_vla", "closed_loop=true", "expected a whole number; got true"),
+        ("sensor_vla", "closed_loop=-1", "expected a whole number >= 0"),
+        ("sensor_vla", "action_steps=0", "expected a whole number >= 1"),
+        ("sensor_vla", "videos=1e20", "expected a whole number; got 1e+20"),
+        ("internvl_retrieval", "k_test=2.5", "expected a whole number; got 2.5"),
+        ("internvl_retrieval", "legacy_building_ids=1", "expected true or false; got 1"),
+    ],
+)
+def test_values_are_checked(recipe, option, message):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(f"recipes/{recipe}/tiny.yaml", [f"evaluation.options.{option}"])
+    assert len(caught.value.problems) == 1 and message in caught.value.problems[0]
