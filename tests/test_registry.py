@@ -108,7 +108,7 @@ def test_an_incomplete_checkpoint_is_one_clear_error(checkpoint, tmp_path, name,
 def test_damaged_weights_are_one_clear_error(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "part")
     (tmp_path / "part" / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged weights"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: incomplete or damaged weights"):
         load_checkpoint(tmp_path / "part")
 
 
