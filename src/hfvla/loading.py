@@ -20,6 +20,7 @@ from hfvla.sealing import check_contents
 __all__ = ["check_folder", "check_same", "check_size", "guarded", "read_object", "weight_files"]
 
 _COPY = "Copy the whole folder that save_pretrained wrote."
+_PACKED = {"U8", "I8", "I32", "F8_E4M3", "F8_E5M2"}  # what quantised weights are stored as
 _LAYERS = ("layers", "n_layer", "depth", "num_blocks")
 _MOST_LAYERS, _MOST = 2_000, 2**40
 _MOST_TOKENS, _MOST_SIDE = 2**24, 2**16
@@ -120,8 +121,9 @@ def check_folder(folder: str | Path) -> int:
             content = read_object(path)
             if path.name == "config.json":
                 _check_numbers(content, path, ())
-                _check_quantisation(content, path)
-    return sum(_scalars(file) for file in weight_files(folder))
+    scalars = sum(_scalars(file) for file in weight_files(folder))
+    _check_quantisation(Path(folder))
+    return scalars
 
 
 def _check_numbers(value: Any, path: Path, keys: tuple[str, ...]) -> None:
@@ -146,11 +148,29 @@ def _check_numbers(value: Any, path: Path, keys: tuple[str, ...]) -> None:
             )
 
 
-def _check_quantisation(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse a quantisation that names no method: transformers loads such weights as they are."""
-    settings = config.get("quantization_config")
-    if settings is not None and not isinstance(settings.get("quant_method") if isinstance(settings, dict) else 0, str):
+def _check_quantisation(folder: Path) -> None:
+    """Refuse a quantisation that the weights do not have: transformers loads such weights as they are."""
+    path = folder / "config.json"
+    settings = read_object(path).get("quantization_config") if path.is_file() else None
+    if settings is None:
+        return
+    if not isinstance(settings.get("quant_method") if isinstance(settings, dict) else 0, str):
         raise CheckpointError("quantization_config names no quant_method", where=str(path), got=str(settings)[:100])
+    kinds = {kind for file in weight_files(folder) for kind in _kinds(file)}
+    if not kinds & _PACKED:
+        raise CheckpointError(
+            "quantization_config, and no weight is quantised",
+            where=str(path),
+            got=f"{settings['quant_method']!r} beside weights of {', '.join(sorted(kinds))}",
+            fix="Take quantization_config out of the config.",
+        )
+
+
+def _kinds(file: Path) -> set[str]:
+    from safetensors import safe_open
+
+    with safe_open(str(file), framework="pt") as tensors:
+        return {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
 
 
 def _scalars(file: Path) -> int:

@@ -167,11 +167,13 @@ def _places(value: Any, found: list[tuple[dict[str, Any], str]]) -> list[tuple[d
 def _sizes(folder: Path, rng: random.Random) -> str:
     path = folder / "config.json"
     content = json.loads(path.read_text())
-    wanted, size = rng.choice(sorted(_TOTAL.items()))
-    found = _places(content, [])
-    part, key = rng.choice(
-        [one for one in found if one[1].endswith(wanted) or one[1] in ("n_layer", "n_embd", "depth")]
-    )
+    found = [
+        (part, key, size)
+        for wanted, size in sorted(_TOTAL.items())
+        for part, key in _places(content, [])
+        if key.endswith(wanted) or key in ("n_layer", "n_embd", "depth")
+    ]
+    part, key, size = rng.choice(found)
     part[key] = size
     path.write_text(json.dumps(content))
     return f"{key} is {size}"
