@@ -122,3 +122,26 @@ def test_a_folder_of_another_purpose_is_no_run(tmp_path, recipe):
     claim_folder(tmp_path, "index")
     with pytest.raises(RecipeError, match="holds an index of pictures, and a run needs a folder of its own"):
         start(tmp_path, recipe)
+
+
+def test_a_run_ends_well_without_its_report(tmp_path, recipe, monkeypatch):
+    from types import SimpleNamespace
+
+    from hfvla.evaluation import output
+    from hfvla.family import EvaluationResult
+    from hfvla.training.run.run import RecipeRun
+
+    def fail(*_, **__):
+        raise ValueError("a plot")
+
+    run = RecipeRun.__new__(RecipeRun)
+    run.recipe, run.output_dir, run.spec = recipe, tmp_path, SimpleNamespace(name="made", summary="up")
+    run.record, run.state = {"stages": []}, SimpleNamespace(is_main_process=True)
+    run._began = run._seconds_before = 0.0
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "write_report", fail)
+        run._write_results({"held_out": EvaluationResult({"n": 1, "accuracy": 0.5})})
+    assert run.record["no_report"] == "ValueError: a plot" and run.record["metrics"]["accuracy"] == 0.5
+    assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"] == 0.5
+    run._write_results({"held_out": EvaluationResult({"n": 1, "accuracy": 0.5})})
+    assert "no_report" not in run.record and (tmp_path / "report.html").is_file()
