@@ -46,7 +46,7 @@ def test_it_is_installed_trained_and_asked(repository, tmp_path):
     run = tmp_path / "run"
     hfvla("train", repository / EXAMPLE / "tiny.yaml", f"output_dir={run}")
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["held_out"]["accuracy"] > 0.9 > 0.5 > metrics["held_out"]["baselines"]["majority"]["accuracy"]
+    assert metrics["accuracy"] > 0.9 > 0.5 > metrics["baselines"]["majority"]["accuracy"]
     assert "light_reader" in hfvla("families", "--json")
     assert "vision" in hfvla("plan", repository / EXAMPLE / "tiny.yaml")
     code = "import hfvla, transformers as t; print(type(t.AutoModel.from_pretrained('run/final')).__name__)"

@@ -90,7 +90,15 @@ def ended(capsys, *words):
     return caught.value.code or 0, capsys.readouterr()
 
 
-def test_an_interrupt_that_came_as_another_exception(capsys, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Tests that a shell started in the background ignore interrupts."""
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, was)
+
+
+def test_an_interrupt_that_came_as_another_exception(capsys, monkeypatch, interruptible):
     """As from an import of a C extension that wraps whatever is raised in it."""
 
     def describe():

@@ -251,7 +251,7 @@ def test_what_trains_of_a_bf16_backbone_is_planned_in_float32():
 
 
 def test_settings_as_written(source, tmp_path):
-    zero = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    zero = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}, "gradient_clipping": "auto"}
     stage = selection_stage(args={"bf16": True, "deepspeed": zero, "gradient_checkpointing": True})
     found = plan_recipe(build_recipe(source, tmp_path, [stage]))["stages"][0]
     assert found["as_written"] == {"setting": "zero2+optimizer", "checkpointing": True}

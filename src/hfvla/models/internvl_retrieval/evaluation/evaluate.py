@@ -181,7 +181,8 @@ def _rerank(
     clock: Clock,
 ) -> Shortlists:
     """Let the matching head judge the lists once, and fill in the recalls for lists of several lengths."""
-    k_test = int(context.options.get("k_test") or K_TEST)
+    given = context.options.get("k_test")
+    k_test = K_TEST if given is None else int(given)
     if k_test < 1:
         raise DataError("no such option value", where="k_test", got=k_test, expected="at least 1")
     most = min(k_test, max(len(images.embed), len(texts)))
