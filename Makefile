@@ -33,7 +33,7 @@ else
 READY := $(STAMP)
 endif
 
-.PHONY: help venv demo test test-system test-slow test-gpu lint format docs bench bench-gpu crossval doctor system-libs clean
+.PHONY: help venv demo test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu crossval doctor system-libs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,13 +53,16 @@ demo: $(READY) ## train the tiny recipe on generated tasks; prints the table, wr
 	@echo "Report: $(abspath $(OUTPUT)/demo/report.html)"
 
 test: $(READY) ## unit tests, under five minutes on two cores; names the ten slowest
-	$(PYTEST) -m "not slow and not gpu and not distributed" --durations=10 $(XDIST) $(ARGS)
+	$(PYTEST) -m "not slow and not gpu and not distributed and not matrix" --durations=10 $(XDIST) $(ARGS)
 
 test-system: $(READY) ## unit tests that need libraries of the system; fails without them (make system-libs)
-	HFVLA_TESTS_SYSTEM=1 $(PYTEST) -m "system and not slow and not gpu and not distributed" $(XDIST) $(ARGS)
+	HFVLA_TESTS_SYSTEM=1 $(PYTEST) -m "system and not slow and not gpu and not distributed and not matrix" $(XDIST) $(ARGS)
 
 test-slow: $(READY) ## tests that train whole recipes or start several processes (DDP, ZeRO)
-	$(PYTEST) -m "(slow or distributed) and not gpu" $(ARGS) || test $$? -eq 5
+	$(PYTEST) -m "(slow or distributed) and not gpu and not matrix" $(ARGS) || test $$? -eq 5
+
+test-matrix: $(READY) ## every family, switch and precision; a covering sample of them is in `make test`
+	$(PYTEST) -m matrix $(XDIST) $(ARGS)
 
 test-gpu: $(READY) ## tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS) || test $$? -eq 5

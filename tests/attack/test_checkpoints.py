@@ -39,13 +39,6 @@ def test_hostile_checkpoints_are_refused(family, tmp_path, base):
     assert verdicts["refused"] > 0.8 * SEEDS, f"harm that hardly harms: {verdicts}"
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("family", FAMILIES)
-def test_more_hostile_checkpoints(family, tmp_path, base):
-    check(run(family, range(1000, 1000 + 3 * SEEDS), tmp_path, base))
-
-
 def test_the_judge_sees_silence(tmp_path, base, monkeypatch):
     """A processor that checks nothing is found out."""
     from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor

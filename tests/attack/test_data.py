@@ -46,13 +46,6 @@ def test_hostile_data_is_refused_or_counted(name, valid, tmp_path):
     assert verdicts["refused"] + verdicts["counted"] > SEEDS // 4, f"harm that hardly harms: {verdicts}"
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", INPUTS)
-def test_more_hostile_data(name, valid, tmp_path):
-    check(run(name, range(1000, 1000 + 5 * SEEDS), valid, tmp_path))
-
-
 def test_the_judge_sees_silence(valid, tmp_path, monkeypatch):
     """A reader that drops a bad record and says nothing is found out."""
     from hfvla.data.sources.census import Census

@@ -15,7 +15,7 @@ from hfvla.registry import available_families
 from .precision_cases import PRECISIONS, STEPS, Case, build, cases, run_case
 
 FLOAT32 = PRECISIONS["float32"]
-# Every family and each switch once, each with one of the precisions; all pairs are slow.
+# Every family and each switch once, each with one of the precisions; all pairs are the matrix.
 COVERING = {
     "ember_vlm-ngrams": "bf16 weights",
     "internvl_retrieval-plain": "bf16 weights, no autocast",
@@ -31,7 +31,7 @@ ALL = [(case, name) for case in cases() for name in PRECISIONS if name != "float
 def parameters():
     for case, name in ALL:
         fast = COVERING.get(str(case)) == name
-        yield pytest.param(case, name, id=f"{case}-{name}", marks=() if fast else pytest.mark.slow)
+        yield pytest.param(case, name, id=f"{case}-{name}", marks=() if fast else pytest.mark.matrix)
 
 
 @lru_cache(maxsize=2)

@@ -104,10 +104,11 @@ def _is_path(key: str, annotation: Any) -> bool:
 
 
 def _find(value: Any, folder: Path) -> Any:
-    if not isinstance(value, str) or not value or Path(value).is_absolute() or Path(value).exists():
+    # `os.path`, which takes a text of any length for a path that is not there.
+    if not isinstance(value, str) or not value or Path(value).is_absolute() or os.path.exists(value):
         return value
     beside = folder / value
-    return str(beside) if beside.exists() else value
+    return str(beside) if os.path.exists(beside) else value
 
 
 def check_recipe(recipe: Recipe, families: Mapping[str, FamilySpec] | None = None) -> None:

@@ -361,7 +361,7 @@ def assert_two_equal_one(folder, alone, name):
     if name == "absent":  # a term absent from one of two batches counts half there
         return
     for key, value in trainer.model.state_dict().items():
-        torch.testing.assert_close(first[key], value, atol=1e-6, rtol=0)
+        torch.testing.assert_close(first[key], value, atol=3e-6, rtol=0)  # sums of eight in another order
     for key, value in trainer.balancer.state().items():
         torch.testing.assert_close(first[f"balancer.{key}"], value.detach(), atol=1e-6, rtol=1e-5)
     two, one = (
