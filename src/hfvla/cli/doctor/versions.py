@@ -60,6 +60,7 @@ REQUIREMENTS = (
     Requirement("numpy", "1.26"),
     Requirement("pillow", "10.3"),
     Requirement("wrapt", "1.16"),
+    Requirement("regex", "2023"),
     Requirement("deepspeed", "0.19", extra="deepspeed"),
     Requirement("ninja", "1.11", extra="deepspeed"),
     Requirement("decord", "0.6", extra="video"),
