@@ -16,10 +16,12 @@ FAMILY = FamilySpec(
         "vision": ParameterGroup(("vision.*",), description="timm vision tower"),
         "projector": ParameterGroup(("projector.*",), description="vision features to language tokens"),
         "language": ParameterGroup(
-            ("language_model.*",), layers="language_model.transformer.h", description="GPT-2-style language model"
+            ("language_model.*",),
+            layers=("language_model.transformer.h", "language_model.model.layers"),
+            description="causal language model",
         ),
         "embeddings": ParameterGroup(
-            ("language_model.transformer.wte.*", "language_model.transformer.wpe.*"),
+            ("language_model.transformer.w[tp]e.*", "language_model.model.embed_tokens.*"),
             description="token and position embeddings (tied output layer)",
         ),
         "fusion": ParameterGroup(("fusion.*",), description="joins pooled text and image"),

@@ -140,7 +140,7 @@ class RobotInferenceMixin(_Model):
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         embeddings, _ = self.embed(input_ids, pixel_values)
-        room = self.config.text_config.n_positions - input_ids.shape[1]
+        room = self.config.text_config.max_position_embeddings - input_ids.shape[1]
         return self.language_model.generate(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,

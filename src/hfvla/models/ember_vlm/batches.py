@@ -221,7 +221,7 @@ def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str,
     """
     kinds = _sequences(batch_size, losses)
     longest = max(_LENGTHS[kind][0] for kind in kinds)
-    width = min(config.num_visual_tokens + longest, config.text_config.n_positions)
+    width = min(config.num_visual_tokens + longest, config.text_config.max_position_embeddings)
     ids = torch.full((len(kinds), width), _FIRST_TEXT_TOKEN)
     ids[:, : config.num_visual_tokens] = config.image_token_id
     mask = torch.ones_like(ids)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ __all__ = [
     "compute_metrics",
     "encode_pixels",
     "fake_rows",
+    "image_statistics",
     "initialise",
     "prepare_pixels",
 ]
@@ -32,8 +35,10 @@ class EmberVLMOptions(BaseModel):
 
     Args:
         tokenizer_vocab_size: size of the BPE tokenizer learned on the training text (without `language`).
-        language: hub id or folder of a GPT-2-style model to start from, with its tokenizer.
-        vision: name of a timm checkpoint to start from, e.g. "repvit_m0_9.dist_450e_in1k".
+        language: hub id or folder of a causal language model to start from (`LANGUAGE_MODELS`), with its tokenizer.
+            A folder's config.json gives `config.text_config`, where the recipe says nothing else.
+        vision: name of a timm checkpoint to start from, e.g. "repvit_m0_9.dist_450e_in1k", or "local-dir:<folder>"
+            that `timm.models.save_for_hf` wrote: it gives the architecture, the channels and the image statistics.
         capabilities: what each robot can do, in words; saved with the processor.
     """
 
@@ -63,6 +68,10 @@ def build_config(model_recipe: Mapping[str, Any]) -> EmberVLMConfig:
     if options.language is None:
         learned = {"vocab_size": options.tokenizer_vocab_size, "bos_token_id": 0, "eos_token_id": 0}
         settings["text_config"] = {**(settings.get("text_config") or {}), **learned}
+    else:
+        settings["text_config"] = {**_folder_config(options.language), **(settings.get("text_config") or {})}
+    if options.vision:
+        settings = {**_folder_tower(options.vision), **settings}
     # Of a tokenizer that is not there yet; `initialise` puts the real ids in their place.
     settings = {"yes_token_id": 10, "no_token_id": 11, **settings}
     return EmberVLMConfig(**settings)
@@ -113,10 +122,9 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
     else:
         texts = [*training_texts(train_rows), *options.capabilities.values()]
         tokenizer = build_tokenizer(texts, options.tokenizer_vocab_size)
+    mean, deviation = image_statistics(options.vision or config.vision_config.architecture)
     image_processor = ViTImageProcessor(
-        size={"height": config.image_size, "width": config.image_size},
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
+        size={"height": config.image_size, "width": config.image_size}, image_mean=mean, image_std=deviation
     )
     return EmberVLMProcessor(
         image_processor=image_processor,
@@ -124,9 +132,48 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
         robots=config.robots,
         capabilities=options.capabilities,
         num_visual_tokens=config.num_visual_tokens,
-        max_length=config.text_config.n_positions,
+        max_length=config.text_config.max_position_embeddings,
         ngram_buckets=config.ngram_buckets,
     )
+
+
+_LOCAL = "local-dir:"
+_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def _folder_config(name: str) -> dict[str, Any]:
+    """Return what the config.json of a local folder says; {} for a name on the hub, which plans do not ask."""
+    file = Path(name) / "config.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _folder_tower(name: str) -> dict[str, Any]:
+    """Return what a folder with a timm checkpoint says of the tower: architecture and output channels."""
+    folder = name.removeprefix(_LOCAL)
+    said = _folder_config(folder) if name.startswith(_LOCAL) else {}
+    if not {"architecture", "num_features"} <= set(said):
+        return {}
+    heads = ("num_classes", "global_pool", "in_chans")  # of the classifier, which a tower has not
+    arguments = {key: value for key, value in (said.get("model_args") or {}).items() if key not in heads}
+    vision = {"architecture": said["architecture"], "do_pooling": False, "model_args": arguments}
+    return {"vision_config": vision, "vision_hidden_size": said["num_features"]}
+
+
+def image_statistics(name: str) -> tuple[list[float], list[float]]:
+    """Return the mean and deviation of the pixels [3], [3] that a timm tower was trained with; ImageNet's if unsaid.
+
+    Args:
+        name: architecture, checkpoint name or "local-dir:<folder>".
+    """
+    import timm
+
+    if name.startswith(_LOCAL):
+        said = _folder_config(name.removeprefix(_LOCAL)).get("pretrained_cfg") or {}
+    else:
+        known = timm.models.get_pretrained_cfg(name)
+        said = known.to_dict() if known else {}
+    mean, deviation = said.get("mean"), said.get("std")
+    return (list(mean), list(deviation)) if mean and deviation else _IMAGENET
 
 
 def _load_language(model: Any, name: str) -> None:

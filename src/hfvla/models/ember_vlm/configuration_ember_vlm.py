@@ -1,4 +1,4 @@
-"""Configuration of EmberVLM: a timm vision tower, a GPT-2-style language model and a robot-selection head."""
+"""Configuration of EmberVLM: a timm vision tower, a causal language model and a robot-selection head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,22 @@ from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import CheckpointError
 from hfvla.losses.reductions import check_text_reduction
 
-__all__ = ["SPECIAL_TOKENS", "EmberVLMConfig"]
+__all__ = ["LANGUAGE_MODELS", "SPECIAL_TOKENS", "EmberVLMConfig"]
+
+LANGUAGE_MODELS = (
+    "gpt2",
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "smollm3",
+    "olmo2",
+    "granite",
+    "phi3",
+    "gemma2",
+    "gemma3_text",
+)
+"""Causal language models by `model_type` that take embeddings and positions; SmolLM2 is a "llama"."""
 
 SPECIAL_TOKENS: dict[str, str] = {
     "image_token": "<image>",
@@ -35,7 +50,8 @@ class EmberVLMConfig(PreTrainedConfig):
 
     Args:
         vision_config (`dict` or `TimmWrapperConfig`): timm architecture and its `model_args`.
-        text_config (`dict` or `GPT2Config`): language model.
+        text_config (`dict` or `PreTrainedConfig`): language model, one of `LANGUAGE_MODELS` by its `model_type`;
+            "gpt2" without one, with the real size's sizes.
         image_size (`int`): pixels, square.
         vision_hidden_size (`int`): channels of the tower's last feature map.
         vision_stride (`int`): pixels a feature-map cell spans; the grid is `(image_size / vision_stride)` squared.
@@ -60,7 +76,7 @@ class EmberVLMConfig(PreTrainedConfig):
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="timm_wrapper"),
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2"),
     }
-    sub_config_types = {"vision_config": ("timm_wrapper",), "text_config": ("gpt2",)}  # noqa: RUF012
+    sub_config_types = {"vision_config": ("timm_wrapper",), "text_config": LANGUAGE_MODELS}  # noqa: RUF012
     nested_keys = {"calibration": CALIBRATION}  # noqa: RUF012
     keys_to_ignore_at_inference = ["logits", "loss_terms", "verdict_logits", "hidden_states"]  # noqa: RUF012
 
@@ -90,12 +106,14 @@ class EmberVLMConfig(PreTrainedConfig):
     plan_token_id: int = 50_261
     yes_token_id: int | None = None
     no_token_id: int | None = None
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill sub-configs and labels; check what later code relies on."""
         self.vision_config = self._sub_config(self.vision_config, "timm_wrapper", _REAL_VISION)
         self.text_config = self._sub_config(self.text_config, "gpt2", _REAL_TEXT)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = self.text_config.tie_word_embeddings
         self.robots = list(self.robots or ROBOTS)
         self.loss_weights = dict(self.loss_weights or {"selection": 1.0, "reasoning": 1.0, "consistency": 0.4})
         self.calibration = dict(self.calibration or CALIBRATION)
@@ -110,9 +128,18 @@ class EmberVLMConfig(PreTrainedConfig):
     def _sub_config(value: Any, model_type: str, defaults: dict) -> PreTrainedConfig:
         if isinstance(value, PreTrainedConfig):
             return value
-        settings = {**defaults, **(value or {})}
-        settings.pop("model_type", None)
-        return AutoConfig.for_model(model_type, **settings)
+        settings = dict(value or {})
+        asked = settings.pop("model_type", None) or model_type
+        if asked == model_type:
+            settings = {**defaults, **settings}
+        elif asked not in LANGUAGE_MODELS:
+            raise CheckpointError(
+                "no such language model here",
+                where="EmberVLMConfig.text_config.model_type",
+                got=asked,
+                expected=f"one of {', '.join(LANGUAGE_MODELS)}",
+            )
+        return AutoConfig.for_model(asked, **settings)
 
     def _check(self) -> None:
         if self.image_size % self.vision_stride:
@@ -128,12 +155,12 @@ class EmberVLMConfig(PreTrainedConfig):
         check_text_reduction(self.text_loss_reduction, "EmberVLMConfig")
         if len(set(self.robots)) != len(self.robots):
             raise CheckpointError("robot names repeat", where="EmberVLMConfig", got=self.robots)
-        if self.num_visual_tokens >= self.text_config.n_positions:
+        if self.num_visual_tokens >= self.text_config.max_position_embeddings:
             raise CheckpointError(
                 "the image fills every position of the language model",
                 where="EmberVLMConfig",
-                got=f"{self.num_visual_tokens} visual tokens of {self.text_config.n_positions} positions",
-                fix="Lower image_size, set visual_grid or raise text_config.n_positions.",
+                got=f"{self.num_visual_tokens} visual tokens of {self.text_config.max_position_embeddings} positions",
+                fix="Lower image_size, set visual_grid or raise text_config.max_position_embeddings.",
             )
 
     @property

@@ -82,7 +82,7 @@ class RobotObjectives:
         if not sum(gathered_rows(captions)):
             return {}
         if shown is None or not len(captions):
-            pictures = texts = self.log_temperature.new_zeros(0, self.config.text_config.n_embd)
+            pictures = texts = self.log_temperature.new_zeros(0, self.config.text_config.hidden_size)
         else:
             pictures, texts = shown.mean(1), self._caption_embeddings(captions, mask)
         temperature = bounded_temperature(self.log_temperature, _LEAST_TEMPERATURE, 1.0)

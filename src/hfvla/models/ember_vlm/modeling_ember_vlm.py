@@ -1,4 +1,4 @@
-"""EmberVLM: timm vision tower, projector, GPT-2-style language model, fusion and robot-selection head."""
+"""EmberVLM: timm vision tower, projector, causal language model, fusion and robot-selection head."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SelectionHead(nn.Module):
 
     def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__()
-        width, hidden = config.text_config.n_embd, config.selection_hidden_size
+        width, hidden = config.text_config.hidden_size, config.selection_hidden_size
         self.layers = nn.Sequential(
             nn.Linear(width, width),
             nn.GELU(),
@@ -98,7 +98,7 @@ class PromptFusion(nn.Module):
 
     def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__()
-        width, buckets = config.text_config.n_embd, config.ngram_buckets
+        width, buckets = config.text_config.hidden_size, config.ngram_buckets
         self.ngrams = NgramEmbedding(buckets, width, config.word_dropout) if buckets else None
         self.no_image = nn.Parameter(torch.zeros(width))
         self.text_norm = nn.LayerNorm(width)
@@ -140,7 +140,7 @@ class EmberVLMPreTrainedModel(AlignedPreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
-    _no_split_modules = ("GPT2Block",)
+    _no_split_modules: tuple[str, ...] = ("GPT2Block",)  # of the default; an instance takes its language model's
     _supports_sdpa = True
 
     @torch.no_grad()
@@ -166,7 +166,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
 
     def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__(config)
-        width = config.text_config.n_embd
+        width = config.text_config.hidden_size
         grid = (config.visual_grid[0], config.visual_grid[1]) if config.visual_grid else None
         self.vision = VisionTower(config)
         self.projector = VisualProjector(config.vision_hidden_size, width, grid)
@@ -174,6 +174,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         self.fusion = PromptFusion(config)
         self.selection_head = SelectionHead(config)
         self.log_temperature = nn.Parameter(torch.zeros(()))
+        self._no_split_modules = tuple(self.language_model._no_split_modules or ())
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -239,7 +240,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
     def run_language_model(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
         """Return last hidden states [B, T, D]; positions count valid tokens, so left and right padding agree."""
         positions = (attention_mask.long().cumsum(1) - 1).clamp_min(0)
-        return self.language_model.transformer(
+        return self.language_model.base_model(
             inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
 

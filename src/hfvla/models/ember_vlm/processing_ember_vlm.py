@@ -113,7 +113,7 @@ class EmberVLMProcessor(ProcessorMixin):
         pairs["image_size"] = ([side.get("height"), side.get("width")], [config.image_size, config.image_size])
         for name in ("robots", "num_visual_tokens", "ngram_buckets"):
             pairs[name] = (getattr(self, name), getattr(config, name))
-        pairs["max_length"] = (min(self.max_length, config.text_config.n_positions), self.max_length)
+        pairs["max_length"] = (min(self.max_length, config.text_config.max_position_embeddings), self.max_length)
         pairs["tokens"] = (max(len(self.tokenizer), config.text_config.vocab_size), config.text_config.vocab_size)
         check_same("EmberVLMProcessor", pairs)
 
