@@ -35,6 +35,7 @@ __all__ = [
     "check_picture",
     "data_uri",
     "load_picture",
+    "picture_size",
     "read_picture",
 ]
 
@@ -74,6 +75,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THEIR_SIDE = (5, 6, 7, 8)
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -122,6 +124,20 @@ def check_picture(source: str | os.PathLike[str] | bytes, where: str) -> None:
         with _opened(source, where) as picture:
             if picture.mode in ("F", "I"):
                 _as_rgb(picture, where)
+    except PICTURE_ERRORS as error:
+        raise _unreadable(error, where) from error
+
+
+def picture_size(source: str | os.PathLike[str] | bytes, where: str) -> tuple[int, int]:
+    """Return width and height of a picture as it is displayed, from its header.
+
+    Raises:
+        DataError: see `check_picture`.
+    """
+    try:
+        with _opened(source, where) as picture:
+            width, height = picture.size
+            return (height, width) if _orientation(picture) in _ON_THEIR_SIDE else (width, height)
     except PICTURE_ERRORS as error:
         raise _unreadable(error, where) from error
 

@@ -44,37 +44,45 @@ class Rejection:
     detail: str
 
 
+MOST_NAMED = 100_000
+"""Rejections that a census keeps one by one; those beyond are counted, so that millions of them fit into memory."""
+
+
 @dataclass
 class Census:
     """What became of the records of a file.
 
     Attributes:
         found: number of records.
-        rejections: the unusable ones, in the file's order.
+        rejections: the unusable ones, in the file's order; the first `MOST_NAMED`.
+        bad: number of unusable ones.
     """
 
     found: int = 0
     rejections: list[Rejection] = field(default_factory=list)
+    bad: int = 0
+    _reasons: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def reject(self, where: str, record_id: str, problem: UnusableError) -> None:
         """Count a record as unusable."""
         texts = (where, record_id, problem.reason, problem.detail)
         # Names on disk and in broken files may hold half characters, which no log and no report can write.
-        self.rejections.append(Rejection(*(text.encode(errors="backslashreplace").decode() for text in texts)))
+        one = Rejection(*(text.encode(errors="backslashreplace").decode() for text in texts))
+        name = f"{one.where} ({one.id})" if one.id else one.where
+        first = f"{name}: {one.detail}" if one.detail else name
+        self._reasons.setdefault(one.reason, {"count": 0, "first": first})["count"] += 1
+        self.bad += 1
+        if len(self.rejections) < MOST_NAMED:
+            self.rejections.append(one)
 
     @property
     def usable(self) -> int:
         """Number of records that can be used."""
-        return self.found - len(self.rejections)
+        return self.found - self.bad
 
     def rejected(self) -> dict[str, dict[str, Any]]:
         """Return {reason: {"count", "first"}}, the first offender with its place, id and value."""
-        reasons: dict[str, dict[str, Any]] = {}
-        for rejection in self.rejections:
-            name = f"{rejection.where} ({rejection.id})" if rejection.id else rejection.where
-            first = f"{name}: {rejection.detail}" if rejection.detail else name
-            reasons.setdefault(rejection.reason, {"count": 0, "first": first})["count"] += 1
-        return reasons
+        return {reason: dict(entry) for reason, entry in self._reasons.items()}
 
     def refuse_if_too_bad(self, limit: float, path: str) -> None:
         """Raise when more than the share `limit` of the records is unusable.
@@ -82,12 +90,12 @@ class Census:
         Raises:
             DataError: with the counts by reason and the first offender.
         """
-        if len(self.rejections) <= limit * self.found:
+        if self.bad <= limit * self.found:
             return
         reasons = self.rejected()
         counts = ", ".join(f"{entry['count']} {reason}" for reason, entry in reasons.items())
         raise DataError(
-            f"{len(self.rejections)} of {self.found} records are unusable ({counts}); "
+            f"{self.bad} of {self.found} records are unusable ({counts}); "
             f"first: {next(iter(reasons.values()))['first']}",
             where=path,
             expected=f"at most {limit:.1%}",

@@ -131,13 +131,12 @@ def _single_image_buildings(samples: Iterable[ImageText]) -> list[str]:
 
 
 def _refuse_bad_boxes(boxes: Census, options: GeoTextOptions) -> None:
-    if len(boxes.rejections) <= options.max_bad_fraction * boxes.found:
+    if boxes.bad <= options.max_bad_fraction * boxes.found:
         return
     reasons = boxes.rejected()
     counts = ", ".join(f"{entry['count']} {reason}" for reason, entry in reasons.items())
     raise DataError(
-        f"{len(boxes.rejections)} of {boxes.found} boxes are unusable ({counts}); "
-        f"first: {next(iter(reasons.values()))['first']}",
+        f"{boxes.bad} of {boxes.found} boxes are unusable ({counts}); first: {next(iter(reasons.values()))['first']}",
         where=options.path,
         expected=f"at most {options.max_bad_fraction:.1%}; centre x, centre y, width, height as shares of the image",
         fix="Correct the boxes, or raise max_bad_fraction.",

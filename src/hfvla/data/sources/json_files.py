@@ -15,7 +15,15 @@ from typing import Any
 
 from hfvla.errors import DataError
 
-__all__ = ["MAX_TEXT_BYTES", "parse_json", "read_json", "read_text", "text_lines"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "RepeatedKeyError",
+    "parse_json",
+    "read_json",
+    "read_text",
+    "text_lines",
+    "unique_keys",
+]
 
 MAX_TEXT_BYTES = 1 << 32
 """Of a file that is read as a whole; a file may claim any size and hold nothing."""
@@ -65,7 +73,7 @@ def parse_json(text: str, where: str, *, line: int = 1, expected: str | None = N
             or a number of thousands of digits.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_twins)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         number = line + error.lineno - 1
         raise DataError(
@@ -75,7 +83,7 @@ def parse_json(text: str, where: str, *, line: int = 1, expected: str | None = N
             expected=expected,
             fix=f"Correct line {number}, column {error.colno}.",
         ) from error
-    except _TwiceError as error:
+    except RepeatedKeyError as error:
         raise DataError("a key stands twice in one object", where=f"{where}:{line}", got=str(error)[:60]) from None
     except RecursionError:
         raise DataError("JSON is nested too deeply", where=f"{where}:{line}", expected="a few levels") from None
@@ -92,12 +100,17 @@ def read_json(path: str | os.PathLike[str], *, what: str = "file cannot be read"
     return parse_json(read_text(path, what=what), str(path))
 
 
-class _TwiceError(Exception):
+class RepeatedKeyError(Exception):
     """A key stands twice in one object; Python would keep the last and say nothing."""
 
 
-def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's pairs as a dict; an `object_pairs_hook`.
+
+    Raises:
+        RepeatedKeyError: a key stands twice.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _TwiceError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+        raise RepeatedKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
     return found

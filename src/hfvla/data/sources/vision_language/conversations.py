@@ -1,0 +1,208 @@
+r"""Conversations: LLaVA-Instruct and ShareGPT (`conversations`), OpenAI and TRL (`messages`, `chosen` and `rejected`).
+
+    {"id": "0001", "image": "000000033471.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat"}, ...]}
+    {"images": ["a.jpg"], "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", ...}]}]}
+    {"prompt": [...], "chosen": [...], "rejected": [...], "images": [...]}
+
+Where a conversation has pictures and no place for them, they come first in the first turn of the user.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hfvla.data.samples.chat import ChatSample, ImageRef, Part, Role, Turn
+from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.vision_language.image_files import check_bytes
+from hfvla.data.sources.vision_language.reading import Reading, optional_text, record_id, text_of
+from hfvla.data.sources.vision_language.records import Taken, iterate_records
+from hfvla.data.sources.vision_language.splits import image_group, split_of_path
+
+__all__ = ["conversation_sample", "pictures_of", "read_conversations", "reference_of", "turns_of"]
+
+_ROLES: Mapping[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+_PLACES = re.compile(r"(<image>|<video>)\n?")
+_TURNS = ("conversations", "conversation", "messages")
+_PICTURES = ("images", "image", "image_path", "img")
+_DATA_URI = re.compile(r"^data:image/[\w.+-]+;base64,", re.ASCII)
+
+
+def conversation_sample(record: Any, where: str, path: Path, reading: Reading, source: str) -> ChatSample:
+    """Return the sample of a record with a conversation or a preference pair.
+
+    Args:
+        record: as the file has it.
+        where: its place, which is its id where it has none.
+        path: of the file, which pictures are looked for beside.
+        reading: of the source.
+        source: name of the set.
+
+    Raises:
+        UnusableError: turns of no known form, a missing picture, a video.
+    """
+    if not isinstance(record, Mapping):
+        raise UnusableError("not an object", f"got {type(record).__name__}")
+    said, worse, named = _both_sides(record)
+    images = tuple(reference_of(one, path, reading) for one in [*pictures_of(record), *named])
+    system = optional_text(record.get("system"), "system")
+    head = (Turn("system", (Part("text", system),)),) if system and (not said or said[0].role != "system") else ()
+    said, worse = (*head, *said), (*head, *worse) if worse else ()
+    first = next((one for one in pictures_of(record) if isinstance(one, str)), "")
+    identity = record.get("id", record.get("question_id"))
+    return ChatSample(
+        id=str(identity) if isinstance(identity, str | int) and str(identity) else where,
+        turns=_placed(said, len(images)),
+        images=images,
+        rejected=_placed(worse, len(images)) if worse else (),
+        source=source,
+        kind=optional_text(record.get("kind", record.get("type")), "kind"),
+        group=image_group(first) if first else f"{source}/{identity if identity is not None else where}",
+    )
+
+
+def _both_sides(record: Mapping[str, Any]) -> tuple[tuple[Turn, ...], tuple[Turn, ...], list[Any]]:
+    """Return the turns, those of the worse answer, and the pictures that messages bring with them."""
+    named: list[Any] = []
+    if "chosen" in record and "rejected" in record:
+        prompt = record.get("prompt") if record.get("prompt") is not None else record.get("question")
+        before = turns_of(prompt, "user", named) if prompt else ()
+        return (
+            (*before, *turns_of(record["chosen"], "assistant", named)),
+            (*before, *turns_of(record["rejected"], "assistant", [])),
+            named,
+        )
+    for key in _TURNS:
+        if record.get(key) is not None:
+            return turns_of(record[key], "user", named), (), named
+    raise UnusableError("no conversation", f"keys {sorted(map(str, record))}")
+
+
+def turns_of(value: Any, role: Role, named: list[Any]) -> tuple[Turn, ...]:
+    """Return the turns of a list of messages; a text alone is one turn of `role`.
+
+    Args:
+        value: messages, or a text.
+        role: of a text alone.
+        named: takes the pictures that messages themselves name.
+
+    Raises:
+        UnusableError: a message of no known form or role.
+    """
+    if isinstance(value, str):
+        return (Turn(role, _parts(text_of(value, "turn"))),)
+    if not isinstance(value, list | tuple):
+        raise UnusableError("messages are not a list", f"got {type(value).__name__}")
+    turns = []
+    for number, message in enumerate(value):
+        if not isinstance(message, Mapping):
+            raise UnusableError("message is not an object", f"message {number}: {message!r}"[:120])
+        spoken = message.get("role", message.get("from"))
+        speaker = _ROLES.get(spoken.casefold()) if isinstance(spoken, str) else None
+        if speaker is None:
+            raise UnusableError("unknown role", f"message {number}: {spoken!r}")
+        content = message.get("content", message.get("value"))
+        train = message.get("train", message.get("weight", True)) not in (False, 0)
+        turns.append(Turn(speaker, _content(content, number, named), train=train))
+    return tuple(turns)
+
+
+def _content(content: Any, number: int, named: list[Any]) -> tuple[Part, ...]:
+    if isinstance(content, str):
+        return _parts(text_of(content, "turn"))
+    if not isinstance(content, list | tuple):
+        raise UnusableError("turn is not text", f"message {number}: {content!r}"[:120])
+    parts: list[Part] = []
+    for piece in content:
+        kind = piece.get("type") if isinstance(piece, Mapping) else None
+        if isinstance(piece, str) or kind in ("text", "input_text", "output_text"):
+            words = optional_text(piece if isinstance(piece, str) else piece.get("text"), "turn")
+            parts += [Part("text", words)] if words else []
+        elif kind in ("image", "image_url", "input_image"):
+            parts.append(Part("image"))
+            place = piece.get("image", piece.get("image_url", piece.get("url", piece.get("path"))))
+            place = place.get("url") if isinstance(place, Mapping) and "url" in place else place
+            named += [place] if place is not None else []
+        else:
+            raise UnusableError("part of a message that is not read", f"message {number}: {kind!r}")
+    return tuple(parts)
+
+
+def _parts(text: str) -> tuple[Part, ...]:
+    """Return a text cut at its placeholders."""
+    parts: list[Part] = []
+    for piece in _PLACES.split(text):
+        if piece in ("<image>", "<video>"):
+            parts.append(Part("image" if piece == "<image>" else "video"))
+        elif piece.strip():
+            parts.append(Part("text", piece.strip("\n")))
+    return tuple(parts)
+
+
+def _placed(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
+    """Put pictures before the first turn of the user where a conversation has no place for any."""
+    if not images or any(part.type == "image" for turn in turns for part in turn.content):
+        return turns
+    first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None:
+        return turns
+    shown = replace(turns[first], content=((Part("image"),) * images + turns[first].content))
+    return (*turns[:first], shown, *turns[first + 1 :])
+
+
+def pictures_of(record: Mapping[str, Any]) -> list[Any]:
+    """Return the pictures that a record names or brings, in their order."""
+    for key in _PICTURES:
+        value = record.get(key)
+        if value is not None and value != "":
+            return list(value) if isinstance(value, list | tuple) else [value]
+    if record.get("video") or record.get("videos"):
+        raise UnusableError("video, which conversations are not read with", str(record.get("video"))[:120])
+    return []
+
+
+def reference_of(value: Any, path: Path, reading: Reading) -> ImageRef:
+    """Return the place or the bytes of a picture in any of the forms that sets have."""
+    if isinstance(value, Mapping):  # a picture of `datasets`
+        value = value.get("bytes") or value.get("path") or value.get("url")
+    if isinstance(value, ImageRef):
+        return value
+    if isinstance(value, str) and _DATA_URI.match(value):
+        try:
+            value = base64.b64decode(value.partition(",")[2], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise UnusableError("picture cannot be read", f"data URI: {error}") from error
+    if isinstance(value, bytes):
+        check_bytes(value, "picture in the record", reading.options.check_images)
+        return ImageRef(data=value)
+    if isinstance(value, str) and re.match(r"https?://", value):
+        raise UnusableError("only the address of a picture", value[:120])
+    return reading.picture(value, path)
+
+
+def read_conversations(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
+    """Yield the samples of files of conversations or preference pairs."""
+    for head in taken.heads:
+        split = split_of_path(head.name)
+        for where, record in iterate_records(head, reading):
+            if not reading.wants(str(record.get("split") or split) if isinstance(record, Mapping) else split):
+                continue
+            with reading.record(where, record_id(record, "id", "question_id")):
+                sample = conversation_sample(record, where, head.path, reading, taken.source)
+                yield from reading.take(replace(sample, split=split), again="keep")
