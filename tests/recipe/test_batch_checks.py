@@ -15,6 +15,10 @@ def problems(stage, args=None):
     ("stage", "args", "key", "named"),
     [
         ({"batches": {}}, {"train_sampling_strategy": "group_by_length"}, "batches", "group_by_length"),
+        ({"packing": {"max_length": 64}}, {"train_sampling_strategy": "group_by_length"}, "packing", "one length"),
+        ({"packing": {"max_length": 64}, "batches": {}}, None, "packing", "`batches`"),
+        ({"packing": {"max_length": 64}, "cache": True}, None, "packing", "`cache`"),
+        ({"packing": {"max_length": 64}, "grad_cache": 4}, None, "packing", "`grad_cache`"),
         ({"grad_cache": 4}, {"deepspeed": "zero2.json"}, "grad_cache", "args.deepspeed"),
         ({"grad_cache": 4, "args": {"fsdp": "full_shard"}}, None, "grad_cache", "args.fsdp"),
         ({"grad_cache": 4, "loss_weighting": "pcgrad"}, None, "grad_cache", "'pcgrad'"),

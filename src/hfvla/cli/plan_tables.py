@@ -35,6 +35,10 @@ def _show_stage(stage: Mapping[str, Any], total: int) -> None:
     out.print(table(f"stage {stage['name']}", [column.replace("_", " ") for column in columns], groups))
     if len(stage.get("phases", ())) > 1:
         out.print(_phases(stage, total))
+    if len(stage.get("mixture", ())) > 1:
+        columns = ["source", "weight", "rows", "rows_per_epoch", "share"]
+        rows = [[_cell(source, column) for column in columns] for source in stage["mixture"]]
+        out.print(table(f"stage {stage['name']}: mixture", [column.replace("_", " ") for column in columns], rows))
     out.print(
         f"  {number(stage['samples'])} samples, {number(stage['steps'])} steps, {number(stage['epochs'])} epochs, "
         f"batch {number(stage['batch_size'])}; losses {number(stage['losses'])}\n"

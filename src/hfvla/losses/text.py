@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["IGNORE_INDEX", "sequence_cross_entropy", "text_count"]
+__all__ = ["IGNORE_INDEX", "sequence_cross_entropy", "sums_by_row", "text_count"]
 
 IGNORE_INDEX = -100
 """Label of a token that is not predicted (prompt, padding), as everywhere in transformers."""
@@ -56,3 +56,20 @@ def sequence_cross_entropy(
     counts = torch.bincount(sample_index, minlength=num_samples)  # [S]
     present = counts > 0
     return (sums[present] / counts[present]).mean()
+
+
+def sums_by_row(losses: Tensor, row_index: Tensor, rows: int) -> Tensor:
+    """Return what a term sums up to in each row, for losses by source; without a graph.
+
+    Args:
+        losses (`Tensor`): [N], of each predicted token (or box, or letter).
+        row_index (`Tensor`): [N] long, the row (in a packed batch: the sample) that each belongs to.
+        rows (`int`): S.
+
+    Returns:
+        `Tensor`: [2, S] float32; sums, and over how many.
+    """
+    found = torch.zeros(2, rows, dtype=torch.float32, device=losses.device)
+    found[0].index_add_(0, row_index, losses.detach().float())
+    found[1].index_add_(0, row_index, torch.ones_like(losses, dtype=torch.float32).detach())
+    return found

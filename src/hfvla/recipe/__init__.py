@@ -7,7 +7,14 @@ check of `args`, which asks transformers for the fields of `TrainingArguments`.
 from hfvla.recipe.arguments import ENGINE_ARGUMENTS
 from hfvla.recipe.base import RESERVED_STAGE_NAMES
 from hfvla.recipe.checks import build_options
-from hfvla.recipe.data_schema import DataRecipe, EvalSourceRecipe, SourceRecipe, StageData, ValidationRecipe
+from hfvla.recipe.data_schema import (
+    DataRecipe,
+    EvalSourceRecipe,
+    MixtureRecipe,
+    SourceRecipe,
+    StageData,
+    ValidationRecipe,
+)
 from hfvla.recipe.json_schema import recipe_json_schema
 from hfvla.recipe.loading import (
     check_recipe,
@@ -19,7 +26,17 @@ from hfvla.recipe.loading import (
 )
 from hfvla.recipe.overrides import parse_data_argument
 from hfvla.recipe.schema import EvaluationRecipe, ModelRecipe, Recipe
-from hfvla.recipe.stage_schema import Batches, CacheRecipe, GradientReport, Handover, Lora, LossSchedule, Phase, Stage
+from hfvla.recipe.stage_schema import (
+    Batches,
+    CacheRecipe,
+    GradientReport,
+    Handover,
+    Lora,
+    LossSchedule,
+    Packing,
+    Phase,
+    Stage,
+)
 
 __all__ = [
     "ENGINE_ARGUMENTS",
@@ -33,7 +50,9 @@ __all__ = [
     "Handover",
     "Lora",
     "LossSchedule",
+    "MixtureRecipe",
     "ModelRecipe",
+    "Packing",
     "Phase",
     "Recipe",
     "SourceRecipe",

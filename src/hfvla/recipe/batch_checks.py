@@ -1,11 +1,11 @@
-"""What a recipe must agree on about batches of groups and about chunks of a batch."""
+"""What a recipe must agree on about batches of groups, packed sequences and chunks of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hfvla.recipe.document import Problem
+from hfvla.recipe.document import Problem, Steps
 
 __all__ = ["batch_problems"]
 
@@ -15,7 +15,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def batch_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong about `batches` and `grad_cache` in a recipe.
+    """Yield what is wrong about `batches`, `packing` and `grad_cache` in a recipe.
 
     Args:
         tree: mappings, lists and scalars, as read from YAML.
@@ -28,6 +28,7 @@ def batch_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
         if stage.get("batches") is not None and order != "random":
             text = f"`batches` orders the rows itself; args.train_sampling_strategy cannot be '{order}' as well"
             yield Problem((*base, "batches"), text)
+        yield from _packing_problems(stage, order, base)
         if stage.get("grad_cache") is None:
             continue
         steps = (*base, "grad_cache")
@@ -39,3 +40,20 @@ def batch_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(steps, f"{text}; use 'fixed' or 'uncertainty'")
         if stage.get("gradient_report") is not None:
             yield Problem(steps, "gradient_report needs the way backward of each loss term, which ends at the chunks")
+
+
+def _packing_problems(stage: Mapping[str, Any], order: Any, base: Steps) -> Iterator[Problem]:
+    """Yield what else a stage asks for that packed sequences leave no room for."""
+    if stage.get("packing") is None:
+        return
+    steps = (*base, "packing")
+    if order == "group_by_length":
+        yield Problem(steps, "packed sequences are nearly of one length; take args.train_sampling_strategy out")
+    clashes = {
+        "batches": "it orders rows by group, and packing by length",
+        "grad_cache": "it cuts a batch into rows, and a packed row holds several samples",
+        "cache": "its features belong to rows, and a packed row holds several samples",
+    }
+    for key, reason in clashes.items():
+        if stage.get(key) is not None and stage.get(key) is not False:
+            yield Problem(steps, f"does not go with `{key}`: {reason}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hfvla.recipe.base import Section, Weight, Word
 
-__all__ = ["DataRecipe", "EvalSourceRecipe", "SourceRecipe", "StageData", "ValidationRecipe"]
+__all__ = ["DataRecipe", "EvalSourceRecipe", "MixtureRecipe", "SourceRecipe", "StageData", "ValidationRecipe"]
 
 
 class EvalSourceRecipe(BaseModel):
@@ -29,13 +29,37 @@ class SourceRecipe(EvalSourceRecipe):
 
     name: Word | None = Field(None, description="Name in logs and overrides; default: the source's name.")
     weight: Weight = Field(
-        1.0, description="How often an epoch sees its rows: 2.0 twice, 0.25 a quarter; 0 switches it off."
+        1.0,
+        description="How often an epoch sees its rows: 2.0 twice, 0.25 a quarter; 0 switches it off. With another "
+        "`mixture.kind` its share, before sizes count.",
     )
 
     @property
     def label(self) -> str:
         """Name in logs: `name`, else the source's name."""
         return self.name or self.source
+
+
+class MixtureRecipe(Section):
+    """How the sizes and weights of the sources become the rows of an epoch."""
+
+    kind: Literal["repeats", "fixed", "proportional", "temperature"] = Field(
+        "repeats",
+        description="repeats: each row as often as its source's weight says. fixed: weights are shares. proportional: "
+        "shares go with size x weight. temperature: with size^(1/temperature) x weight.",
+    )
+    temperature: float = Field(
+        2.0, gt=0, allow_inf_nan=False, description="Of kind temperature: above 1 small sources are seen more."
+    )
+    rows: int | None = Field(
+        None, ge=1, description="Rows of an epoch; default: as many as the sources have together."
+    )
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> MixtureRecipe:
+        if self.kind != "temperature" and "temperature" in self.model_fields_set:
+            raise ValueError(f"`temperature` belongs to kind 'temperature'; got kind '{self.kind}'")
+        return self
 
 
 class ValidationRecipe(Section):
@@ -51,6 +75,9 @@ class DataRecipe(Section):
     """Training mixture, held-out share and evaluation sets."""
 
     train: list[SourceRecipe] = Field(default_factory=list, description="Sources of every stage without its own data.")
+    mixture: MixtureRecipe = Field(
+        default_factory=MixtureRecipe, description="How `train` becomes the rows of an epoch."
+    )
     validation: ValidationRecipe = Field(
         default_factory=ValidationRecipe, description="What is held out of the training data."
     )
@@ -66,3 +93,6 @@ class StageData(Section):
     """Data of one stage, in place of `data.train`."""
 
     train: list[SourceRecipe] = Field(min_length=1, description="Sources this stage trains on.")
+    mixture: MixtureRecipe | None = Field(
+        None, description="How they become the rows of an epoch; default: as `data.mixture` says."
+    )

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from hfvla.paths import UserPath
 from hfvla.recipe.base import RunName, Section
-from hfvla.recipe.data_schema import DataRecipe, SourceRecipe
+from hfvla.recipe.data_schema import DataRecipe, MixtureRecipe, SourceRecipe
 from hfvla.recipe.stage_schema import Stage
 
 __all__ = ["EvaluationRecipe", "ModelRecipe", "Recipe"]
@@ -82,3 +82,8 @@ class Recipe(Section):
     def stage_sources(self, stage: Stage) -> list[SourceRecipe]:
         """Return the training sources of a stage: its own, else the recipe's."""
         return list(stage.data.train if stage.data is not None else self.data.train)
+
+    def stage_mixture(self, stage: Stage) -> MixtureRecipe:
+        """Return how a stage's sources become the rows of an epoch: as it says itself, else as the recipe does."""
+        own = stage.data.mixture if stage.data is not None else None
+        return own or self.data.mixture

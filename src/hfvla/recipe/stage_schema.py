@@ -10,7 +10,17 @@ from hfvla.paths import UserPath
 from hfvla.recipe.base import LearningRate, Section, StageName, Weight
 from hfvla.recipe.data_schema import StageData
 
-__all__ = ["Batches", "CacheRecipe", "GradientReport", "Handover", "Lora", "LossSchedule", "Phase", "Stage"]
+__all__ = [
+    "Batches",
+    "CacheRecipe",
+    "GradientReport",
+    "Handover",
+    "Lora",
+    "LossSchedule",
+    "Packing",
+    "Phase",
+    "Stage",
+]
 
 
 def _peak(weight: float | LossSchedule) -> float:
@@ -111,6 +121,16 @@ class Batches(Section):
     rows_per_group: int = Field(1, ge=1, description="Rows of a group in a batch of all processes, at most.")
 
 
+class Packing(Section):
+    """Several samples in one sequence, each seeing only itself, so that little of a batch is padding."""
+
+    max_length: int = Field(ge=8, description="Tokens of a sequence, those of pictures among them; no sample is cut.")
+    too_long: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="What becomes of a sample with more tokens: the stage stops, or it is left out and counted.",
+    )
+
+
 class CacheRecipe(Section):
     """How the output of a frozen prefix is kept, so that it is computed once a sample."""
 
@@ -145,6 +165,9 @@ class Stage(Section):
         None, description="Compute the frozen prefix once a sample; `cache: true` works."
     )
     batches: Batches | None = Field(None, description="Batches of rows of different groups; default: any rows.")
+    packing: Packing | None = Field(
+        None, description="Pack samples into sequences; a row of a batch is then a sequence. Default: padded rows."
+    )
     grad_cache: int | None = Field(
         None, ge=1, description="Rows encoded at a time; the loss still sees the whole batch (GradCache)."
     )

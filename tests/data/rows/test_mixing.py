@@ -44,9 +44,8 @@ def test_other_number_types_are_cast_to_the_first_dataset():
     assert mix([A, small], [1.0, 1.0], seed=0).features == A.features
 
 
-def test_other_columns_are_named():
-    with pytest.raises(DataError, match="'y'"):
-        mix([A, Dataset.from_dict({"y": [1]})], [1.0, 1.0], seed=0)
+def test_other_columns_are_joined():
+    assert mix([A, Dataset.from_dict({"y": [1]})], [0.1, 1.0], seed=0)["y"][:] == [None, 1]
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])

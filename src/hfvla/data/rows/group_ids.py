@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["NO_GROUP", "group_ids"]
+__all__ = ["NO_GROUP", "SOURCE_IDS", "group_ids", "source_ids"]
 
 NO_GROUP = -1
 """Id of a row without a group: it belongs together with no other row."""
+
+
+SOURCE_IDS = "source_ids"
+"""Batch key: [S] id of the source of each sample, for losses by source; in a packed batch samples, not sequences."""
 
 
 def group_ids(names: Iterable[str]) -> list[int]:
@@ -21,3 +26,8 @@ def group_ids(names: Iterable[str]) -> list[int]:
 
 def _id(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def source_ids(rows: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Return the id of each row's `source`, for a collator to put under `SOURCE_IDS`."""
+    return group_ids(str(row.get("source") or "") for row in rows)

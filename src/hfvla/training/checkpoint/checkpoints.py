@@ -33,6 +33,7 @@ from hfvla.training.checkpoint.files import (
     rotate,
     write_manifest,
 )
+from hfvla.training.checkpoint.length_order import length_sampler
 from hfvla.training.checkpoint.record import saving
 from hfvla.training.checkpoint.settings import (
     changed_settings,
@@ -241,7 +242,7 @@ class ExactResume(OrdinaryWeights):
         """Give samplers that shuffle by themselves (group_by_length) a generator that the epoch seeds."""
         from torch.utils.data import RandomSampler
 
-        sampler = super()._get_train_sampler(*args, **kwargs)
+        sampler = length_sampler(self) or super()._get_train_sampler(*args, **kwargs)
         if getattr(sampler, "generator", False) is None and not isinstance(sampler, RandomSampler):
             sampler.generator = self._order = torch.Generator()
         return sampler

@@ -33,6 +33,7 @@ _FIXED = {
     "model": "model changes of the stage",
     "loss_weighting": "loss weighting",
     "batches": "batches of groups",
+    "packing": "packing",
 }
 """Settings that the saved state or the place in the data depends on."""
 
@@ -77,7 +78,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
         "seed": args.seed,
         "optim": str(getattr(args.optim, "value", args.optim)),
         "dtype": "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32",
-        **{name: stage.get(name) for name in ("train", "lora", "model", "loss_weighting", "batches")},
+        **{name: stage.get(name) for name in ("train", "lora", "model", "loss_weighting", "batches", "packing")},
         "phases": [{key: phase[key] for key in ("epoch", "step", "add")} for phase in stage.get("phases", [])],
     }
     optimizer = {name: getattr(args, name) for name in _OPTIMIZER}

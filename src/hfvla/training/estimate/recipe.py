@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hfvla.cache import choose_cut
+from hfvla.data.rows.mixing import mixture_counts
 from hfvla.family import FamilySpec, resolve
 from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
@@ -67,7 +68,8 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
     check_arguments(recipe, spec, here=False)
     config = base_config(recipe, spec)
     counts: dict[str, int] = {}
-    samples = {stage.name: _samples(recipe, spec, stage, counts) for stage in recipe.stages}
+    mixtures = {stage.name: _mixture(recipe, spec, stage, counts) for stage in recipe.stages}
+    samples = {name: sum(source["rows_per_epoch"] for source in sources) for name, sources in mixtures.items()}
     for stage in recipe.stages:
         check_rows(recipe, stage, samples[stage.name])
     stages: list[dict[str, Any]] = []
@@ -82,7 +84,7 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         cast_together(model, float32[source])
         planner = _StagePlanner(recipe, spec, stage, model, adapters[stage.name])
         float32[stage.name] = float32[source] | {plain_name(name) for name in planner.trained if not adapter_of(name)}
-        stages.append(planner.plan(samples[stage.name], throughput, gpus))
+        stages.append({**planner.plan(samples[stage.name], throughput, gpus), "mixture": mixtures[stage.name]})
     model = meta_model(spec, configs[recipe.stages[-1].name])
     return {
         "family": spec.name,
@@ -94,14 +96,26 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
     }
 
 
-def _samples(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int]) -> int:
-    """Return the samples of an epoch, without what is held out."""
+def _mixture(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Return rows, without what is held out, and rows of an epoch by source."""
     held_out = recipe.data.validation
-    samples = 0
-    for entry in recipe.stage_sources(stage):
-        kept = 1 - held_out.fraction if held_out.sources is None or entry.label in held_out.sources else 1.0
-        samples += round(_count(recipe, spec, entry, counts) * entry.weight * kept)
-    return samples
+    entries = [entry for entry in recipe.stage_sources(stage) if entry.weight > 0]
+    kept = [
+        1 - held_out.fraction if held_out.sources is None or entry.label in held_out.sources else 1.0
+        for entry in entries
+    ]
+    sizes = [round(_count(recipe, spec, entry, counts) * part) for entry, part in zip(entries, kept, strict=True)]
+    mixture = recipe.stage_mixture(stage)
+    weights = [entry.weight for entry in entries]
+    if all(sizes):
+        seen = mixture_counts(sizes, weights, mixture.kind, mixture.temperature, mixture.rows)
+    else:
+        seen = [round(size * weight) for size, weight in zip(sizes, weights, strict=True)]
+    total = sum(seen) or 1
+    return [
+        {"source": entry.label, "weight": entry.weight, "rows": size, "rows_per_epoch": count, "share": count / total}
+        for entry, size, count in zip(entries, sizes, seen, strict=True)
+    ]
 
 
 def _count(recipe: Recipe, spec: FamilySpec, entry: SourceRecipe, counts: dict[str, int]) -> int:

@@ -28,6 +28,7 @@ from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
+from hfvla.training.run.packing import ordered_rows
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.run.tables import handover_text, trainable_text
@@ -68,6 +69,7 @@ class StageRun(StageContext):
         super().__init__(recipe, spec, stage, folder, state)
         self.index = recipe.stages.index(stage)
         self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
+        self.packing: dict[str, Any] | None = None  # padding before and after, where samples are packed
 
     def finished(self) -> dict[str, Any] | None:
         """Return the stage's summary if it was completed before."""
@@ -127,6 +129,7 @@ class StageRun(StageContext):
             "handover": report.counts(),
             **_cost(trainer),
             **({"cache": self.cache} if self.cache else {}),
+            **({"packing": self.packing} if self.packing else {}),
             **({"gradients": trainer.monitor.summary()} if trainer.monitor else {}),
         }
         with saving(f"stage '{self.stage.name}': its result", self.folder, "Its last checkpoint is untouched."):
@@ -192,11 +195,17 @@ class StageRun(StageContext):
             from_recipe=True,
             loss_functions=self.spec.loss_functions,
             data_collator=collator,
-            train_dataset=EpochRows(rows.train, self.recipe.seed),
+            train_dataset=self._training_rows(rows.train, collator, arguments),
             eval_dataset=rows.validation,
             compute_metrics=lambda prediction: quick_metrics(self.spec, prediction, model.config),
             callbacks=callbacks,
         )
+
+    def _training_rows(self, rows: Any, collator: Any, arguments: Any) -> Any:
+        found = ordered_rows(self.stage, EpochRows(rows, self.recipe.seed), collator, arguments)
+        report = getattr(found, "report", None)
+        self.packing = report.to_dict() if report is not None else None
+        return found
 
     def _last_checkpoint(self, trainer: StagedTrainer) -> str | None:
         found = trainer.find_checkpoint(clean=True)

@@ -133,7 +133,9 @@ class RecipeData:
             for entry, part in zip(entries, parts, strict=True)
             if part.validation is not None and (wanted is None or entry.label in wanted)
         ]
-        train = mix([part.train for part in parts], [entry.weight for entry in entries], self.recipe.seed)
+        mixture = self.recipe.stage_mixture(stage)
+        weights, sets = [entry.weight for entry in entries], [part.train for part in parts]
+        train = mix(sets, weights, self.recipe.seed, mixture.kind, mixture.temperature, mixture.rows)
         return StageRows(train, concatenate_datasets(held) if held else None)
 
     def fingerprints(self) -> dict[str, dict[str, str]]:

@@ -84,6 +84,10 @@ def check_script_stage(stage: Stage, args: Any, model: Any) -> None:
         raise _refused("data", where, "Pass the rows as train_dataset, and leave `data` out.")
     if stage.cache is not None:
         raise _refused("cache", where, "Run a recipe (`run_recipe`), or leave `cache` out.")
+    if stage.packing is not None:
+        raise _refused(
+            "packing", where, "Pass hfvla.data.packing.PackedRows as train_dataset, and leave `packing` out."
+        )
     _check_model(stage.model, getattr(model, "config", None), where)
     for name in _HANDOVER:
         if getattr(stage.handover, name):

@@ -154,7 +154,9 @@ def step_rows(trainer: Any) -> list[list[int]] | None:
     epoch, parts = int(trainer.state.epoch or 0), trainer.args.gradient_accumulation_steps
     loader.set_epoch(epoch)
     first = (trainer.state.global_step - epoch * timeline.steps_per_epoch) * parts
-    return [[int(row) for row in rows] for rows in islice(batches, first, first + parts)]
+    found = [[int(row) for row in rows] for rows in islice(batches, first, first + parts)]
+    packed = getattr(trainer.train_dataset, "row_numbers", None)  # several rows in one sequence
+    return found if packed is None else [[row for pack in packs for row in packed(pack)] for packs in found]
 
 
 def comparable_metric(trainer: Any, metrics: Mapping[str, float]) -> bool:

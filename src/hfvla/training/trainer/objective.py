@@ -25,6 +25,7 @@ from hfvla.training.trainer.gradcache import build_grad_cache
 from hfvla.training.trainer.loss_log import LossLog
 from hfvla.training.trainer.loss_reach import keep_in_step, output_terms, zero_loss
 from hfvla.training.trainer.nonfinite import FiniteCheck, check_best, comparable_metric, step_rows
+from hfvla.training.trainer.source_log import SourceLog, source_names
 from hfvla.training.trainer.term_counts import TermShares, term_counts
 
 __all__ = ["ObjectiveTrainer"]
@@ -41,6 +42,7 @@ class ObjectiveTrainer(ExactResume):
         """Build what combines, counts, follows and checks the loss terms; runs once the Trainer is set up."""
         names = loss_terms(self.stage)
         self._logs = {name: LossLog(names) for name in ("train", "eval")}
+        self._by_source = {"train": SourceLog(source_names(self.train_dataset), names), "eval": SourceLog((), names)}
         self._first_epoch: float | None = None  # where this process began; not 0 when it resumed
         self._last_weights: dict[str, float] = {}  # of the last step, for the log
         self._counted_rows = True
@@ -107,6 +109,7 @@ class ObjectiveTrainer(ExactResume):
         if training or self._counted_rows:
             log = self._logs["train" if training else "eval"]
             log.add(terms, counts, only_finite=training and self.stage.skip_nonfinite > 0)
+            self._by_source["train" if training else "eval"].add(outputs, inputs)
         if training:
             loss = self._within_reach(self._combine(counted, weights, counts), reach)
         else:
@@ -197,6 +200,8 @@ class ObjectiveTrainer(ExactResume):
         for name, value in averages.items():
             logs[f"{self.stage.name}/loss_{name}"] = value
             logs[f"{self.stage.name}/weight_{name}"] = self._last_weights[name]
+        by_source = self._by_source["train"].averages(self.accelerator)
+        logs.update({f"{self.stage.name}/loss_{name}": value for name, value in by_source.items()})
         if self.balancer is not None:
             self.balancer.check(averages)
             balance = self.balancer.logs()
@@ -224,12 +229,14 @@ class ObjectiveTrainer(ExactResume):
     def resume_state(self) -> dict[str, Any]:
         """Return this process's sums since the last log line, and what the next one says of the last step."""
         own = {"terms": self._logs["train"].state(), "first_epoch": self._first_epoch}
+        own["sources"] = self._by_source["train"].state()
         return {**super().resume_state(), **own, "weights": self._last_weights, "finite": self.finite.state()}
 
     def load_resume_state(self, state: Mapping[str, Any]) -> None:
         """Bring back what `resume_state` returned."""
         super().load_resume_state(state)
         self._logs["train"].load_state(state["terms"])
+        self._by_source["train"].load_state(state.get("sources"))
         self.finite.load_state(state["finite"])
         self._first_epoch, self._last_weights = state["first_epoch"], state["weights"]
 
@@ -275,7 +282,7 @@ class ObjectiveTrainer(ExactResume):
     def _predicted(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any) -> Any:
         if all(inputs.get(name) is not None for name in self.label_names):
             ignored = ignore_keys or getattr(self.model.config, "keys_to_ignore_at_inference", ["past_key_values"])
-            ignore_keys = [*ignored, "loss_terms"]  # scalars of the batch, not predictions
+            ignore_keys = [*ignored, "loss_terms", "row_losses"]  # of the batch, not predictions
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
@@ -283,12 +290,15 @@ class ObjectiveTrainer(ExactResume):
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate; add `<prefix>_loss_<term>` averaged over the evaluation set, and their sum as `<prefix>_loss`."""
-        self._logs["eval"] = LossLog(loss_terms(self.stage))
+        names = loss_terms(self.stage)
+        self._logs["eval"] = LossLog(names)
+        self._by_source["eval"] = SourceLog(source_names(self.eval_dataset), names)
         with stage_out_of_memory_told(self):
             output = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         averages = self._logs["eval"].averages(self.accelerator)
-        output.metrics.update({f"{prefix}_loss_{name}": value for name, value in averages.items()})
+        by_source = self._by_source["eval"].averages(self.accelerator)
+        output.metrics.update({f"{prefix}_loss_{name}": value for name, value in (averages | by_source).items()})
         if averages:  # batches without a term do not count as zero
             weights = self.loss_weights(training=False)
             output.metrics[f"{prefix}_loss"] = sum(weights[name] * value for name, value in averages.items())

@@ -1,0 +1,56 @@
+"""The rows of a stage in the order that saves padding: packed into sequences, or grouped by length."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from hfvla.data.packing import PackedRows
+from hfvla.errors import RecipeError
+from hfvla.recipe import Stage
+from hfvla.training.checkpoint.length_order import LENGTHS
+
+__all__ = ["ordered_rows"]
+
+logger = logging.getLogger(__name__)
+
+
+def ordered_rows(stage: Stage, rows: Any, collator: Any, arguments: Any) -> Any:
+    """Return the training rows as a stage asks for them.
+
+    Args:
+        stage: with `packing` or without.
+        rows: `EpochRows`.
+        collator: the family's; one that can pack has `token_lengths(rows) -> list[int]`.
+        arguments: the stage's `TrainingArguments`.
+
+    Returns:
+        `PackedRows` for a stage with `packing`; else the rows, with their lengths where the order needs them.
+
+    Raises:
+        RecipeError: the family cannot pack.
+        DataError: a row does not fit into a sequence.
+    """
+    tells = hasattr(collator, "token_lengths")
+    if stage.packing is None:
+        if arguments.train_sampling_strategy == "group_by_length" and tells:
+            setattr(rows, LENGTHS, list(collator.token_lengths(rows.rows)))
+        return rows
+    if not tells:
+        raise RecipeError(
+            "packing: the family's collator cannot say how long a row is",
+            where=f"stage '{stage.name}'",
+            got=type(collator).__name__,
+            expected="a collator with token_lengths(rows)",
+            fix="Leave `packing` out.",
+        )
+    packed = PackedRows(
+        rows,
+        collator.token_lengths(rows.rows),
+        stage.packing.max_length,
+        seed=arguments.data_seed or arguments.seed,
+        too_long=stage.packing.too_long,
+        batch_rows=arguments.per_device_train_batch_size,
+    )
+    logger.info("stage '%s': %s", stage.name, packed.report)
+    return packed
