@@ -1,6 +1,7 @@
 """Families by name, and checkpoints by what their config says."""
 
 import json
+import operator
 import re
 import shutil
 from dataclasses import replace
@@ -110,6 +111,16 @@ def test_damaged_weights_are_one_clear_error(checkpoint, tmp_path):
     (tmp_path / "part" / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: incomplete or damaged weights"):
         load_checkpoint(tmp_path / "part")
+
+
+def test_functions_of_a_cut_have_fixed_names_and_may_lie_elsewhere():
+    cut = get_family("ember_vlm").feature_cuts["vision"]
+    assert cut.path("encode") == "hfvla.models.ember_vlm.build:encode_vision" and callable(cut.load("encode"))
+    assert cut.has("plan") and not cut.has("prompt")
+    elsewhere = replace(cut, encode="operator:itemgetter", prompt="operator:add")
+    assert elsewhere.load("encode") is operator.itemgetter and elsewhere.has("prompt")
+    with pytest.raises(RecipeError, match=r"cut 'front' has no `prepare`.*expected one of cuts:prepare_front, build"):
+        replace(cut, name="front").load("prepare")
 
 
 def test_fields_of_names_take_one_string():

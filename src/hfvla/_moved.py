@@ -23,6 +23,8 @@ _TABLE = {
     "data.splits": "data.rows.splits",
     "data.synthetic": "worlds",
     "metrics.functions": "metrics",
+    "serve.contact_sheet": "data.contact_sheet",
+    "serve.gallery": "data.gallery",
     "training.audit": "training.checkpoint.audit",
     "training.dry_run": "training.run.dry_run",
     "training.freeze": "training.stage.groups",

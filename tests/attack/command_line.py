@@ -266,7 +266,7 @@ def _of_checkpoints() -> Iterator[tuple[str, list[str]]]:
             yield f"{command}: checkpoint is {what}", [*before, word.replace("{family}", family), *after]
         if command in ("predict", "index", "search", "serve"):
             for other in FAMILIES:
-                if (command, other) not in (("predict", "ember_vlm"), ("predict", "sensor_vla")) and other != family:
+                if (command, other) not in (("predict", "ember_vlm"),) and other != family:
                     yield f"{command}: of family {other}", [*before, f"{{place}}/{other}", *after]
         if command in ("eval", "predict", "index", "search", "serve"):
             for device in ("cuda:7", "tpu", "", "cpu:9", "cuda:-1", "cuda:x"):

@@ -71,7 +71,7 @@ def test_another_version_of_anything_is_a_miss(tmp_path, base, monkeypatch):
     second = value(tmp_path)
     monkeypatch.setattr(fingerprint, "version", lambda name: "9.9")
     third = value(tmp_path)
-    monkeypatch.setitem(CUTS, "vision", replace(CUTS["vision"], version=2))
+    monkeypatch.setitem(SPEC.feature_cuts, "vision", replace(CUTS["vision"], version=2))
     assert len({base, second, third, value(tmp_path)}) == 4
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import hfvla
 from hfvla.cli import main
 from hfvla.errors import CheckpointError, DataError, RecipeError
 from hfvla.family import EvaluationResult
+from hfvla.registry import get_family
 
 
 @pytest.fixture
@@ -200,7 +202,9 @@ def test_predict_asks_the_family(hfvla_cli, monkeypatch, tmp_path):
         requests.append((model, processor, request))
         return {"robots": ["Drone"], "choices": [{"robot_type": "Drone [x]", "confidence": 0.92}], "reasoning": "[b]"}
 
-    spec = SimpleNamespace(load={"predict": predict}.__getitem__)
+    spec = dataclasses.replace(get_family("ember_vlm"), hooks={"predict": f"{__name__}:predict"})
+    monkeypatch.setattr(sys.modules[__name__], "predict", predict, raising=False)
+    monkeypatch.setattr("hfvla.registry.family_of_checkpoint", lambda path: spec)
     monkeypatch.setattr("hfvla.registry.load_checkpoint", lambda path: (spec, f"model {path}", "processor"))
     words = ["predict", "--checkpoint", "c", "--task", "Look", "--device", "cpu"]
     done = hfvla_cli(*words, "--image", str(picture), "--top-k", "2", "--no-reasoning")
@@ -210,10 +214,11 @@ def test_predict_asks_the_family(hfvla_cli, monkeypatch, tmp_path):
     ]
     done = hfvla_cli(*words, "--json")
     assert json.loads(done.out)["choices"][0]["confidence"] == 0.92
-    assert requests[-1][2] == {"image": None, "task": "Look", "top_k": 3, "reasoning": True}
+    assert requests[-1][2] == {"task": "Look", "top_k": 3, "reasoning": True}
 
 
 def test_predict_names_what_is_missing(hfvla_cli, monkeypatch):
+    monkeypatch.setattr("hfvla.registry.family_of_checkpoint", lambda path: get_family("ember_vlm"))
     done = hfvla_cli("predict", "--checkpoint", "c", "--task", "t", "--image", "nowhere.png")
     assert done.code == 2 and "nowhere.png" in done.err
 

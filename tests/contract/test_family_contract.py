@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin, Trai
 from transformers.utils import ModelOutput
 
 from hfvla.data.rows.splits import grouped_split
-from hfvla.errors import RecipeError
+from hfvla.errors import DataError, RecipeError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Stage, build_options
 from hfvla.registry import available_families, get_family, load_checkpoint
@@ -54,6 +54,15 @@ def test_everything_that_a_spec_names_exists(family):
     if spec.has("trainer"):
         assert issubclass(spec.load("trainer"), StagedTrainer)
     assert spec.summary and spec.groups and spec.losses and spec.sources and spec.metric_names and spec.label_names
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_request_is_described(family):
+    request = get_family(family).request
+    assert request is not None and request.fields and all(field.help for field in request.fields)
+    first = request.fields[0].name
+    with pytest.raises(DataError, match=f"Did you mean '{first}'"):
+        get_family(family).ask(None, None, {f"{first}x": 1})
 
 
 @pytest.mark.parametrize("family", FAMILIES)

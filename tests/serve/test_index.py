@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from hfvla.data.contact_sheet import draw_sheet, save_sheet
+from hfvla.data.gallery import list_pictures
 from hfvla.errors import DataError, MissingExtraError
 from hfvla.serve import index as index_module
-from hfvla.serve.contact_sheet import draw_sheet, save_sheet
-from hfvla.serve.gallery import list_pictures
 from hfvla.serve.index import build_index, has_faiss, read_index, write_index
 
 

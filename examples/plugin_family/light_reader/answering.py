@@ -8,7 +8,7 @@ from hfvla.data.pictures import load_picture
 
 
 def predict(model: Any, processor: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Read {"image": path}."""
+    """Return the lamp that is on, and how sure that is."""
     batch = processor([load_picture(request["image"])]).to(model.device)
     with torch.inference_mode():
         shares = model(**batch).logits[0].softmax(-1).tolist()

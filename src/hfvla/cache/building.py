@@ -101,7 +101,7 @@ class FeatureCache:
         self.store = FeatureStore(folder, fingerprint)
 
     def _check_views(self) -> None:
-        augments = bool(self.cut.augments) and bool(self.cut.load("augments")(self.context))
+        augments = self.cut.has("augments") and bool(self.cut.load("augments")(self.context))
         if augments and self.settings.views == 1:
             raise RecipeError(
                 f"the cache would keep one version of inputs that are augmented (cut '{self.name}')",

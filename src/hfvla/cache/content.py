@@ -48,7 +48,7 @@ def sample_keys(
     Raises:
         DataError: a field is missing, its file cannot be read, or its type has no stable content.
     """
-    prompt = cut.load("prompt") if cut.prompt else None
+    prompt = cut.load("prompt") if cut.has("prompt") else None
     whole = rows if prompt else content_rows(rows, cut.fields)
     keys: list[str | None] = []
     for index in range(len(whole)) if numbers is None else numbers:

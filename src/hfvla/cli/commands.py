@@ -11,6 +11,7 @@ import typer
 from hfvla import __version__
 from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
+from hfvla.cli.asking import AskCommand
 from hfvla.cli.comparing import compare
 from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
@@ -216,7 +217,7 @@ def evaluate(
     run_command(work, show, as_json)
 
 
-app.command()(predict)
+app.command(cls=AskCommand)(predict)
 app.command()(index)
 app.command()(search)
 app.command()(serve)

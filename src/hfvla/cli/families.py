@@ -11,7 +11,7 @@ __all__ = ["describe_families"]
 
 
 def describe_families(families: Mapping[str, FamilySpec] | None = None) -> dict[str, dict[str, Any]]:
-    """Return groups, losses, sources with their options, and `keep_best` metrics, by family.
+    """Return groups, losses, sources with their options, `keep_best` metrics and the request's schema, by family.
 
     Args:
         families: by name; default: all of `hfvla.registry`.
@@ -36,6 +36,7 @@ def _describe(spec: FamilySpec) -> dict[str, Any]:
         "losses": dict(spec.losses),
         "sources": sources,
         "keep_best": [f"eval_{metric}" for metric in metrics],
+        "request": None if spec.request is None else spec.request.schema(),
     }
 
 

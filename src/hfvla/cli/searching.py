@@ -43,7 +43,7 @@ def index(
     """Embed a folder of pictures once, for many searches: Parquet, NumPy and FAISS."""
 
     def work() -> Any:
-        from hfvla.serve.gallery import list_pictures
+        from hfvla.data.gallery import list_pictures
         from hfvla.serve.index import build_index, claim_index_folder, has_faiss, write_index
 
         if faiss and not has_faiss():
@@ -114,7 +114,7 @@ def search_pictures(
         raise HfvlaError("search an --index or a --gallery, one of the two", got=f"{index} and {gallery}")
     if not text.strip():
         raise HfvlaError("the text is empty", where="--text", expected="words")
-    from hfvla.serve.contact_sheet import claim_sheet
+    from hfvla.data.contact_sheet import claim_sheet
     from hfvla.serve.index import build_index, read_index
 
     _check_family(checkpoint)
@@ -134,7 +134,7 @@ def search_pictures(
     ]
     answer = {"text": text, "searched": len(found.pictures), "results": results}
     if sheet is not None:
-        from hfvla.serve.contact_sheet import draw_sheet, save_sheet
+        from hfvla.data.contact_sheet import draw_sheet, save_sheet
 
         shown = [(one["path"], f"{one['rank']}  {one['score']:.3f}  {one['id']}") for one in results]
         save_sheet(draw_sheet(text, shown), sheet)

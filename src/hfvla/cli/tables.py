@@ -122,6 +122,11 @@ def show_families(families: Mapping[str, Mapping[str, Any]]) -> None:
             table("data sources", ["source", "options", "what"],
                   [[key, list(source["options"]), source["description"]] for key, source in family["sources"].items()])
         )  # fmt: skip
+        if family.get("request"):
+            fields = family["request"]["properties"]
+            needed = dict.fromkeys(family["request"]["required"], "required")
+            rows = [[name, needed.get(name, ""), field["description"]] for name, field in fields.items()]
+            out.print(table("request (hfvla predict)", ["field", "", "what"], rows))
         out.print(f"keep_best: {', '.join(family['keep_best'])}\n", soft_wrap=True)
 
 

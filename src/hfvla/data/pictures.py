@@ -105,7 +105,7 @@ def load_picture(source: Any, where: str = "picture", *, draft_side: int | None 
         raise _unreadable(error, where) from error
 
 
-def read_picture(source: str | os.PathLike[str] | bytes, where: str) -> np.ndarray:
+def read_picture(source: str | os.PathLike[str] | bytes | Image.Image, where: str) -> np.ndarray:
     """Decode a whole picture as [H, W, 3] uint8 RGB; see `load_picture`.
 
     Raises:

@@ -1,17 +1,20 @@
-"""The contract that a model family fills: its spec, parameter groups, data sources, feature cuts and evaluation.
+"""The contract that a model family fills: its spec, groups, sources, feature cuts, requests and evaluation.
 
 Free of torch and transformers: a recipe can be checked, and `hfvla --help` printed, without them.
 """
 
-from hfvla.family.cuts import CACHED_FEATURES, CutContext, FeatureCut
+from hfvla.family.cuts import CACHED_FEATURES, CUT_HOOKS, CutContext, FeatureCut
 from hfvla.family.evaluation import AnswerFile, EvaluationContext, EvaluationResult, Figure, Option
 from hfvla.family.groups import ParameterGroup, as_names, parse_group, take_strings
+from hfvla.family.request import Request
+from hfvla.family.request_fields import RequestField
 from hfvla.family.sources import Source, SourceData, resolve
 from hfvla.family.spec import HOOKS, FamilySpec
 from hfvla.metrics.catalog import Metric
 
 __all__ = [
     "CACHED_FEATURES",
+    "CUT_HOOKS",
     "HOOKS",
     "AnswerFile",
     "CutContext",
@@ -23,6 +26,8 @@ __all__ = [
     "Metric",
     "Option",
     "ParameterGroup",
+    "Request",
+    "RequestField",
     "Source",
     "SourceData",
     "as_names",

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from hfvla.errors import RecipeError
 from hfvla.family.groups import take_strings
-from hfvla.family.sources import resolve
+from hfvla.family.sources import module_exists, resolve
 
-__all__ = ["CACHED_FEATURES", "CutContext", "FeatureCut"]
+__all__ = ["CACHED_FEATURES", "CUT_HOOKS", "CutContext", "FeatureCut"]
+
+CutHook = Literal["prepare", "encode", "prompt", "augments", "plan"]
+
+CUT_HOOKS: Mapping[CutHook, tuple[str, ...]] = {
+    "prepare": ("cuts:prepare_{cut}", "build:prepare_{cut}"),
+    "encode": ("cuts:encode_{cut}", "build:encode_{cut}"),
+    "prompt": ("cuts:prompt_{cut}", "build:prompt_{cut}"),
+    "augments": ("cuts:augments_{cut}", "build:augments_{cut}"),
+    "plan": ("cuts:plan_{cut}", "batches:plan_{cut}"),
+}
+"""Where the functions of a family's cut lie in its package, `{cut}` its name: the first module that has one counts."""
 
 
 CACHED_FEATURES = "cached_features"
@@ -36,7 +50,9 @@ class CutContext:
 class FeatureCut:
     """Where a model may be cut: what lies before is frozen, and its output is computed once a sample and kept.
 
-    Functions are "module:function"; B rows, any of them may return tensors of another length for each row.
+    Its functions lie in the family's package by the names of `CUT_HOOKS`, e.g. `build.encode_vision` for a cut
+    "vision"; a field of the same name says otherwise, as "module:function". B rows, any of them may return tensors of
+    another length for each row.
 
     Args:
         groups: parameter groups that lie before the cut; none of their parameters may train. The output must depend
@@ -56,13 +72,12 @@ class FeatureCut:
         augments: `augments(context) -> bool`, whether training would see random versions of the input. Optional.
         plan: `plan(model, batch) -> batch`: a batch of `plan_batch` with features in place of what they replace, for
             plans; the model may be on the meta device. Optional; without it, plans count the prefix in every step.
+        package: the family's, and `name` the cut's; `FamilySpec` fills them in.
         version: raised by the family when `prepare` or `encode` computes something else than before.
         description: what is kept, with its shape.
     """
 
     groups: tuple[str, ...]
-    prepare: str
-    encode: str
     fields: tuple[str, ...]
     replaces: tuple[str, ...]
     provides: tuple[str, ...]
@@ -70,17 +85,46 @@ class FeatureCut:
     required: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     processor: tuple[str, ...] = ()
+    prepare: str | None = None
+    encode: str | None = None
     prompt: str | None = None
     uses_losses: bool = False
     augments: str | None = None
     plan: str | None = None
     version: int = 1
     description: str = ""
+    package: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         """Take one string as one name."""
         take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
 
-    def load(self, attribute: str) -> Any:
-        """Resolve one of the "module:function" fields, e.g. `cut.load("encode")`."""
-        return resolve(getattr(self, attribute))
+    def path(self, hook: CutHook) -> str | None:
+        """Return the "module:function" of one of `CUT_HOOKS`, or None where the cut has none; imports the module."""
+        given: str | None = getattr(self, hook)
+        if given is not None or not self.package:
+            return given
+        for place in CUT_HOOKS[hook]:
+            module, _, function = f"{self.package}.{place.format(cut=self.name)}".partition(":")
+            if module_exists(module) and hasattr(importlib.import_module(module), function):
+                return f"{module}:{function}"
+        return None
+
+    def has(self, hook: CutHook) -> bool:
+        """Tell whether the cut has a function that it need not have, e.g. `cut.has("plan")`."""
+        return self.path(hook) is not None
+
+    def load(self, hook: CutHook) -> Any:
+        """Return one of the functions, e.g. `cut.load("encode")`.
+
+        Raises:
+            RecipeError: the cut lacks it.
+        """
+        path = self.path(hook)
+        if path is None:
+            places = ", ".join(place.format(cut=self.name or "<cut>") for place in CUT_HOOKS[hook])
+            raise RecipeError(
+                f"the cut '{self.name}' has no `{hook}`", where=self.package, expected=f"one of {places}"
+            )
+        return resolve(path)

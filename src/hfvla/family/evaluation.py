@@ -123,7 +123,8 @@ class AnswerFile:
         device: torch device string.
         overwrite: start the file anew.
         retry_failed: ask again the questions that an earlier run could not answer.
-        gallery: folder of pictures that the questions are asked of; for families that search.
+        given: fields of the family's request that hold for all questions (`RequestField.whole_file`), e.g. the folder
+            of pictures that is searched.
     """
 
     path: str
@@ -134,4 +135,4 @@ class AnswerFile:
     device: str = "cpu"
     overwrite: bool = False
     retry_failed: bool = False
-    gallery: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)

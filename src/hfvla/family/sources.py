@@ -7,13 +7,21 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Source", "SourceData", "resolve"]
+__all__ = ["Source", "SourceData", "module_exists", "resolve"]
 
 
 def resolve(path: str) -> Any:
     """Import and return the object named by "package.module:attribute"."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def module_exists(module: str) -> bool:
+    """Tell whether there is a module of a dotted name, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent that is a plain module, or is not there
+        return False
 
 
 @dataclass

@@ -7,16 +7,16 @@ What computes lies in modules of fixed names (`HOOKS`), imported when it is firs
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family.cuts import FeatureCut
 from hfvla.family.evaluation import Option
 from hfvla.family.groups import ParameterGroup, as_names, take_strings
-from hfvla.family.sources import Source, resolve
+from hfvla.family.request import Request
+from hfvla.family.sources import Source, module_exists, resolve
 from hfvla.metrics.catalog import Metric, describe
 
 __all__ = ["HOOKS", "FamilySpec"]
@@ -55,7 +55,7 @@ class FamilySpec:
       `fake_rows(n, seed) -> datasets.Dataset`, small rows for contract tests and dry runs.
     - `evaluation/evaluate.py` (or `evaluation.py`): `evaluate(model, processor, rows, context) -> EvaluationResult`.
     - `answering.py`, `acting.py` or `search.py`: `predict(model, processor, request: dict) -> dict`, one
-      JSON-serialisable prediction for the command line.
+      JSON-serialisable prediction; `request` below says what it may be asked.
 
     What else it may have:
 
@@ -97,6 +97,8 @@ class FamilySpec:
             "ChunkPolicy"}; for families whose model has `predict_actions`.
         model_options: "module:Class" of a pydantic model of what `model.options` of a recipe may say; without it, the
             family's own `build_config` checks them.
+        request: what `predict` can be asked; the options of `hfvla predict`, forms and schemas are made from it.
+            Without it, `hfvla predict` takes requests from files only (`--request FILE.json`), as they are.
         package: dotted name of the family's package; a family outside hfvla gives its `__name__`.
         hooks: "module:attribute" by hook, where a part does not lie where `HOOKS` says.
     """
@@ -119,6 +121,7 @@ class FamilySpec:
     evaluation_options: Mapping[str, str | Option] = field(default_factory=dict)
     policies: Mapping[str, str] = field(default_factory=dict)
     model_options: str | None = None
+    request: Request | None = None
     package: str = ""
     hooks: Mapping[str, str] = field(default_factory=dict)
 
@@ -129,6 +132,8 @@ class FamilySpec:
         object.__setattr__(self, "parameter_table", table)
         object.__setattr__(self, "reached", {name: as_names(groups) for name, groups in self.reached.items()})
         object.__setattr__(self, "package", self.package or f"hfvla.models.{self.name}")
+        cuts = {name: replace(cut, package=self.package, name=name) for name, cut in self.feature_cuts.items()}
+        object.__setattr__(self, "feature_cuts", cuts)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -146,7 +151,7 @@ class FamilySpec:
         for place in HOOKS[hook]:
             names = {"config": self.config, "model": self.model, "processor": self.processor}
             path = f"{self.package}.{place.format(name=self.name, collator=self.collator, **names)}"
-            if _exists(path.partition(":")[0]):
+            if module_exists(path.partition(":")[0]):
                 return path
         return None
 
@@ -171,6 +176,21 @@ class FamilySpec:
             )
         return resolve(path)
 
+    def ask(self, model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Answer one request with the family's `predict`.
+
+        Args:
+            model: of this family, on the device it is to run on.
+            processor: the model's.
+            request: values by field; see `request`.
+
+        Raises:
+            DataError: the request is not as described, or cannot be answered.
+            PredictionError: what the model computes is no answer.
+        """
+        asked = dict(request) if self.request is None else self.request.check(request)
+        return self.load("predict")(model, processor, asked)
+
     def source(self, name: str) -> Source:
         """Return a data source by name.
 
@@ -180,10 +200,3 @@ class FamilySpec:
         if name not in self.sources:
             raise RecipeError(f"family '{self.name}' has no data source '{name}'. {did_you_mean(name, self.sources)}")
         return self.sources[name]
-
-
-def _exists(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a parent that is a plain module, or is not there
-        return False

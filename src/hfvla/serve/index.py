@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from hfvla.data.gallery import Picture, list_pictures
 from hfvla.errors import DataError, MissingExtraError
 from hfvla.outputs import MARK, claim_folder
-from hfvla.serve.gallery import Picture, list_pictures
 
 __all__ = ["PictureIndex", "build_index", "claim_index_folder", "has_faiss", "read_index", "write_index"]
 

@@ -153,17 +153,17 @@ def test_predict_is_json(decided, processor, image, tmp_path, monkeypatch):
     ids = torch.tensor([processor.tokenizer(target, add_special_tokens=False).input_ids])
     monkeypatch.setattr(decided.language_model, "generate", lambda **_: ids)
     request = {"task": TASK, "image": str(tmp_path / "scene.png"), "top_k": 2}
-    reply = json.loads(json.dumps(FAMILY.load("predict")(decided, processor, request), allow_nan=False))
+    reply = json.loads(json.dumps(FAMILY.ask(decided, processor, request), allow_nan=False))
     assert [choice["robot_type"] for choice in reply["choices"]] == ["Drone", "Robot with Legs"]
     assert reply["robots"] == ["Drone", "Robot with Legs", "Humanoid"] and reply["task"] == TASK
     assert reply["plan"] == [{"subtask": "look", "robot": "Drone", "order": 1}] and reply["reasoning"] == "it flies"
-    quiet = FAMILY.load("predict")(decided, processor, {"task": TASK, "reasoning": False})
+    quiet = FAMILY.ask(decided, processor, {"task": TASK, "reasoning": False})
     assert quiet["reasoning"] == "" and len(quiet["choices"]) == 3
 
 
 def test_predict_names_what_is_wrong(decided, processor, tmp_path):
-    predict = FAMILY.load("predict")
-    with pytest.raises(DataError, match="the task is empty"):
+    predict = FAMILY.ask
+    with pytest.raises(DataError, match="the request lacks 'task'"):
         predict(decided, processor, {"reasoning": False})
-    with pytest.raises(DataError, match="absent.png: image file not found"):
+    with pytest.raises(DataError, match="image: no such picture; got .*absent.png"):
         predict(decided, processor, {"task": TASK, "image": str(tmp_path / "absent.png")})

@@ -34,7 +34,7 @@ def damaged_for(model, processor, rows, which):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_one_task_is_an_error_with_the_scores(model, processor, value):
     with pytest.raises(PredictionError, match=f"scores are not finite; got .*{value}"):
-        FAMILY.load("predict")(damage(model, value), processor, {"task": "Look", "reasoning": False})
+        FAMILY.ask(damage(model, value), processor, {"task": "Look", "reasoning": False})
 
 
 def test_a_model_that_gives_nan_for_all_is_not_scored(model, processor, rows):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, InternVLProcessor, InternVLVideoProcessor
 
+from hfvla.data.pictures import load_picture
 from hfvla.errors import DataError, RecipeError
 from hfvla.models.internvl_retrieval import FAMILY
 from hfvla.models.internvl_retrieval.batches import plan_batch
-from hfvla.models.internvl_retrieval.build import build_config, compute_metrics, encode_images, initialise
-from hfvla.models.internvl_retrieval.search import predict
+from hfvla.models.internvl_retrieval.build import build_config, compute_metrics, encode_image_states, initialise
 from hfvla.training.estimate.profile import profile_step
 
 from .conftest import recipe
@@ -99,7 +99,7 @@ def test_a_backbone_is_named_once(hub):
 @pytest.mark.parametrize("config", [{}, {"heads": "pooled"}, {"image_from": "language"}])
 def test_cached_images_are_what_the_config_uses(other_model, collate, rows, config):
     model, batch = other_model(**config), collate(rows)
-    found = encode_images(model, batch)
+    found = encode_image_states(model, batch)
     expected = {"image_pooled", "image_tokens"}
     expected -= {"image_tokens"} if config.get("heads") == "pooled" else set()
     expected -= {"image_pooled"} if config.get("image_from") == "language" else set()
@@ -141,13 +141,17 @@ def test_quick_metrics_without_sentences(shared_model):
 
 def test_predict_ranks_pictures(model, processor, rows):
     images = [rows[0]["image"], rows[2]["image"], rows[4]["image"]]
-    answer = predict(model, processor, {"query": "A red building.", "images": images})
+    answer = FAMILY.ask(model, processor, {"text": "A red building.", "images": images})
     json.dumps(answer)
-    assert sorted(result["image"] for result in answer["results"]) == sorted(images)
+    assert sorted(result["path"] for result in answer["results"]) == sorted(images)
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True) and all(-1 <= score <= 1 for score in scores)
-    with pytest.raises(DataError, match="no images"):
-        predict(model, processor, {"query": "A pool."})
+    opened = [load_picture(image) for image in images]
+    same = FAMILY.ask(model, processor, {"text": "A red building.", "images": opened, "top_k": 2})
+    assert [result["score"] for result in same["results"]] == pytest.approx(scores[:2], abs=1e-6)
+    assert same["results"][0]["id"] == f"picture {1 + images.index(answer['results'][0]['path'])}"
+    with pytest.raises(DataError, match="one of 'gallery', 'images'"):
+        FAMILY.ask(model, processor, {"text": "A pool."})
 
 
 @pytest.mark.parametrize("config", [{}, {"heads": "pooled"}, {"image_from": "language", "text_pooling": "mean"}])

@@ -83,8 +83,8 @@ def test_an_index_knows_its_checkpoint(hfvla, checkpoint, gallery, other_model, 
         (["search", "--text", " ", "--gallery", "g"], "the text is empty"),
         (["search", "--text", "a roof", "--index", "gone"], "no index in this folder"),
         (["index", "--gallery", "gone", "--output", "o"], "no such folder"),
-        (["predict", "--text", "a roof", "--task", "t"], "got '--task, --text'"),
-        (["predict", "--text", "a roof"], "an --index or a --gallery"),
+        (["predict", "--text", "a roof", "--task", "t"], "not asked by --task. Did you mean"),
+        (["predict", "--text", "a roof"], "one of --gallery, --image; got 'none of them'"),
     ],
 )
 def test_what_is_refused(hfvla, checkpoint, words, message):

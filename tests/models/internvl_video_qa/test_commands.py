@@ -92,7 +92,7 @@ def test_one_question(hfvla, files, checkpoint):
     assert set(answer["probabilities"]) == {"A", "B", "C"}
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
     code, printed = hfvla(*words, "--video", clip, "--choices", "Red")
-    assert code == 2 and "--choices" in printed.err
+    assert code == 2 and "--choices: how many choices; got 1; expected 2 to 4" in printed.err
     code, printed = hfvla(*words, "--video", "nowhere.mp4", "--choices", "a|b")
     assert code == 2 and "no such video" in printed.err
 

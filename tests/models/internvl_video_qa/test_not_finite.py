@@ -35,7 +35,7 @@ def test_one_question_is_an_error(broken, processor, rows, answer_by, count, gen
         answer = broken.answer(processor, *asked.values())
         assert (answer.index, answer.letter, answer.failed) == (-1, "", True) and "not finite" in answer.reason
     with pytest.raises(PredictionError, match="scores are not finite; got .*nan"):
-        FAMILY.load("predict")(broken, processor, {**asked, "generate": generate})
+        FAMILY.ask(broken, processor, {**asked, "generate": generate})
 
 
 def test_an_evaluation_counts_them_as_failed_and_none_as_choice_a(broken, processor, rows):

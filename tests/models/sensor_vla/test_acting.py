@@ -148,36 +148,36 @@ def request_of_files(tmp_path):
 
 
 def test_a_request_is_answered(model, processor, request_of_files):
-    answer = FAMILY.load("predict")(model, processor, request_of_files)
+    answer = FAMILY.ask(model, processor, request_of_files)
     expected = model.predict_actions(processor, [observe()])[0]
     np.testing.assert_allclose(answer["actions"], expected, atol=1e-7)
     assert answer["sensor"] is True and answer["fps"] == 10.0
     no_clock = {name: value for name, value in request_of_files.items() if name != "time_s"}  # the sensor's last
-    assert FAMILY.load("predict")(model, processor, no_clock)["actions"] == answer["actions"]
+    assert FAMILY.ask(model, processor, no_clock)["actions"] == answer["actions"]
     no_sensor = {**request_of_files, "sensor": None}
-    other = FAMILY.load("predict")(model, processor, no_sensor)
+    other = FAMILY.ask(model, processor, no_sensor)
     assert other["sensor"] is False and other["actions"] != answer["actions"]
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"task": ""}, "the request is not complete; got 'no task'"),
-        ({"views": {}}, "the request is not complete; got 'no views'"),
+        ({"task": ""}, "task: not a text, or an empty one"),
+        ({"views": {}}, "views: how many views; got 0; expected 1 or more"),
         ({"state": None}, "the request is not complete; got 'no state'"),
         ({"state": [1, 2]}, r"size of the state; got \(2,\)"),
-        ({"state": ["left", 0, 0, 0]}, "state of the request: not numbers.*left"),
-        ({"views": {"front": "/nowhere/a.png", "wrist": "/nowhere/b.png"}}, "picture cannot be read"),
+        ({"state": ["left", 0, 0, 0]}, "state: not numbers; got 'left'"),
+        ({"views": {"front": "/nowhere/a.png", "wrist": "/nowhere/b.png"}}, "views front: no such picture"),
         ({"sensor": {"values": [[0.0] * 6]}}, "sensor: the request is not complete; got 'no times_s'"),
         ({"sensor": {"times_s": [3.0], "values": "much"}}, "values of the request: not numbers"),
         ({"sensor": {"times_s": [3.0], "values": [[0.0] * 5]}}, r"channels of the sensor; got \(1, 5\)"),
         ({"time_s": 4.0}, "the sensor is stale"),
-        ({"time_s": "noon"}, "time_s of the request: not numbers"),
+        ({"time_s": "noon"}, "time_s: not a number; got 'noon'"),
     ],
 )
 def test_requests_that_are_refused(model, processor, request_of_files, change, match):
     with pytest.raises(DataError, match=match):
-        FAMILY.load("predict")(model, processor, {**request_of_files, **change})
+        FAMILY.ask(model, processor, {**request_of_files, **change})
 
 
 def test_a_sensor_of_one_sample_is_enough(model, processor):

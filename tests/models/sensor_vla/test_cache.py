@@ -12,7 +12,7 @@ from hfvla.cache import CachedCollator, FeatureCache, Split
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import CACHED_FEATURES, CutContext
 from hfvla.models.sensor_vla import FAMILY
-from hfvla.models.sensor_vla.build import frame_contents
+from hfvla.models.sensor_vla.build import prompt_backbone
 from hfvla.recipe import CacheRecipe
 from hfvla.worlds.reaching import draw_episode
 
@@ -70,21 +70,21 @@ def test_a_changed_picture_is_a_miss(build, filed, tmp_path):
 def test_words_view_and_moment_are_part_of_the_key(build, rows, tmp_path):
     model, processor = build()
     context, row = CutContext(processor, model.config, ()), rows[0]
-    known = frame_contents(context, row)
+    known = prompt_backbone(context, row)
     views = row["views"]
-    assert frame_contents(context, {**row, "views": views[::-1]}) == known
+    assert prompt_backbone(context, {**row, "views": views[::-1]}) == known
     unread = [*views, {**views[0], "name": "ceiling"}]
-    assert frame_contents(context, {**row, "views": unread}) == known
+    assert prompt_backbone(context, {**row, "views": unread}) == known
     other_frame = [{**views[0], "row": views[0]["row"] + 1}, views[1]]
     other_time = [{**views[0], "time_s": 0.5}, views[1]]
     exchanged = [{**views[0], "name": "wrist"}, {**views[1], "name": "front"}]
     others = (other_frame, other_time, exchanged, views[:1])
     changed = [{**row, "task": "wait"}, *({**row, "views": found} for found in others)]
-    keys = {frame_contents(context, one) for one in changed}
+    keys = {prompt_backbone(context, one) for one in changed}
     assert len(keys) == 5 and known not in keys
     gone = [{**views[0], "path": str(tmp_path / "gone.parquet")}]
     with pytest.raises(DataError, match="gone.parquet: file of a view cannot be read"):
-        frame_contents(context, {**row, "views": gone})
+        prompt_backbone(context, {**row, "views": gone})
 
 
 def test_whatever_else_changes_the_features_is_another_cache(build, tmp_path):

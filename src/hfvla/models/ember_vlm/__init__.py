@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Request, RequestField, Source
 
 _HERE = "hfvla.models.ember_vlm"
 
@@ -71,15 +71,12 @@ FAMILY = FamilySpec(
     feature_cuts={
         "vision": FeatureCut(
             groups=("vision",),
-            prepare=f"{_HERE}.build:prepare_pixels",
-            encode=f"{_HERE}.build:encode_pixels",
             fields=("image",),
             required=("image",),
             replaces=("pixel_values",),
             provides=("image_features",),
             config=("vision_config", "image_size"),
             processor=("image_processor",),
-            plan=f"{_HERE}.batches:plan_cached_batch",
             description="the vision tower's feature map, [C, h, w] a picture",
         )
     },
@@ -91,6 +88,15 @@ FAMILY = FamilySpec(
         "selection head": ("selection_head.*",),
         "temperature": ("log_temperature",),
     },
+    request=Request(
+        (
+            RequestField("task", "what is to be done, in words", required=True),
+            RequestField("image", "picture of the scene", kind="picture"),
+            RequestField("top_k", "robots to list", kind="integer", least=1, default=3),
+            RequestField("reasoning", "also write the reasoning and the plan (slower)", kind="switch", default=True),
+        ),
+        description="a task, with a picture of the scene or without: which robots",
+    ),
 )
 
 __all__ = ["FAMILY"]

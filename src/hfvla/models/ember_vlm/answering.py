@@ -163,7 +163,7 @@ class RobotInferenceMixin(_Model):
 
 
 def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick robots for {"task", "image" (path or None), "top_k", "reasoning"}; the reply is JSON-serialisable."""
+    """Pick robots as `FAMILY.request` says; the reply is JSON-serialisable."""
     from dataclasses import asdict
 
     from hfvla.models.ember_vlm.processing_ember_vlm import load_image

@@ -17,7 +17,7 @@ from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, Ember
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor, TargetText
 
-__all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_cached_batch", "training_texts"]
+__all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_vision", "training_texts"]
 
 _SELECTION_LOSSES = ("selection", "reasoning", "consistency")
 
@@ -250,7 +250,7 @@ def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str,
     return batch
 
 
-def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_vision(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: the tower's maps in place of the pixels."""
     pixels = batch.pop("pixel_values")
     return {**batch, "image_features": model.encode_pixels(pixels)}

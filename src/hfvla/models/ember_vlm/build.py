@@ -22,11 +22,11 @@ __all__ = [
     "EmberVLMOptions",
     "build_config",
     "compute_metrics",
-    "encode_pixels",
+    "encode_vision",
     "fake_rows",
     "image_statistics",
     "initialise",
-    "prepare_pixels",
+    "prepare_vision",
 ]
 
 
@@ -196,12 +196,12 @@ def _load_vision(model: Any, name: str) -> None:
     model.vision.backbone.load_state_dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
 
 
-def prepare_pixels(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the normalised pixels of the rows' pictures, for the feature cache."""
     return {"pixel_values": context.processor.pixels([row["image"] for row in rows])}
 
 
-def encode_pixels(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_vision(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the vision tower's map [C, h, w] of each picture, as `forward` would compute it."""
     return [{"image_features": feature_map} for feature_map in model.encode_pixels(batch["pixel_values"])]
 

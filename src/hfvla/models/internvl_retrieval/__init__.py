@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Source
-
-_HERE = "hfvla.models.internvl_retrieval"
+from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Request, RequestField, Source
 
 FAMILY = FamilySpec(
     name="internvl_retrieval",
@@ -79,8 +77,6 @@ FAMILY = FamilySpec(
     feature_cuts={
         "image_states": FeatureCut(
             groups=("vision", "projector"),
-            prepare=f"{_HERE}.build:prepare_images",
-            encode=f"{_HERE}.build:encode_images",
             fields=("image",),
             files=("image",),
             required=("image",),
@@ -88,7 +84,6 @@ FAMILY = FamilySpec(
             provides=("image_pooled", "image_tokens"),
             config=("backbone_config", "image_from", "heads"),
             processor=("image_processor",),
-            plan=f"{_HERE}.batches:plan_cached_batch",
             description="mean patch [C], and the projected tokens [G, width] where the config uses them",
         )
     },
@@ -104,6 +99,17 @@ FAMILY = FamilySpec(
         "spatial head": ("spatial_head.*",),
         "temperature": ("log_temperature",),
     },
+    request=Request(
+        (
+            RequestField("text", "a description; the pictures that fit it are found", required=True),
+            RequestField("gallery", "folder of pictures that are searched", kind="folder", whole_file=True),
+            RequestField("images", "pictures that are searched", kind="picture", repeated=True, option="image"),
+            RequestField("top_k", "pictures to list", kind="integer", least=1, default=3),
+            RequestField("sheet", "draw what is found on a sheet", kind="output", suffixes=(".png", ".jpg", ".jpeg")),
+        ),
+        one_of=(("gallery", "images"),),
+        description="a text: which pictures fit it",
+    ),
 )
 
 __all__ = ["FAMILY"]

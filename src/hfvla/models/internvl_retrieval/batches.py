@@ -16,7 +16,7 @@ from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.processing_internvl_retrieval import IMAGE_PROMPT_TEXT, InternVLRetrievalProcessor
 
-__all__ = ["InternVLRetrievalCollator", "plan_batch", "plan_cached_batch", "training_texts"]
+__all__ = ["InternVLRetrievalCollator", "plan_batch", "plan_image_states", "training_texts"]
 
 _NOTHING = "-"  # in a sentence slot that is not used
 
@@ -138,7 +138,7 @@ def plan_batch(config: InternVLRetrievalConfig, batch_size: int, losses: Sequenc
     return batch
 
 
-def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_image_states(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: what the tower gives in place of the pixels."""
     states = model.encode_pixels(batch.pop("pixel_values"))
     found = {"image_pooled": states.pooled, "image_tokens": states.tokens}

@@ -25,10 +25,10 @@ from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import Int
 __all__ = [
     "build_config",
     "compute_metrics",
-    "encode_images",
+    "encode_image_states",
     "fake_rows",
     "initialise",
-    "prepare_images",
+    "prepare_image_states",
     "quick_metrics",
 ]
 
@@ -126,13 +126,13 @@ def _new_processor(
     )
 
 
-def prepare_images(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def prepare_image_states(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the pixels of the rows' pictures, for the feature cache."""
     names = [str(row["id"]) for row in rows]
     return {"pixel_values": context.processor.images([row["image"] for row in rows], names)}
 
 
-def encode_images(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_image_states(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return `image_pooled` [C] and `image_tokens` [G, width] of each row, as far as the config uses them."""
     states = model.encode_pixels(batch["pixel_values"])
     named = {"image_pooled": states.pooled, "image_tokens": states.tokens}

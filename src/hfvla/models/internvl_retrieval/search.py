@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from hfvla.data.contact_sheet import draw_sheet, save_sheet
+from hfvla.data.gallery import Picture, list_pictures
 from hfvla.data.pictures import load_picture
 from hfvla.data.processes import Processes
 from hfvla.errors import DataError, PredictionError
@@ -39,6 +42,7 @@ _NOT_FINITE = "the model's vector of it is not finite"
 _ALONE = Processes()
 _FULL_GRID_BYTES = 2**30  # above, the grid is kept in half precision
 _LOG_EVERY_S = 30.0
+_BATCH = 32
 
 
 @dataclass
@@ -269,21 +273,37 @@ def embed_texts(model: Any, processor: Any, texts: Sequence[str], batch_size: in
 
 
 def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Score {"query": text, "images": [paths]}; the reply lists the images best first and is JSON-serialisable.
+    """Rank pictures as `FAMILY.request` says; the reply is JSON-serialisable.
+
+    Returns:
+        {"text", "searched": how many pictures, "results": [{"rank", "id", "score", "path"}], "sheet"}.
 
     Raises:
-        DataError: query or images are missing or cannot be used.
+        DataError: no picture in the folder, or one that cannot be read.
+        PredictionError: a vector is not finite.
     """
-    import torch
+    pictures = list_pictures(request["gallery"]) if "gallery" in request else _named(request["images"])
+    sources = list(request["images"]) if "images" in request else [picture.path for picture in pictures]
+    found = encode_images(model, processor, sources, batch_size=_BATCH)
+    if found.failures:
+        first = min(found.failures)
+        raise DataError("a picture cannot be read", where=pictures[first].id, got=found.failures[first])
+    words = unit(encode_texts(model, processor, [str(request["text"])], batch_size=1))
+    scores = (unit(found.embed) @ words[0]).tolist()
+    ranked = sorted(range(len(pictures)), key=lambda number: -scores[number])[: request.get("top_k")]
+    results = [
+        {"rank": place, "id": pictures[number].id, "score": scores[number], "path": pictures[number].path}
+        for place, number in enumerate(ranked, 1)
+    ]
+    reply = {"text": request["text"], "searched": len(pictures), "results": results}
+    if request.get("sheet") is not None:
+        shown = [(sources[n], f"{place}  {scores[n]:.3f}  {pictures[n].id}") for place, n in enumerate(ranked, 1)]
+        save_sheet(draw_sheet(str(request["text"]), shown), request["sheet"])
+        reply["sheet"] = str(request["sheet"])
+    return reply
 
-    missing = [name for name in ("query", "images") if not request.get(name)]
-    if missing:
-        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="query and images")
-    images, query = [str(path) for path in request["images"]], str(request["query"])
-    batch = processor(images=images, text=query).to(model.device)
-    with torch.inference_mode():
-        model.eval()
-        output = model(**batch)
-        scores = (output.image_embeds @ output.text_embeds[0]).tolist()
-    ranked = sorted(range(len(images)), key=lambda place: -scores[place])
-    return {"query": query, "results": [{"image": images[place], "score": scores[place]} for place in ranked]}
+
+def _named(images: Sequence[Any]) -> list[Picture]:
+    """Return pictures by their paths; one that has none is named by its place."""
+    names = [str(image) if isinstance(image, str | PathLike) else f"picture {n}" for n, image in enumerate(images, 1)]
+    return [Picture(name, name) for name in names]

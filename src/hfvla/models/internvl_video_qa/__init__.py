@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Source
-
-_HERE = "hfvla.models.internvl_video_qa"
+from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Request, RequestField, Source
 
 FAMILY = FamilySpec(
     name="internvl_video_qa",
@@ -64,8 +62,6 @@ FAMILY = FamilySpec(
     feature_cuts={
         "visual_tokens": FeatureCut(
             groups=("vision", "projector"),
-            prepare=f"{_HERE}.build:prepare_frames",
-            encode=f"{_HERE}.build:encode_frames",
             fields=("video", "support_frames"),
             files=("video",),
             required=("video",),
@@ -73,8 +69,6 @@ FAMILY = FamilySpec(
             provides=("image_features",),
             config=("backbone_config", "frames", "tiling", "support_dropout"),
             processor=("image_processor", "frames", "tiling", "tokens_per_tile"),
-            augments=f"{_HERE}.build:augments_frames",
-            plan=f"{_HERE}.batches:plan_cached_batch",
             description="projected tiles of the frames, [tiles, tokens, D] a question",
         )
     },
@@ -83,6 +77,18 @@ FAMILY = FamilySpec(
         "projector": ("backbone.model.multi_modal_projector.*",),
         "language model": ("backbone.model.language_model.*", "backbone.lm_head.*"),
     },
+    request=Request(
+        (
+            RequestField("question", "a question about a video", required=True),
+            RequestField("video", "the video", kind="video", required=True),
+            RequestField(
+                "choices", "its choices, without letters", required=True, repeated=True, separator="|", count=(2, 4)
+            ),
+            RequestField("support_frames", "seconds at which the answer is to be seen, where known", kind="numbers"),
+            RequestField("generate", "let the model write its answer", kind="switch", default=False),
+        ),
+        description="a question with choices about a video: which of them",
+    ),
 )
 
 __all__ = ["FAMILY"]

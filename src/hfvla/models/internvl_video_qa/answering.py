@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.choices import LETTERS
-from hfvla.errors import DataError, PredictionError
+from hfvla.errors import PredictionError
 from hfvla.models.internvl_video_qa.evaluation.predicting import NOT_FINITE
 from hfvla.models.internvl_video_qa.frames import FrameMode
 from hfvla.models.internvl_video_qa.wording import PromptItem
@@ -224,17 +224,12 @@ def _answer(scores: Sequence[float], probabilities: Sequence[float]) -> VideoAns
 
 
 def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer {"video", "question", "choices", "support_frames", "generate"}; the reply is JSON-serialisable.
+    """Answer a question as `FAMILY.request` says; the reply is JSON-serialisable.
 
     Raises:
-        DataError: video, question or choices are missing or cannot be used.
+        DataError: video, question or choices cannot be used.
         PredictionError: the model's scores are not finite.
     """
-    from hfvla.data.choices import LETTERS
-
-    missing = [name for name in ("video", "question", "choices") if not request.get(name)]
-    if missing:
-        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="video, question and choices")
     choices = list(request["choices"])
     ask = model.generate_answer if request.get("generate") else model.answer
     answer = ask(processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())

@@ -28,7 +28,7 @@ __all__ = [
     "build_tokenizer",
     "draw_mode",
     "plan_batch",
-    "plan_cached_batch",
+    "plan_visual_tokens",
     "training_texts",
 ]
 
@@ -231,7 +231,7 @@ def plan_batch(config: InternVLVideoQAConfig, batch_size: int, losses: Sequence[
     return batch if shown else {name: batch[name] for name in batch if name not in ("pixel_values", "tile_index")}
 
 
-def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_visual_tokens(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: projected tiles in place of the pixels."""
     if "pixel_values" not in batch:  # a stage that trains `binding` alone
         return batch

@@ -18,13 +18,13 @@ from hfvla.family import CutContext
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 
 __all__ = [
-    "augments_frames",
+    "augments_visual_tokens",
     "build_config",
     "compute_metrics",
-    "encode_frames",
+    "encode_visual_tokens",
     "fake_rows",
     "initialise",
-    "prepare_frames",
+    "prepare_visual_tokens",
 ]
 
 _POSITION_STD = 0.5  # beside patch embeddings of about as much, at the initializer_range of the tiny recipes
@@ -133,7 +133,7 @@ def _new_processor(
     )
 
 
-def prepare_frames(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def prepare_visual_tokens(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the tiles of the rows' frames, for the feature cache; a row's seed decides about its support frames."""
     import torch
 
@@ -152,7 +152,7 @@ def prepare_frames(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> di
     }
 
 
-def encode_frames(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_visual_tokens(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the visual tokens [tiles, tokens, D] of each row, and the tiles of each of its frames."""
     features = model.get_image_features(batch["pixel_values"])[batch["tile_index"]]
     by_row = batch["frame_tiles"].split(batch["frames"].tolist())
@@ -160,7 +160,7 @@ def encode_frames(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"image_features": part, "frame_tiles": tiles} for part, tiles in zip(parts, by_row, strict=True)]
 
 
-def augments_frames(context: CutContext) -> bool:
+def augments_visual_tokens(context: CutContext) -> bool:
     """Tell whether training sees random choices of frames: with and without support frames."""
     return context.config.support_dropout > 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Request, RequestField, Source
 
 _HERE = "hfvla.models.sensor_vla"
 
@@ -91,10 +91,7 @@ FAMILY = FamilySpec(
     feature_cuts={
         "backbone": FeatureCut(
             groups=("vision", "projector", "language"),
-            prepare=f"{_HERE}.build:prepare_views",
-            encode=f"{_HERE}.build:encode_views",
             fields=("task",),
-            prompt=f"{_HERE}.build:frame_contents",
             replaces=(
                 "input_ids",
                 "attention_mask",
@@ -115,8 +112,6 @@ FAMILY = FamilySpec(
                 "prompt",
                 "image_size",
             ),
-            augments=f"{_HERE}.build:augments_views",
-            plan=f"{_HERE}.batches:plan_cached_batch",
             description="the backbone's hidden states, [tokens, D] a step",
         )
     },
@@ -134,6 +129,17 @@ FAMILY = FamilySpec(
         "denoising_steps": Option("of diffusion and flow experts; the checkpoint's own when absent", least=1),
         "videos": Option("episodes shown as video in the report (default 4)"),
     },
+    request=Request(
+        (
+            RequestField("task", "what the robot is to do, in words", required=True),
+            RequestField("views", "a camera's picture", kind="picture", named=True, required=True, option="view"),
+            RequestField("state", "the robot's state, in its units, where the checkpoint reads one", kind="numbers"),
+            RequestField("sensor", "samples of the sensor: times_s [W] and values [W, C]", kind="data"),
+            RequestField("time_s", "now, on the sensor's clock; its last sample when not given", kind="number"),
+            RequestField("denoising_steps", "of diffusion and flow experts", kind="integer", least=1),
+        ),
+        description="what a robot sees and feels now, and its task: its next actions",
+    ),
 )
 
 __all__ = ["FAMILY"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hfvla.data.samples.actions import FrameRef
+from hfvla.data.pictures import read_picture
 from hfvla.data.signals.observation import Observation
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError, PredictionError
@@ -104,7 +104,7 @@ class ActionInferenceMixin:
 
 
 def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Predict a chunk for {"task", "views": {name: picture file}, "state", "time_s", "sensor": {"times_s", "values"}}.
+    """Predict a chunk as `FAMILY.request` says.
 
     Returns:
         {"actions": H lists of A numbers in the robot's units, "names", "fps", "sensor": whether one was read}.
@@ -113,13 +113,11 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
         DataError: something is missing or cannot be used.
         PredictionError: the model's actions are not finite.
     """
-    missing = [name for name in ("task", "views") if not request.get(name)]
     if processor.state_dim and request.get("state") is None:
-        missing.append("state")
-    if missing:
-        raise DataError("the request is not complete", got=f"no {missing[0]}", expected="task, views and state")
+        raise DataError("the request is not complete", got="no state", expected=f"{processor.state_dim} numbers")
     names = list(request["views"])
-    pixels = processor.frames.load([FrameRef(str(request["views"][name])) for name in names])
+    processor.check_views(names, "request")
+    pixels = [read_picture(request["views"][name], f"view {name}") for name in names]
     given, sensor = request.get("sensor"), None
     if given:
         times_s = _numbers(given, "times_s", np.float64)
@@ -135,7 +133,7 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
         time_s=time_s,
         sensor=sensor,
     )
-    actions = model.predict_actions(processor, [observation])[0]
+    actions = model.predict_actions(processor, [observation], steps=request.get("denoising_steps"))[0]
     return {
         "actions": actions.tolist(),
         "names": processor.action["names"],

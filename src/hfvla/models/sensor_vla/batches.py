@@ -27,7 +27,7 @@ __all__ = [
     "load_windows",
     "padded_features",
     "plan_batch",
-    "plan_cached_batch",
+    "plan_backbone",
     "seen_views",
 ]
 
@@ -293,7 +293,7 @@ def _pictures(backbone: Any, batch_size: int, views: int) -> tuple[dict[str, Any
     }, tokens
 
 
-def plan_cached_batch(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_backbone(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: hidden states in place of pictures and text."""
     names = (
         "input_ids",

@@ -22,14 +22,14 @@ from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 
 __all__ = [
     "SensorVLAOptions",
-    "augments_views",
+    "augments_backbone",
     "build_config",
     "compute_metrics",
-    "encode_views",
+    "encode_backbone",
     "fake_rows",
-    "frame_contents",
+    "prompt_backbone",
     "initialise",
-    "prepare_views",
+    "prepare_backbone",
 ]
 
 _POSITION_STD = 0.5  # beside patch embeddings of about as much
@@ -184,7 +184,7 @@ def _from_backbone(options: SensorVLAOptions, config: SensorVLAConfig) -> tuple[
 # ---- the feature cache ----------------------------------------------------------------------------------------------
 
 
-def prepare_views(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def prepare_backbone(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the backbone's inputs of rows, for the feature cache."""
     from hfvla.models.sensor_vla.batches import draw_pictures
 
@@ -192,13 +192,13 @@ def prepare_views(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dic
     return context.processor.encode_views([row["task"] for row in rows], pictures)
 
 
-def encode_views(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_backbone(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the backbone's features [N, D] of each row, without padding."""
     tokens, mask = model.encode(**batch)
     return [{"features": row[valid]} for row, valid in zip(tokens, mask, strict=True)]
 
 
-def frame_contents(context: CutContext, row: Mapping[str, Any]) -> str:
+def prompt_backbone(context: CutContext, row: Mapping[str, Any]) -> str:
     """Return what the backbone sees of a row: task, and of each view its file's content and the frame's time."""
     parts = [row["task"]]
     for view in sorted(row["views"], key=lambda view: view["name"]):
@@ -223,7 +223,7 @@ def _digest(path: str, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def augments_views(context: CutContext) -> bool:
+def augments_backbone(context: CutContext) -> bool:
     """Tell whether training sees random versions of the pictures."""
     return bool(context.config.view_dropout or context.config.image_shift)
 

@@ -56,7 +56,7 @@ def profile_prefix(
     Raises:
         EstimateError: the prefix needs computed values, or the family's `plan` leaves what the features replace.
     """
-    if cut.plan is None:
+    if not cut.has("plan"):
         raise EstimateError("the family does not say how its cut is planned")
     training = [module for module in model.modules() if module.training]
     tracker = StepTracker()

@@ -243,7 +243,7 @@ class _StagePlanner:
         if cache is not None:
             where = f"stage '{self.stage.name}'"
             _, cut = choose_cut(self.spec, ever_trained(self.model, self.spec.groups, self.stage), where, cache.cut)
-            if cut.plan is not None:
+            if cut.has("plan"):
                 kept, autocast = getattr(torch, cache.dtype), PRECISIONS[self._precision()].autocast
                 batch, once = profile_prefix(self.model, cut, batch, self.chunk, kept=kept, autocast=autocast)
                 self.cached = once

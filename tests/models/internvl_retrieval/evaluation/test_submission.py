@@ -35,7 +35,8 @@ def data(tmp_path):
 def submit(model, processor, gallery, data, tmp_path):
     def call(**given):
         settings = {"checkpoint": "c", **given.pop("settings", {})}
-        asked = {"path": str(tmp_path / "out" / "submission.txt"), "gallery": str(gallery), "settings": settings}
+        asked = {"path": str(tmp_path / "out" / "submission.txt"), "settings": settings}
+        asked["given"] = {"gallery": given.pop("gallery", str(gallery))}
         return write_answers(model, processor, given.pop("data", data), AnswerFile(**{**asked, **given}))
 
     return call

@@ -40,7 +40,7 @@ def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerF
         model: `InternVLForRetrieval`.
         processor: its processor.
         data: queries, and rejected ones.
-        request: path, gallery (a folder of pictures), limit, device; `settings` tell whose file it is.
+        request: path, `given["gallery"]` (a folder of pictures), limit, device; `settings` tell whose file it is.
 
     Returns:
         `dict`: path, details, questions, answered, failed, reasons (count by reason), pictures, pictures_failed.
@@ -49,9 +49,10 @@ def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerF
         DataError: no gallery, fewer than 10 pictures, no usable query, or a file of other settings is there.
     """
     path, details = Path(request.path), beside(request.path, ".details.json", usual=".txt")
-    settings = json.loads(json.dumps({**request.settings, "gallery": str(request.gallery)}, default=str))
+    folder = request.given.get("gallery")
+    settings = json.loads(json.dumps({**request.settings, "gallery": str(folder)}, default=str))
     _check_ours(path, details, settings, request.overwrite)
-    if request.gallery is None:
+    if folder is None:
         raise DataError("queries are ranked over a folder of pictures", where="--gallery", fix="Add --gallery FOLDER.")
     rows = [dict(row) for row in data.dataset][: request.limit]
     if not rows:
@@ -61,7 +62,7 @@ def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerF
     if twice:
         raise DataError("two queries have one name in a submission", got=twice[0])
     # A picture that cannot be read must not end a submission: it is named, and cannot be found.
-    gallery = read_gallery(request.gallery, max_bad_fraction=1.0)
+    gallery = read_gallery(folder, max_bad_fraction=1.0)
     lines, lost, unanswered = _rank(model.to(request.device), processor, rows, gallery)
     known = {row["id"] for row in data.dataset} if request.limit is None else set(data.rejected)
     broken = gallery.census["rejected"]
