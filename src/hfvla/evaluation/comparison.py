@@ -102,7 +102,8 @@ def samples_seen(record: Mapping[str, Any]) -> int:
         args = settings[stage["name"]]
         batch = args.get("per_device_train_batch_size", 8) * args.get("gradient_accumulation_steps", 1)
         steps = stage["steps"] * batch * record.get("processes", 1)
-        total += min(steps, round(stage["epochs"] * stage["rows"]["train"]))  # the last batch may be smaller
+        rows = stage["rows"]["train"]  # none where they are streamed
+        total += steps if rows is None else min(steps, round(stage["epochs"] * rows))  # the last batch may be smaller
     return total
 
 

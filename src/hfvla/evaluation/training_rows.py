@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from hfvla.data.rows.mixing import is_stream
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import FamilySpec, resolve
 
@@ -48,7 +49,11 @@ def load_training_rows(checkpoint: str | Path, spec: FamilySpec) -> tuple[Any | 
             options = build_options(spec, entry.source, entry.options, where="recipe.json: data.train")
             if "max_bad_fraction" in type(options).model_fields and "max_bad_fraction" not in options.model_fields_set:
                 options = options.model_copy(update={"max_bad_fraction": recipe.data.max_bad_fraction})
-            found.append(resolve(source.build)(options, seed=recipe.seed).dataset)
+            rows = resolve(source.build)(options, seed=recipe.seed).dataset
+            if is_stream(rows):
+                notes.append(f"Training source {entry.label} is streamed, baselines do without it.")
+            else:
+                found.append(rows)
         except (DataError, RecipeError, OSError) as error:
             notes.append(f"Training source {entry.label} cannot be rebuilt, baselines do without it: {error}")
             logger.warning("%s", notes[-1])

@@ -29,7 +29,7 @@ def packed_position_ids(core: Any, batch: Mapping[str, Any]) -> Tensor:
     """
     text = batch["position_ids"]
     model = core if hasattr(core, "get_rope_index") else getattr(core, "model", None)
-    if not hasattr(model, "get_rope_index"):
+    if model is None or not hasattr(model, "get_rope_index"):
         return text
     if not any(batch.get(name) is not None for name in _GRIDS[:2]):
         return text.expand(4, *text.shape)

@@ -6,7 +6,6 @@ from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from hfvla.data.packing import PackedRows
-from hfvla.data.rows.epoch import EpochRows
 from hfvla.errors import DataError, RecipeError
 from hfvla.recipe import Stage
 from hfvla.training.run.packing import ordered_rows
@@ -31,7 +30,7 @@ class StopAt(TrainerCallback):
 
 def packed_rows(rows=None) -> PackedRows:
     stage = Stage.model_validate({**STAGE, "packing": {"max_length": 16}})
-    return ordered_rows(stage, EpochRows(rows or build_rows(), 0), WordsCollator(), Arguments())
+    return ordered_rows(stage, rows or build_rows(), WordsCollator(), Arguments())
 
 
 def test_a_stage_with_packing_gets_sequences_and_says_what_they_save(caplog):
@@ -45,13 +44,13 @@ def test_a_stage_with_packing_gets_sequences_and_says_what_they_save(caplog):
 def test_a_family_that_cannot_pack_is_told_so():
     stage = Stage.model_validate({**STAGE, "packing": {"max_length": 16}})
     with pytest.raises(RecipeError, match=r"stage 'words'.*packing.*function.*token_lengths"):
-        ordered_rows(stage, EpochRows(build_rows(), 0), lambda rows: rows, Arguments())
+        ordered_rows(stage, build_rows(), lambda rows: rows, Arguments())
 
 
 def test_long_rows_stop_the_stage_or_are_left_out():
     for settings, seen in (({"max_length": 8, "too_long": "leave_out"}, 40), ({"max_length": 8}, 40)):
         stage = Stage.model_validate({**STAGE, "packing": settings})
-        assert ordered_rows(stage, EpochRows(build_rows(), 0), WordsCollator(), Arguments()).report.rows == seen
+        assert ordered_rows(stage, build_rows(), WordsCollator(), Arguments()).report.rows == seen
     rows = build_rows().add_item({"ids": list(range(1, 20)), "source": "odd"})
     with pytest.raises(DataError, match="19 tokens"):
         packed_rows(rows)
@@ -112,7 +111,7 @@ def test_rows_of_one_length_are_the_simple_alternative(tmp_path):
     class ByLength(Arguments):
         train_sampling_strategy = "group_by_length"
 
-    rows = ordered_rows(Stage.model_validate(STAGE), EpochRows(build_rows(), 0), WordsCollator(), ByLength())
+    rows = ordered_rows(Stage.model_validate(STAGE), build_rows(), WordsCollator(), ByLength())
     trainer = build_trainer(tmp_path, rows, train_sampling_strategy="group_by_length", save_strategy="no", max_steps=2)
     sampler = trainer._get_train_sampler()
     assert isinstance(sampler, LengthGroupedSampler) and sampler.generator is not None

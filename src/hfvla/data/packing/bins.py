@@ -13,7 +13,7 @@ from hfvla.errors import DataError
 __all__ = ["PackingReport", "pack", "packing_report"]
 
 
-def pack(lengths: Sequence[int], max_length: int, seed: int = 0, epoch: int = 0) -> list[list[int]]:
+def pack(lengths: Sequence[int] | np.ndarray, max_length: int, seed: int = 0, epoch: int = 0) -> list[list[int]]:
     """Put samples into as few sequences as best fit finds, none of them cut.
 
     The lengths that share a sequence are the same in every epoch, and so is the number of sequences; which of the
@@ -113,7 +113,11 @@ class PackingReport:
 
 
 def packing_report(
-    lengths: Sequence[int], bins: Sequence[Sequence[int]], max_length: int, batch_rows: int, left_out: int = 0
+    lengths: Sequence[int] | np.ndarray,
+    bins: Sequence[Sequence[int]],
+    max_length: int,
+    batch_rows: int,
+    left_out: int = 0,
 ) -> PackingReport:
     """Return what packing did.
 

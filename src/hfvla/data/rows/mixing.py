@@ -21,9 +21,14 @@ from hfvla.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
-__all__ = ["MixtureKind", "mix", "mixture_counts", "mixture_shares"]
+__all__ = ["MixtureKind", "is_stream", "mix", "mixture_counts", "mixture_shares"]
 
 MixtureKind = Literal["repeats", "fixed", "proportional", "temperature"]
+
+
+def is_stream(rows: Any) -> bool:
+    """Tell whether rows are read one after another and have no length (`hfvla.data.rows.streaming`)."""
+    return hasattr(rows, "state_dict") and not hasattr(rows, "__len__")
 
 
 def mixture_shares(

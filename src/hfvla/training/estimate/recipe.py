@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from hfvla.cache import choose_cut
-from hfvla.data.rows.mixing import mixture_counts
+from hfvla.data.rows.mixing import is_stream, mixture_counts
 from hfvla.family import FamilySpec, resolve
 from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
@@ -26,7 +26,7 @@ from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_r
 from hfvla.training.estimate.tracker import EstimateError
 from hfvla.training.run.caching import ever_trained
 from hfvla.training.run.model_size import base_config, meta_model
-from hfvla.training.run.preflight import check_arguments, check_rows
+from hfvla.training.run.preflight import check_arguments, check_rows, check_stream
 from hfvla.training.run.stage_run import merge_config
 from hfvla.training.stage.data import build_source
 from hfvla.training.stage.groups import adapter_of, assign_phases, expand_group, plain_name
@@ -67,11 +67,22 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
     spec = get_family(recipe.family)
     check_arguments(recipe, spec, here=False)
     config = base_config(recipe, spec)
-    counts: dict[str, int] = {}
+    counts: dict[str, int | None] = {}
     mixtures = {stage.name: _mixture(recipe, spec, stage, counts) for stage in recipe.stages}
-    samples = {name: sum(source["rows_per_epoch"] for source in sources) for name, sources in mixtures.items()}
+    samples = {}
     for stage in recipe.stages:
-        check_rows(recipe, stage, samples[stage.name])
+        seen = [source["rows_per_epoch"] for source in mixtures[stage.name]]
+        if None in seen:
+            check_stream(recipe, stage)
+            args = recipe.stage_args(stage)
+            samples[stage.name] = (
+                int(args["max_steps"])
+                * int(args.get("per_device_train_batch_size", _DEFAULT_BATCH))
+                * int(args.get("gradient_accumulation_steps", 1))
+            )
+        else:
+            samples[stage.name] = sum(seen)
+            check_rows(recipe, stage, samples[stage.name])
     stages: list[dict[str, Any]] = []
     configs: dict[str | None, Any] = {}
     float32: dict[str | None, set[str]] = {None: set()}  # what trained in a stage and those that it takes over from
@@ -96,7 +107,7 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
     }
 
 
-def _mixture(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int]) -> list[dict[str, Any]]:
+def _mixture(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int | None]) -> list[dict[str, Any]]:
     """Return rows, without what is held out, and rows of an epoch by source."""
     held_out = recipe.data.validation
     entries = [entry for entry in recipe.stage_sources(stage) if entry.weight > 0]
@@ -104,9 +115,17 @@ def _mixture(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, i
         1 - held_out.fraction if held_out.sources is None or entry.label in held_out.sources else 1.0
         for entry in entries
     ]
-    sizes = [round(_count(recipe, spec, entry, counts) * part) for entry, part in zip(entries, kept, strict=True)]
+    whole = [_count(recipe, spec, entry, counts) for entry in entries]
     mixture = recipe.stage_mixture(stage)
     weights = [entry.weight for entry in entries]
+    if None in whole:
+        shares = [weight / sum(weights) for weight in weights]
+        rows = zip(entries, whole, shares, strict=True)
+        return [
+            {"source": e.label, "weight": e.weight, "rows": size, "rows_per_epoch": None, "share": share}
+            for e, size, share in rows
+        ]
+    sizes = [round((size or 0) * part) for size, part in zip(whole, kept, strict=True)]
     if all(sizes):
         seen = mixture_counts(sizes, weights, mixture.kind, mixture.temperature, mixture.rows)
     else:
@@ -118,8 +137,8 @@ def _mixture(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, i
     ]
 
 
-def _count(recipe: Recipe, spec: FamilySpec, entry: SourceRecipe, counts: dict[str, int]) -> int:
-    """Return the rows of a source, asked of the source where it can tell without building them."""
+def _count(recipe: Recipe, spec: FamilySpec, entry: SourceRecipe, counts: dict[str, int | None]) -> int | None:
+    """Return the rows of a source, asked of it where it can tell without building them; None where it is streamed."""
     if entry.weight == 0:
         return 0
     source = spec.source(entry.source)
@@ -129,7 +148,8 @@ def _count(recipe: Recipe, spec: FamilySpec, entry: SourceRecipe, counts: dict[s
         if source.count is not None:
             counts[key] = resolve(source.count)(build_options(spec, entry.source, entry.options, where=where))
         else:
-            counts[key] = len(build_source(spec, entry, recipe, where).dataset)
+            rows = build_source(spec, entry, recipe, where).dataset
+            counts[key] = None if is_stream(rows) else len(rows)
     return counts[key]
 
 

@@ -6,6 +6,8 @@ import logging
 from typing import Any
 
 from hfvla.data.packing import PackedRows
+from hfvla.data.rows.epoch import EpochRows
+from hfvla.data.rows.mixing import is_stream
 from hfvla.errors import RecipeError
 from hfvla.recipe import Stage
 from hfvla.training.checkpoint.length_order import LENGTHS
@@ -16,21 +18,26 @@ logger = logging.getLogger(__name__)
 
 
 def ordered_rows(stage: Stage, rows: Any, collator: Any, arguments: Any) -> Any:
-    """Return the training rows as a stage asks for them.
+    """Return the training rows as a stage asks for them, each with the seed of its augmentation.
 
     Args:
         stage: with `packing` or without.
-        rows: `EpochRows`.
+        rows: a map-style dataset, or a `StreamedMixture`.
         collator: the family's; one that can pack has `token_lengths(rows) -> list[int]`.
         arguments: the stage's `TrainingArguments`.
 
     Returns:
-        `PackedRows` for a stage with `packing`; else the rows, with their lengths where the order needs them.
+        `PackedRows` for a stage with `packing`; `EpochRows`, with their lengths where the order needs them; or the
+        stream, which each process reads while it decodes only rows of its own batches.
 
     Raises:
         RecipeError: the family cannot pack.
         DataError: a row does not fit into a sequence.
     """
+    if is_stream(rows):
+        arguments.accelerator_config.dispatch_batches = False
+        return rows
+    rows = EpochRows(rows, arguments.data_seed or arguments.seed)
     tells = hasattr(collator, "token_lengths")
     if stage.packing is None:
         if arguments.train_sampling_strategy == "group_by_length" and tells:

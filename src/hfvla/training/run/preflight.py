@@ -166,8 +166,34 @@ def check_data(recipe: Recipe, spec: FamilySpec, stages: Sequence[Stage], data: 
     for stage in stages:
         rows = data.stage_rows(stage)
         validation[stage.name] = rows.validation is not None
-        check_rows(recipe, stage, len(rows.train), processes)
+        if rows.streamed:
+            check_stream(recipe, stage)
+        else:
+            check_rows(recipe, stage, len(rows.train), processes)
     check_arguments(recipe, spec, stages, validation)
+
+
+def check_stream(recipe: Recipe, stage: Stage) -> None:
+    """Refuse a stage on streamed rows that asks for what only rows of known number can give.
+
+    Raises:
+        RecipeError: naming the key.
+    """
+    args, where = recipe.stage_args(stage), f"stage '{stage.name}'"
+    if int(args.get("max_steps", -1)) < 1:
+        raise RecipeError(
+            "its rows are streamed and have no number, so that epochs have no steps",
+            where=where,
+            got=f"num_train_epochs {args.get('num_train_epochs', 3)} and no max_steps",
+            fix="Say args.max_steps, or read its sources without streaming.",
+        )
+    for key in ("packing", "batches", "cache"):
+        if getattr(stage, key) is not None:
+            raise RecipeError(
+                f"`{key}` needs to know all rows, and they are streamed",
+                where=where,
+                fix="Leave it out, or read its sources without streaming.",
+            )
 
 
 def check_rows(recipe: Recipe, stage: Stage, rows: int, processes: int = 1) -> None:

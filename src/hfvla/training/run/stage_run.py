@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfvla.data.rows.epoch import EpochRows
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Recipe, Stage
@@ -103,10 +102,10 @@ class StageRun(StageContext):
         trainer = self._trainer(model, processor, rows)
         table = trainer.trainable_table()
         logger.info(
-            "stage '%s': %d training and %d validation rows\n%s\n%s",
+            "stage '%s': %s training and %d validation rows\n%s\n%s",
             self.stage.name,
-            len(rows.train),
-            len(rows.validation) if rows.validation is not None else 0,
+            "streamed" if rows.streamed else rows.counts["train"],
+            rows.counts["validation"],
             trainable_text(self.stage, table),
             handover_text(self.stage.name, report),
         )
@@ -119,10 +118,7 @@ class StageRun(StageContext):
             "train_loss": result.training_loss,
             "parameters": table[-1].parameters,
             "trainable_parameters": table[-1].trainable,
-            "rows": {
-                "train": len(rows.train),
-                "validation": len(rows.validation) if rows.validation is not None else 0,
-            },
+            "rows": rows.counts,
             "best_metric": trainer.state.best_metric,
             "best_step": trainer.state.best_global_step if self.stage.keep_best else None,
             "scores": _last_scores(trainer),
@@ -140,7 +136,7 @@ class StageRun(StageContext):
         """Return the stage's model, the processor, and what was carried over."""
         source = self.stage.handover.from_ or (self.recipe.stages[self.index - 1].name if self.index else None)
         if source is None and self.recipe.model.pretrained is None:
-            rows = data.stage_rows(self.stage).train
+            rows = data.stage_rows(self.stage).known()
             section = self.recipe.model.model_dump()
             section["config"] = _merge(section["config"], self.stage.model)
             model, processor = self.spec.load("initialise")(section, rows, self.recipe.seed)
@@ -202,7 +198,7 @@ class StageRun(StageContext):
         )
 
     def _training_rows(self, rows: Any, collator: Any, arguments: Any) -> Any:
-        found = ordered_rows(self.stage, EpochRows(rows, self.recipe.seed), collator, arguments)
+        found = ordered_rows(self.stage, rows, collator, arguments)
         report = getattr(found, "report", None)
         self.packing = report.to_dict() if report is not None else None
         return found

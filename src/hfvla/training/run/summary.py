@@ -68,6 +68,8 @@ def _stage(output_dir: Path, stage: Mapping[str, Any]) -> dict[str, Any]:
 def _samples(stage: Mapping[str, Any]) -> int:
     """Return the training samples that were seen; the last batch of an epoch may be a short one."""
     rows = (stage.get("rows") or {}).get("train", 0)
+    if rows is None:  # streamed
+        return (stage.get("steps") or 0) * stage.get("batch_size", 0)
     steps, epochs = stage.get("steps") or 0, stage.get("epochs") or 0.0
     whole = int(epochs + 1e-6)
     rest = steps - round(whole * steps / epochs) if epochs else 0

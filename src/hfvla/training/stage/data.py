@@ -7,11 +7,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from hfvla.data.processes import Meeting
-from hfvla.data.rows.mixing import mix
+from hfvla.data.rows.mixing import is_stream, mix
 from hfvla.data.rows.splits import grouped_split
+from hfvla.data.rows.streaming import StreamedMixture
 from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, SourceData, resolve
@@ -21,6 +23,8 @@ from hfvla.training.stage.fingerprint import rows_fingerprint
 __all__ = ["RecipeData", "StageRows", "build_source"]
 
 logger = logging.getLogger(__name__)
+
+_FIRST_ROWS = 2000  # of a stream, for a model that is built from its training rows
 
 
 def build_source(spec: FamilySpec, entry: EvalSourceRecipe, recipe: Recipe, where: str) -> SourceData:
@@ -37,12 +41,32 @@ class StageRows:
     """The rows of one stage.
 
     Attributes:
-        train: mixed training rows.
-        validation: held-out rows of the same sources, or None.
+        train: mixed training rows; a `StreamedMixture` where a source is streamed.
+        validation: held-out rows of the same sources, or None. Streams give none: their rows of groups that are held
+            out elsewhere are left out.
     """
 
     train: Any
     validation: Any | None
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the training rows have no length."""
+        return is_stream(self.train)
+
+    def known(self) -> Any:
+        """Return the training rows as a table; of a stream, the first ones."""
+        from datasets import Dataset
+
+        return Dataset.from_list(list(islice(self.train, _FIRST_ROWS))) if self.streamed else self.train
+
+    @property
+    def counts(self) -> dict[str, int | None]:
+        """Rows of each part; None for streams."""
+        return {
+            "train": None if self.streamed else len(self.train),
+            "validation": len(self.validation) if self.validation is not None else 0,
+        }
 
 
 @dataclass
@@ -82,12 +106,16 @@ class RecipeData:
         }
         built = {}
         for key, data in build_sources(builders, self.meeting, "train").items():
-            if not len(data.dataset):
+            if not is_stream(data.dataset) and not len(data.dataset):
                 raise DataError("the source has no usable rows", where=f"data.train.{entries[key].label}")
             built[key] = data.dataset
             self.census[self._census_name(entries[key])] = data.census
-        held_out = self._held_out([(entries[key].label, rows) for key, rows in built.items()])
+        tables = {key: rows for key, rows in built.items() if not is_stream(rows)}
+        held_out = self._held_out([(entries[key].label, rows) for key, rows in tables.items()])
         for key, rows in built.items():
+            if is_stream(rows):
+                self._parts[key] = _Parts(_without(rows, held_out), None)
+                continue
             inside = [group in held_out for group in rows["group"]]
             validation = rows.select([i for i, held in enumerate(inside) if held]) if any(inside) else None
             self._parts[key] = _Parts(rows.select([i for i, held in enumerate(inside) if not held]), validation)
@@ -133,23 +161,47 @@ class RecipeData:
             for entry, part in zip(entries, parts, strict=True)
             if part.validation is not None and (wanted is None or entry.label in wanted)
         ]
-        mixture = self.recipe.stage_mixture(stage)
-        weights, sets = [entry.weight for entry in entries], [part.train for part in parts]
-        train = mix(sets, weights, self.recipe.seed, mixture.kind, mixture.temperature, mixture.rows)
+        sets = {entry.label: part.train for entry, part in zip(entries, parts, strict=True)}
+        train = self._mixed(stage, sets, [entry.weight for entry in entries])
         return StageRows(train, concatenate_datasets(held) if held else None)
+
+    def _mixed(self, stage: Stage, sets: dict[str, Any], weights: list[float]) -> Any:
+        """Return the rows of an epoch; where one of the sets is streamed, a mixture without an end.
+
+        Raises:
+            RecipeError: streams have no size, and the mixture asks for one.
+        """
+        mixture = self.recipe.stage_mixture(stage)
+        if not any(is_stream(rows) for rows in sets.values()):
+            rows = list(sets.values())
+            return mix(rows, weights, self.recipe.seed, mixture.kind, mixture.temperature, mixture.rows)
+        if len(sets) > 1 and (mixture.kind != "fixed" or mixture.rows is not None):
+            raise RecipeError(
+                f"stage '{stage.name}': streamed sources have no size, so that weights can only be shares",
+                where="data.mixture",
+                got=f"kind '{mixture.kind}'" + (f", rows {mixture.rows}" if mixture.rows else ""),
+                fix="Say `mixture: {kind: fixed}` and weights that are shares, or read the sources without streaming.",
+            )
+        return StreamedMixture(sets, weights, self.recipe.seed, at_end="repeat")
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Return a hash of each column of each source's rows, training and held out, in the order of the sources."""
         found: dict[str, dict[str, str]] = {}
         for number, (key, part) in enumerate(self._parts.items()):
             for kind, rows in (("train", part.train), ("validation", part.validation)):
-                if rows is not None:
+                if rows is not None and not is_stream(rows):
                     found[f"{json.loads(key)[0]} ({kind}, source {number + 1})"] = rows_fingerprint(rows) or {}
         return found
 
     def all_training_rows(self) -> Any:
-        """Return the training rows of every source, each once (for tokenizers and baselines)."""
-        return mix([part.train for part in self._parts.values()], [1.0] * len(self._parts), self.recipe.seed)
+        """Return the training rows of every source that is no stream, each once (for tokenizers and baselines)."""
+        tables = [part.train for part in self._parts.values() if not is_stream(part.train)]
+        return mix(tables, [1.0] * len(tables), self.recipe.seed) if tables else None
+
+
+def _without(rows: Any, groups: set[str]) -> Any:
+    """Return a stream without the rows of some groups."""
+    return rows.filter(lambda row: row["group"] not in groups) if groups else rows
 
 
 def _key(entry: SourceRecipe) -> str:

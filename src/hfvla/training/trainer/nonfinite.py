@@ -149,6 +149,8 @@ def step_rows(trainer: Any) -> list[list[int]] | None:
     """
     loader, timeline = trainer.callback_handler.train_dataloader, trainer.timeline
     batches = getattr(loader, "batch_sampler", None)
+    if not hasattr(trainer.train_dataset, "__len__"):  # a stream: its rows have no numbers
+        return None
     if batches is None or timeline is None or trainer._order is not None or not hasattr(loader, "set_epoch"):
         return None
     epoch, parts = int(trainer.state.epoch or 0), trainer.args.gradient_accumulation_steps

@@ -1,1 +1,0 @@
-"""The `boxes` metric: `evaluate.load` reads this folder."""
