@@ -69,7 +69,20 @@ def test_no_file_names_a_machine_or_puts_work_off():
 
 def test_extras_are_complete(setup_cfg):
     extras = setup_cfg["options.extras_require"]
-    promised = {"deepspeed", "video", "qlora", "serve", "export", "index", "actions", "track", "sim", "docs", "dev"}
+    promised = {
+        "deepspeed",
+        "video",
+        "qlora",
+        "serve",
+        "export",
+        "index",
+        "actions",
+        "scoring",
+        "track",
+        "sim",
+        "docs",
+    }
+    promised |= {"dev"}
     assert promised | {"all"} == set(extras)
     assert set(re.search(r"\[(.*)\]", extras["all"])[1].split(",")) == promised
     assert "decord" in extras["video"] and "deepspeed" in extras["deepspeed"]

@@ -41,6 +41,23 @@ CASES = {
         "skill/hold_last",
         1 - 5 / 13,
     ),
+    # Of three who agree, one is left out in three of ten cases: (3 x 2/3 + 7 x 1) / 10.
+    "vqa": (
+        {"predictions": ["The dogs"], "references": [["dogs"] * 3 + ["cat"] * 7], "kinds": ["what"]},
+        "vqa_accuracy_by_kind/what",
+        0.9,
+    ),
+    "captions": (
+        {"predictions": ["a b c d", "e f g h"], "references": [["a b c d", "x"], ["e f g h"]]},
+        "cider",
+        7.5,  # 10 for the second; half of 10 for the first, which has another caption
+    ),
+    # Perplexities of the first tokens: exp((1 + 3) / 2).
+    "token_losses": (
+        {"predictions": [[1.0], [3.0, 2.0]], "references": [[5], [6, 7]]},
+        "perplexity_at/1",
+        7.38905609893065,
+    ),
     "spatial": ({"predictions": [[0, 1], [2, 2]], "references": [[0, 1], [1, 2]]}, "accuracy", 0.75),
 }
 

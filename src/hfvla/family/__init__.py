@@ -3,6 +3,7 @@
 Free of torch and transformers: a recipe can be checked, and `hfvla --help` printed, without them.
 """
 
+from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.family.cuts import CACHED_FEATURES, CUT_HOOKS, CutContext, FeatureCut
 from hfvla.family.evaluation import AnswerFile, EvaluationContext, EvaluationResult, Figure, Option
 from hfvla.family.groups import ParameterGroup, as_names, parse_group, take_strings
@@ -17,6 +18,8 @@ __all__ = [
     "CUT_HOOKS",
     "HOOKS",
     "AnswerFile",
+    "AnswerLosses",
+    "ChatSystem",
     "CutContext",
     "EvaluationContext",
     "EvaluationResult",

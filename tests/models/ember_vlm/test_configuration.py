@@ -78,5 +78,5 @@ def test_values_that_cannot_work_are_refused(change, match):
 
 
 def test_the_tower_must_have_the_channels_that_the_config_says():
-    with pytest.raises(ValueError, match="has 16 output channels; config.vision_hidden_size says 24"):
+    with pytest.raises(CheckpointError, match="vision_hidden_size: .* has 16 output channels; got 24; expected 16"):
         EmberVLMForRobotSelection(EmberVLMConfig.tiny(vision_hidden_size=24))

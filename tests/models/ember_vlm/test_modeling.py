@@ -9,7 +9,8 @@ from transformers import AutoModel
 from hfvla.losses.contrastive import symmetric_infonce
 from hfvla.losses.selection import bernoulli_consistency, multilabel_loss
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
-from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS, EmberVLMForRobotSelection, VisionTower
+from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS, EmberVLMForRobotSelection
+from hfvla.nn.timm_tower import TimmTower
 
 ALL_LOSSES = ("itc", "caption", "instruct", "selection", "reasoning", "consistency")
 CLOSE = {"atol": 2e-6, "rtol": 1e-5}
@@ -124,7 +125,8 @@ def test_a_random_frozen_tower_still_tells_pictures_apart(config):
     with torch.device("meta"):
         whole = EmberVLMForRobotSelection(config)
     torch.manual_seed(0)
-    tower = VisionTower(config).eval()
+    vision = config.vision_config
+    tower = TimmTower(vision.architecture, vision.model_args, config.vision_hidden_size).eval()
     for module in tower.modules():
         EmberVLMForRobotSelection._init_weights(whole, module)
     with torch.inference_mode():

@@ -6,9 +6,10 @@ import pytest
 import timm
 import torch
 
+from hfvla.backbones.towers import image_statistics
 from hfvla.errors import CheckpointError
 from hfvla.models.ember_vlm import FAMILY
-from hfvla.models.ember_vlm.build import build_config, image_statistics, initialise
+from hfvla.models.ember_vlm.build import build_config, initialise
 from hfvla.models.ember_vlm.configuration_ember_vlm import LANGUAGE_MODELS, EmberVLMConfig
 from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 from hfvla.training.stage.groups import expand_group

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from hfvla.cli.commands import app
 from hfvla.errors import RecipeError
 from hfvla.models.ember_vlm import FAMILY
-from hfvla.models.ember_vlm.modeling_ember_vlm import VisionTower
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
+from hfvla.nn.timm_tower import TimmTower
 from hfvla.recipe import check_recipe, resolved_dict
 from hfvla.training.checkpoint.handover import load_state
 from hfvla.training.run.build_caches import build_caches
@@ -58,7 +58,7 @@ class Counter:
 
     def __init__(self, monkeypatch):
         self.encoded = self.decoded = 0
-        forward, pixels = VisionTower.forward, EmberVLMProcessor.pixels
+        forward, pixels = TimmTower.forward, EmberVLMProcessor.pixels
 
         def counted_forward(tower, pixel_values):
             self.encoded += len(pixel_values)
@@ -68,7 +68,7 @@ class Counter:
             self.decoded += sum(image is not None for image in images)
             return pixels(processor, images)
 
-        monkeypatch.setattr(VisionTower, "forward", counted_forward)
+        monkeypatch.setattr(TimmTower, "forward", counted_forward)
         monkeypatch.setattr(EmberVLMProcessor, "pixels", counted_pixels)
 
 

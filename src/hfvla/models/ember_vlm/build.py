@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hfvla.backbones.towers import folder_config, image_statistics, load_tower, tower_settings
 from hfvla.data.samples.robots import ROBOTS, RobotTask, Subtask, Turn
 from hfvla.errors import RecipeError
 from hfvla.family import CutContext
@@ -24,7 +23,6 @@ __all__ = [
     "compute_metrics",
     "encode_vision",
     "fake_rows",
-    "image_statistics",
     "initialise",
     "prepare_vision",
 ]
@@ -69,9 +67,9 @@ def build_config(model_recipe: Mapping[str, Any]) -> EmberVLMConfig:
         learned = {"vocab_size": options.tokenizer_vocab_size, "bos_token_id": 0, "eos_token_id": 0}
         settings["text_config"] = {**(settings.get("text_config") or {}), **learned}
     else:
-        settings["text_config"] = {**_folder_config(options.language), **(settings.get("text_config") or {})}
+        settings["text_config"] = {**folder_config(options.language), **(settings.get("text_config") or {})}
     if options.vision:
-        settings = {**_folder_tower(options.vision), **settings}
+        settings = {**tower_settings(options.vision), **settings}
     # Of a tokenizer that is not there yet; `initialise` puts the real ids in their place.
     settings = {"yes_token_id": 10, "no_token_id": 11, **settings}
     return EmberVLMConfig(**settings)
@@ -104,7 +102,7 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
     if options.language:
         _load_language(model, options.language)
     if options.vision:
-        _load_vision(model, options.vision)
+        load_tower(model.vision.backbone, options.vision)
     return model, processor
 
 
@@ -137,45 +135,6 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
     )
 
 
-_LOCAL = "local-dir:"
-_IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-
-
-def _folder_config(name: str) -> dict[str, Any]:
-    """Return what the config.json of a local folder says; {} for a name on the hub, which plans do not ask."""
-    file = Path(name) / "config.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _folder_tower(name: str) -> dict[str, Any]:
-    """Return what a folder with a timm checkpoint says of the tower: architecture and output channels."""
-    folder = name.removeprefix(_LOCAL)
-    said = _folder_config(folder) if name.startswith(_LOCAL) else {}
-    if not {"architecture", "num_features"} <= set(said):
-        return {}
-    heads = ("num_classes", "global_pool", "in_chans")  # of the classifier, which a tower has not
-    arguments = {key: value for key, value in (said.get("model_args") or {}).items() if key not in heads}
-    vision = {"architecture": said["architecture"], "do_pooling": False, "model_args": arguments}
-    return {"vision_config": vision, "vision_hidden_size": said["num_features"]}
-
-
-def image_statistics(name: str) -> tuple[list[float], list[float]]:
-    """Return the mean and deviation of the pixels [3], [3] that a timm tower was trained with; ImageNet's if unsaid.
-
-    Args:
-        name: architecture, checkpoint name or "local-dir:<folder>".
-    """
-    import timm
-
-    if name.startswith(_LOCAL):
-        said = _folder_config(name.removeprefix(_LOCAL)).get("pretrained_cfg") or {}
-    else:
-        known = timm.models.get_pretrained_cfg(name)
-        said = known.to_dict() if known else {}
-    mean, deviation = said.get("mean"), said.get("std")
-    return (list(mean), list(deviation)) if mean and deviation else _IMAGENET
-
-
 def _load_language(model: Any, name: str) -> None:
     """Copy a pretrained language model in; rows of added tokens start at the mean embedding."""
     import torch
@@ -188,12 +147,6 @@ def _load_language(model: Any, name: str) -> None:
             extra = state[key].mean(0, keepdim=True).expand(len(value) - len(state[key]), -1)
             state[key] = torch.cat([state[key], extra])
     model.language_model.load_state_dict(state)
-
-
-def _load_vision(model: Any, name: str) -> None:
-    import timm
-
-    model.vision.backbone.load_state_dict(timm.create_model(name, pretrained=True, num_classes=0).state_dict())
 
 
 def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

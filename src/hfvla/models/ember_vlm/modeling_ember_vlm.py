@@ -21,6 +21,7 @@ from hfvla.nn.ngrams import NgramEmbedding
 from hfvla.nn.noise import RowGenerator
 from hfvla.nn.pooling import masked_mean
 from hfvla.nn.projector import VisualProjector
+from hfvla.nn.timm_tower import TimmTower
 
 __all__ = ["TEXT_KINDS", "EmberVLMForRobotSelection", "EmberVLMOutput", "EmberVLMPreTrainedModel"]
 
@@ -44,28 +45,6 @@ class EmberVLMOutput(ModelOutput):
     selection_logits: Tensor | None = None
     verdict_logits: Tensor | None = None
     logits: Tensor | None = None
-
-
-class VisionTower(nn.Module):
-    """A timm backbone that returns its last feature map."""
-
-    def __init__(self, config: EmberVLMConfig) -> None:
-        super().__init__()
-        import timm  # takes seconds, and this module is imported by whoever imports transformers' Auto classes
-
-        vision = config.vision_config
-        self.backbone = timm.create_model(
-            vision.architecture, pretrained=False, num_classes=0, **(vision.model_args or {})
-        )
-        if self.backbone.num_features != config.vision_hidden_size:
-            raise ValueError(
-                f"{vision.architecture} has {self.backbone.num_features} output channels; config.vision_hidden_size "
-                f"says {config.vision_hidden_size}. Set vision_hidden_size to {self.backbone.num_features}."
-            )
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Encode [N, 3, S, S] to [N, C, S / stride, S / stride]."""
-        return self.backbone.forward_features(pixel_values)
 
 
 class SelectionHead(nn.Module):
@@ -168,7 +147,8 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         super().__init__(config)
         width = config.text_config.hidden_size
         grid = (config.visual_grid[0], config.visual_grid[1]) if config.visual_grid else None
-        self.vision = VisionTower(config)
+        vision = config.vision_config
+        self.vision = TimmTower(vision.architecture, vision.model_args, config.vision_hidden_size)
         self.projector = VisualProjector(config.vision_hidden_size, width, grid)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.fusion = PromptFusion(config)

@@ -12,15 +12,21 @@ FAMILY = FamilySpec(
     processor="InternVLRetrievalProcessor",
     groups={
         "vision": ParameterGroup(
-            ("backbone.vision_tower.*",), layers="backbone.vision_tower.encoder.layer", description="InternViT tower"
+            ("backbone.vision_tower.*",),
+            layers=("backbone.vision_tower.encoder.layer", "backbone.vision_tower.backbone.blocks"),
+            description="InternViT or timm tower",
         ),
         "projector": ParameterGroup(
             ("backbone.multi_modal_projector.*",), description="pixel-shuffled patches to language tokens"
         ),
         "language": ParameterGroup(
             ("backbone.language_model.*",),
-            layers="backbone.language_model.layers",
-            description="Qwen2 language model without output layer",
+            layers=(
+                "backbone.language_model.layers",
+                "backbone.language_model.encoder.layer",
+                "backbone.language_model.transformer.layer",
+            ),
+            description="Qwen2 language model without output layer, or a text encoder",
         ),
         "adapters": ParameterGroup(
             ("image_adapter.*", "text_adapter.*"), description="both towers into the shared space"
@@ -68,7 +74,7 @@ FAMILY = FamilySpec(
         Metric("spatial_accuracy", quick=True),
         Metric("combined", quick=True),
     ),
-    model_options="hfvla.backbones.options:BackboneOptions",
+    model_options="hfvla.models.internvl_retrieval.build:RetrievalOptions",
     label_names=("group_ids", "image_ids", "boxes", "box_mask"),
     evaluation_options={
         "k_test": Option("items of each list that the matching head puts in order (256)", least=1),

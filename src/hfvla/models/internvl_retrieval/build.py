@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import model_validator
 
+from hfvla.backbones.dual_tower import DualTowerConfig
 from hfvla.backbones.options import (
     BackboneOptions,
     backbone_options,
@@ -15,14 +17,17 @@ from hfvla.backbones.options import (
     learned_backbone,
     loaded_backbone,
 )
+from hfvla.backbones.towers import folder_config, image_statistics, load_tower, tower_settings
 from hfvla.family import CutContext
 from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.boxes import box_scores
 from hfvla.metrics.retrieval import retrieval_scores
 from hfvla.metrics.spatial import spatial_scores
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
+from hfvla.paths import UserPath
 
 __all__ = [
+    "RetrievalOptions",
     "build_config",
     "compute_metrics",
     "encode_image_states",
@@ -36,6 +41,29 @@ _PLANNED_PROMPT = {"before": list(range(10, 22)), "after": [5, 0]}  # as long as
 _FAKE_CAPTIONS = 1
 
 
+class RetrievalOptions(BackboneOptions):
+    """What `model.options` of a recipe may say.
+
+    Args:
+        vision: with `language`, a timm checkpoint for a backbone of two towers, by name or "local-dir:<folder>".
+        language: hub id or folder of a text encoder, with its tokenizer.
+    """
+
+    vision: str | None = None
+    language: UserPath | None = None
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> RetrievalOptions:
+        if self.backbone is not None and self.two_towers:
+            raise ValueError("backbone and vision or language are both given; name one backbone, or two towers")
+        return self
+
+    @property
+    def two_towers(self) -> bool:
+        """Whether towers are named."""
+        return self.vision is not None or self.language is not None
+
+
 def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
     """Return the config a recipe's `model` section asks for, without weights (for plans).
 
@@ -44,8 +72,11 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    options: BackboneOptions = backbone_options(model_recipe)
+    options = backbone_options(model_recipe, RetrievalOptions)
     settings = dict(model_recipe.get("config") or {})
+    if options.two_towers or _asks_two_towers(settings):
+        settings["backbone_config"] = _two_towers(options, settings)
+        return InternVLRetrievalConfig(**settings)
     if not any((settings.get("image_prompt") or {}).values()):
         settings["image_prompt"] = _PLANNED_PROMPT
     settings["backbone_config"] = backbone_settings(options, settings)
@@ -67,8 +98,10 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
 
     from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
-    options: BackboneOptions = backbone_options(model_recipe)
+    options = backbone_options(model_recipe, RetrievalOptions)
     set_seed(seed)
+    if options.two_towers or _asks_two_towers(model_recipe.get("config") or {}):
+        return _from_towers(options, build_config(model_recipe), train_rows)
     if options.backbone is not None:
         return _from_backbone(options, dict(model_recipe.get("config") or {}))
     config = build_config(model_recipe)
@@ -102,6 +135,62 @@ def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[
     model.backbone = AutoModel.from_pretrained(
         options.backbone, revision=options.revision, use_safetensors=True, dtype=getattr(torch, options.dtype)
     )
+    return model, processor
+
+
+def _asks_two_towers(settings: Mapping[str, Any]) -> bool:
+    given = settings.get("backbone_config")
+    return getattr(given, "model_type", None) == "dual_tower" or (
+        isinstance(given, Mapping) and given.get("model_type") == "dual_tower"
+    )
+
+
+def _two_towers(options: RetrievalOptions, settings: Mapping[str, Any]) -> DualTowerConfig:
+    """Return the config of two towers: what the recipe says, over what the folders say of themselves."""
+    given = settings.get("backbone_config") or {}
+    given = given.to_dict() if isinstance(given, DualTowerConfig) else dict(given)
+    folders: dict[str, Any] = tower_settings(options.vision) if options.vision else {}
+    text = folder_config(options.language) if options.language else {}
+    learned = {} if options.language else {"vocab_size": options.tokenizer_vocab_size}
+    given.pop("model_type", None)
+    text = {**text, **(given.pop("text_config", None) or {}), **learned}
+    return DualTowerConfig(**{**folders, **given, "text_config": text})
+
+
+def _from_towers(
+    options: RetrievalOptions, config: InternVLRetrievalConfig, train_rows: Iterable[Mapping[str, Any]]
+) -> tuple[Any, Any]:
+    """Build a model of two towers: loaded where the options name them, else new."""
+    from transformers import AutoModel, AutoTokenizer, ViTImageProcessor
+
+    from hfvla.data.tokenizers import learn_encoder_tokenizer
+    from hfvla.models.internvl_retrieval.batches import training_texts
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+    from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
+
+    if options.language:
+        tokenizer = AutoTokenizer.from_pretrained(options.language)
+    else:
+        tokenizer = learn_encoder_tokenizer(training_texts(train_rows), options.tokenizer_vocab_size)
+        text = config.backbone_config.text_config
+        text.vocab_size, text.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    side = config.image_size
+    vision = options.vision or config.backbone_config.vision_config.architecture
+    mean, deviation = image_statistics(vision)
+    processor = InternVLRetrievalProcessor(
+        image_processor=ViTImageProcessor(size={"height": side, "width": side}, image_mean=mean, image_std=deviation),
+        tokenizer=tokenizer,
+        max_text_tokens=config.max_text_tokens,
+    )
+    model = InternVLForRetrieval(config)
+    if options.vision:
+        load_tower(model.backbone.vision_tower.backbone, options.vision)
+    if options.language:
+        encoder = AutoModel.from_pretrained(options.language, use_safetensors=True)
+        wanted = model.backbone.language_model.state_dict()
+        state = encoder.state_dict()
+        model.backbone.language_model.load_state_dict({name: state[name] for name in wanted})
+    model.backbone.to(getattr(torch, options.dtype))
     return model, processor
 
 

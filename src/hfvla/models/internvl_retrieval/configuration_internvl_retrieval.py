@@ -9,6 +9,7 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from hfvla.backbones import dual_tower  # the module: whoever imports it first comes here half way through
 from hfvla.backbones.shapes import BACKBONES, tiny_backbone
 from hfvla.errors import CheckpointError, did_you_mean
 
@@ -30,11 +31,13 @@ class InternVLRetrievalConfig(PreTrainedConfig):
     r"""Configuration of `InternVLForRetrieval`; the defaults are InternVL3-1B.
 
     Args:
-        backbone_config (`dict` or `InternVLConfig`): vision tower, projector and language model.
+        backbone_config (`dict`, `InternVLConfig` or `DualTowerConfig`): vision tower, projector and language model;
+            with `model_type: dual_tower`, a timm tower and a text encoder that were trained apart.
         embed_dim (`int`): D, width of the shared space.
         image_from (`str`): "vision", the mean of the patch tokens; or "language", the last token of the language model
             that has read the image behind a short prompt.
-        text_pooling (`str`): "last" valid token, or the "mean" of the valid ones.
+        text_pooling (`str`, *optional*): "last" valid token, or the "mean" of the valid ones. Default: "last", and
+            "mean" for two towers.
         adapter (`dict`): {"dropout", "skip", "layer_norm"} of both adapters; a stage may switch the last two on.
         heads (`str`): "pooled", heads see the sum of pooled image and text; or "grid", the text attends to the image's
             tokens first, which keeps where things are.
@@ -50,14 +53,14 @@ class InternVLRetrievalConfig(PreTrainedConfig):
     sub_configs_defaults = {  # noqa: RUF012
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl"),
     }
-    sub_config_types = {"backbone_config": ("internvl",)}  # noqa: RUF012
+    sub_config_types = {"backbone_config": ("internvl", "dual_tower")}  # noqa: RUF012
     nested_keys = {"adapter": ADAPTER, "negatives": NEGATIVES, "image_prompt": IMAGE_PROMPT}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms", "features", "logits_per_image"]  # noqa: RUF012
 
     backbone_config: Any = None
     embed_dim: int = 256
     image_from: str = "vision"
-    text_pooling: str = "last"
+    text_pooling: str | None = None
     adapter: dict[str, Any] | None = None
     heads: str = "pooled"
     sentence_slots: int = 3
@@ -71,8 +74,14 @@ class InternVLRetrievalConfig(PreTrainedConfig):
         """Fill the backbone and the settings; check what later code relies on."""
         if not isinstance(self.backbone_config, PreTrainedConfig):
             settings = dict(self.backbone_config or BACKBONES["OpenGVLab/InternVL3-1B-hf"])
-            settings.pop("model_type", None)
-            self.backbone_config = AutoConfig.for_model("internvl", **settings)
+            kind = settings.pop("model_type", "internvl")
+            if kind not in self.sub_config_types["backbone_config"]:
+                raise CheckpointError(
+                    "no such backbone here", where="InternVLRetrievalConfig.backbone_config.model_type", got=kind,
+                    expected=" or ".join(self.sub_config_types["backbone_config"]),
+                )  # fmt: skip
+            self.backbone_config = AutoConfig.for_model(kind, **settings)
+        self.text_pooling = self.text_pooling or ("mean" if self.two_towers else "last")
         self.adapter = _filled("adapter", ADAPTER, self.adapter)
         self.negatives = _filled("negatives", NEGATIVES, self.negatives)
         prompt = _filled("image_prompt", IMAGE_PROMPT, self.image_prompt)
@@ -82,13 +91,31 @@ class InternVLRetrievalConfig(PreTrainedConfig):
         self._check()
 
     def _check(self) -> None:
-        where, vision = "InternVLRetrievalConfig", self.backbone_config.vision_config
+        where = "InternVLRetrievalConfig"
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise CheckpointError(
                     f"no such {name}", where=where, got=getattr(self, name), expected=" or ".join(known),
                     fix=did_you_mean(str(getattr(self, name)), known),
                 )  # fmt: skip
+        if self.two_towers and self.image_from == "language":
+            raise CheckpointError(
+                "a text encoder reads no pictures", where=where, got="image_from: language", expected="vision"
+            )
+        if not self.two_towers:
+            self._check_shuffle(where)
+        if not 0.0 < self.temperature_init <= 1.0:
+            raise CheckpointError("temperature_init", where=where, got=self.temperature_init, expected="in (0, 1]")
+        if self.sentence_slots < 1 or self.max_text_tokens < 2 or self.negatives["queue"] < 0:
+            raise CheckpointError(
+                "a size is too small",
+                where=where,
+                got=[self.sentence_slots, self.max_text_tokens, self.negatives["queue"]],
+                expected="sentence_slots >= 1, max_text_tokens >= 2, negatives.queue >= 0",
+            )
+
+    def _check_shuffle(self, where: str) -> None:
+        vision = self.backbone_config.vision_config
         cell = [round(int(patch) / self.backbone_config.downsample_ratio) for patch in vision.patch_size]
         if any(int(side) % unit for side, unit in zip(vision.image_size, cell, strict=True)):
             raise CheckpointError(
@@ -105,24 +132,30 @@ class InternVLRetrievalConfig(PreTrainedConfig):
                 got=self.backbone_config.image_seq_length,
                 expected=rows * columns,
             )
-        if not 0.0 < self.temperature_init <= 1.0:
-            raise CheckpointError("temperature_init", where=where, got=self.temperature_init, expected="in (0, 1]")
-        if self.sentence_slots < 1 or self.max_text_tokens < 2 or self.negatives["queue"] < 0:
-            raise CheckpointError(
-                "a size is too small",
-                where=where,
-                got=[self.sentence_slots, self.max_text_tokens, self.negatives["queue"]],
-                expected="sentence_slots >= 1, max_text_tokens >= 2, negatives.queue >= 0",
-            )
+
+    @property
+    def two_towers(self) -> bool:
+        """Whether the backbone is a `DualTowerConfig`."""
+        return isinstance(self.backbone_config, dual_tower.DualTowerConfig)
+
+    @property
+    def vision_width(self) -> int:
+        """C, width of the vision tower's states."""
+        own = self.backbone_config
+        return own.vision_hidden_size if self.two_towers else own.vision_config.hidden_size
 
     @property
     def image_size(self) -> int:
         """Side of an image in pixels."""
+        if self.two_towers:
+            return int(self.backbone_config.image_size)
         return int(self.backbone_config.vision_config.image_size[0])
 
     @property
     def grid_size(self) -> tuple[int, int]:
         """(rows, columns) of image tokens after pixel shuffle."""
+        if self.two_towers:
+            return self.backbone_config.grid_size
         vision, ratio = self.backbone_config.vision_config, self.backbone_config.downsample_ratio
         sides = [int(vision.image_size[axis] // vision.patch_size[axis] * ratio) for axis in (0, 1)]
         return sides[0], sides[1]

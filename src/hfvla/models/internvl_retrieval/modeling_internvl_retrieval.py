@@ -18,6 +18,7 @@ from hfvla.losses.contrastive import FeatureQueue, bounded_temperature, cosine_l
 from hfvla.losses.weighing import weighted_sum
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.losses import RetrievalObjectives
+from hfvla.nn import dual_tower  # the module: whoever imports it first comes here half way through
 from hfvla.nn.adapter import Adapter, GatedLayerNorm, SkipProjection
 from hfvla.nn.grid_attention import GridAttention
 from hfvla.nn.loading import AlignedPreTrainedModel
@@ -112,9 +113,8 @@ class RetrievalTowers:
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         # Rotary positions are relative, so that a left-padded text needs no positions of its own.
-        hidden = self.backbone.language_model(
-            input_ids=input_ids, attention_mask=mask, use_cache=False
-        ).last_hidden_state
+        keep = {} if self.config.two_towers else {"use_cache": False}
+        hidden = self.backbone.language_model(input_ids=input_ids, attention_mask=mask, **keep).last_hidden_state
         pool = last_valid if self.config.text_pooling == "last" else masked_mean
         return hidden, pool(hidden, mask.bool()).to(self.text_adapter.up.weight.dtype)
 
@@ -220,17 +220,17 @@ class InternVLRetrievalPreTrainedModel(AlignedPreTrainedModel):
 class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetrievalPreTrainedModel):
     """Finds the image of a described place, and the description of an image; points at what a sentence names.
 
-    transformers' InternVL is wrapped as it is: vision tower, projector and language model. Methods that encode are in
-    `towers_internvl_retrieval.py`, heads and loss terms in `objectives_internvl_retrieval.py`.
+    transformers' InternVL is wrapped as it is, vision tower, projector and language model; or a timm tower and a text
+    encoder that were trained apart (`hfvla.nn.dual_tower`). Heads and loss terms are in `losses.py`.
     """
 
     def __init__(self, config: InternVLRetrievalConfig) -> None:
         super().__init__(config)
         width, text_width = config.embed_dim, config.get_text_config().hidden_size
-        pooled_width = (
-            text_width if config.image_from == "language" else config.backbone_config.vision_config.hidden_size
-        )
-        self.backbone = AutoModel.from_config(config.backbone_config)
+        pooled_width = text_width if config.image_from == "language" else config.vision_width
+        own = config.backbone_config
+        self.backbone = dual_tower.DualTower(own) if config.two_towers else AutoModel.from_config(own)
+        self._no_split_modules = tuple(self.backbone._no_split_modules or self._no_split_modules)
         self.image_adapter = Adapter(pooled_width, width, **config.adapter)
         self.text_adapter = Adapter(text_width, width, **config.adapter)
         self.grid_projection: nn.Module | None = None

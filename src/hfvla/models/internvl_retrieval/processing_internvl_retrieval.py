@@ -28,12 +28,14 @@ IMAGE_PROMPT_TEXT = "The place in this picture, in one word:"
 class InternVLRetrievalProcessor(ProcessorMixin):
     """Image processor and tokenizer, saved together.
 
-    Texts end with the tokenizer's end token, whose state is the text's in `text_pooling: last`, and are padded on the
-    left. A picture becomes one square; boxes are shares of it and stay what they are.
+    Texts for a language model end with the tokenizer's end token, whose state is the text's in `text_pooling: last`,
+    and are padded on the left; texts for an encoder (a tokenizer with a class token) have its special tokens around
+    them, and are padded on the right. A picture becomes one square; boxes are shares of it and stay what they are.
 
     Args:
-        image_processor: InternVL's; resizes and normalises, and cuts no tiles.
-        tokenizer: fast tokenizer with `start_image_token`, `context_image_token` and `end_image_token`.
+        image_processor: resizes and normalises, and cuts no tiles.
+        tokenizer: fast tokenizer of the text encoder, or one with `start_image_token`, `context_image_token` and
+            `end_image_token`.
         max_text_tokens (`int`): longer texts are cut there, before the end token.
     """
 
@@ -48,8 +50,15 @@ class InternVLRetrievalProcessor(ProcessorMixin):
         self.max_text_tokens = max_text_tokens
         self._cut_before = False
 
+    @property
+    def for_encoder(self) -> bool:
+        """Whether texts are for an encoder, with special tokens around them."""
+        return self.tokenizer.cls_token_id is not None
+
     def special_ids(self) -> dict[str, Any]:
-        """Return what the config must know of the tokenizer: `image_token_id` and `image_prompt`."""
+        """Return `image_token_id` and `image_prompt`, which the config must know; {} for an encoder."""
+        if self.for_encoder:
+            return {}
         tokenizer = self.tokenizer
         before = f"{IMAGE_PROMPT_TEXT} {tokenizer.start_image_token}"
         after = [*self._ids(tokenizer.end_image_token), tokenizer.eos_token_id]
@@ -65,9 +74,11 @@ class InternVLRetrievalProcessor(ProcessorMixin):
             CheckpointError: another prompt around a picture, picture size, length or tokens.
         """
         side, text, ids = self.image_processor.size, config.get_text_config(), self.special_ids()
-        pairs = {
-            "image_token_id": (ids["image_token_id"], config.backbone_config.image_token_id),
-            "image_prompt": (ids["image_prompt"], config.image_prompt),
+        pairs: dict[str, tuple[Any, Any]] = {"text encoder": (self.for_encoder, config.two_towers)}
+        if ids and not config.two_towers:
+            pairs["image_token_id"] = (ids["image_token_id"], config.backbone_config.image_token_id)
+            pairs["image_prompt"] = (ids["image_prompt"], config.image_prompt)
+        pairs |= {
             "image_size": ([side["height"], side["width"]], [config.image_size, config.image_size]),
             "max_text_tokens": (self.max_text_tokens, config.max_text_tokens),
             "tokens": (max(len(self.tokenizer), text.vocab_size), text.vocab_size),
@@ -92,12 +103,13 @@ class InternVLRetrievalProcessor(ProcessorMixin):
         names = where or [str(image) for image in images]
         pictures = [_opened(image, name) for image, name in zip(images, names, strict=True)]
         # Named in the call: among the processor's own settings some releases ignore it.
-        return self.image_processor(pictures, return_tensors="pt", crop_to_patches=False)["pixel_values"]
+        whole = {} if self.for_encoder else {"crop_to_patches": False}
+        return self.image_processor(pictures, return_tensors="pt", **whole)["pixel_values"]
 
     # ---- texts ------------------------------------------------------------------------------------------------------
 
     def texts(self, texts: Sequence[str], where: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return `input_ids` and `attention_mask` [N, T] of texts, padded on the left.
+        """Return `input_ids` and `attention_mask` [N, T] of texts, padded on the left, or for an encoder on the right.
 
         Args:
             texts: at least one.
@@ -111,7 +123,8 @@ class InternVLRetrievalProcessor(ProcessorMixin):
             if not isinstance(text, str) or not text.strip():
                 raise DataError("a text is empty or no text", where=name, got=text, expected="a string with words")
         rows = self.tokenizer([clean_text(text) for text in texts], add_special_tokens=False).input_ids
-        most = self.max_text_tokens - 1
+        around = self.tokenizer.num_special_tokens_to_add() if self.for_encoder else 1
+        most = self.max_text_tokens - around
         longest = max(range(len(rows)), key=lambda row: len(rows[row]))
         if len(rows[longest]) > most and not self._cut_before:
             self._cut_before = True
@@ -119,6 +132,18 @@ class InternVLRetrievalProcessor(ProcessorMixin):
                 "%s has %d tokens: texts are cut at %d; raise max_text_tokens to read all",
                 names[longest], len(rows[longest]), most,
             )  # fmt: skip
+        if self.for_encoder:
+            return dict(
+                self.tokenizer(
+                    [clean_text(text) for text in texts],
+                    truncation=True,
+                    max_length=self.max_text_tokens,
+                    padding=True,
+                    padding_side="right",
+                    return_token_type_ids=False,
+                    return_tensors="pt",
+                )
+            )
         ids = [[*row[:most], self.tokenizer.eos_token_id] for row in rows]
         width = max(map(len, ids))
         pad = self.tokenizer.pad_token_id

@@ -1,0 +1,125 @@
+"""Any `AutoModelForImageTextToText` of transformers as a `ChatSystem`, by its own processor and chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from hfvla.data.samples.chat import ChatSample, Turn
+from hfvla.data.samples.chat_pictures import load_reference
+from hfvla.errors import DataError
+from hfvla.family.chat import AnswerLosses, ChatSystem
+
+__all__ = ["image_text_system", "messages_of"]
+
+Found = TypeVar("Found")
+
+
+def messages_of(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """Return turns as chat templates of transformers take them; pictures by their place alone."""
+    return [
+        {
+            "role": turn.role,
+            "content": [
+                {"type": "text", "text": part.text} if part.type == "text" else {"type": part.type}
+                for part in turn.content
+            ],
+        }
+        for turn in turns
+    ]
+
+
+def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = None) -> ChatSystem:
+    """Return how a model of transformers answers conversations about pictures.
+
+    Args:
+        model: any `AutoModelForImageTextToText`.
+        processor: its processor, with a chat template.
+        max_pictures: of a sample.
+    """
+    tokenizer = processor.tokenizer
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+    @torch.inference_mode()
+    def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
+        model.eval()
+        prompts = [_text(processor, sample, sample.turns, ask=True) for sample in samples]
+        inputs = _encoded(processor, samples, prompts, side="left").to(model.device)
+        written = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad)
+        new = written[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    @torch.inference_mode()
+    def answer_losses(samples: Sequence[ChatSample]) -> list[AnswerLosses]:
+        model.eval()
+        parts = [_split(processor, sample) for sample in samples]
+        inputs = _encoded(processor, samples, [whole for _, whole in parts], side="right").to(model.device)
+        asked = _encoded(processor, samples, [prompt for prompt, _ in parts], side="right")
+        logits = model(**inputs).logits.float()
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), inputs["input_ids"][:, 1:], reduction="none"
+        )
+        found = []
+        for row in range(len(samples)):
+            start, end = int(asked["attention_mask"][row].sum()), int(inputs["attention_mask"][row].sum())
+            ids = inputs["input_ids"][row, start:end].cpu().numpy()
+            pieces = tuple(tokenizer.decode([int(token)]) for token in ids)
+            found.append(AnswerLosses(ids, losses[row, start - 1 : end - 1].cpu().numpy().astype(np.float64), pieces))
+        return found
+
+    def answer_ids(sample: ChatSample) -> list[int]:
+        prompt, whole = _split(processor, sample)
+        return tokenizer(whole[len(prompt) :], add_special_tokens=False).input_ids
+
+    return ChatSystem(
+        write=lambda samples, tokens: _by_pictures(samples, lambda part: write(part, tokens)),
+        answer_losses=lambda samples: _by_pictures(samples, answer_losses),
+        answer_ids=answer_ids,
+        vocabulary=int(model.config.get_text_config().vocab_size),
+        max_pictures=max_pictures,
+    )
+
+
+def _by_pictures(samples: Sequence[ChatSample], work: Callable[[Sequence[ChatSample]], list[Found]]) -> list[Found]:
+    """Work on samples with pictures and on those without apart: processors take no batch of both."""
+    found: dict[int, Found] = {}
+    for with_pictures in (True, False):
+        places = [place for place, sample in enumerate(samples) if bool(sample.images) == with_pictures]
+        if places:
+            found |= dict(zip(places, work([samples[place] for place in places]), strict=True))
+    return [found[place] for place in range(len(samples))]
+
+
+def _text(processor: Any, sample: ChatSample, turns: Sequence[Turn], *, ask: bool) -> str:
+    if sample.videos:
+        raise DataError("this model is asked about pictures only", where=sample.id, got=f"{len(sample.videos)} videos")
+    return processor.apply_chat_template(messages_of(turns), add_generation_prompt=ask, tokenize=False)
+
+
+def _split(processor: Any, sample: ChatSample) -> tuple[str, str]:
+    """Return the prompt of the last answer, and the prompt with the answer.
+
+    Raises:
+        DataError: nobody answers, or the template writes the prompt in another way once there is an answer.
+    """
+    if not sample.turns or sample.turns[-1].role != "assistant":
+        raise DataError("a sample without an answer has no losses", where=sample.id)
+    prompt = _text(processor, sample, sample.turns[:-1], ask=True)
+    whole = _text(processor, sample, sample.turns, ask=False).rstrip("\n")  # after the end token nothing is written
+    if not whole.startswith(prompt):
+        raise DataError(
+            "the chat template changes the prompt once there is an answer", where=sample.id, got=whole[:80]
+        )
+    return prompt, whole
+
+
+def _encoded(processor: Any, samples: Sequence[ChatSample], texts: Sequence[str], side: str) -> Any:
+    pictures = [
+        [load_reference(reference, f"{sample.id}, picture {number}") for number, reference in enumerate(sample.images)]
+        for sample in samples
+    ]
+    shown = {"images": pictures} if any(pictures) else {}
+    return processor(text=list(texts), padding=True, padding_side=side, return_tensors="pt", **shown)

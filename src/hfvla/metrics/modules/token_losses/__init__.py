@@ -1,0 +1,1 @@
+"""The `boxes` metric: `evaluate.load` reads this folder."""
