@@ -13,6 +13,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.optimization import get_scheduler
 
+from hfvla.data.rows.mixing import is_stream
 from hfvla.errors import HfvlaError, MissingExtraError, RecipeError
 from hfvla.family import FamilySpec
 from hfvla.recipe import Recipe, Stage
@@ -166,7 +167,7 @@ def check_data(recipe: Recipe, spec: FamilySpec, stages: Sequence[Stage], data: 
     for stage in stages:
         rows = data.stage_rows(stage)
         validation[stage.name] = rows.validation is not None
-        if rows.streamed:
+        if is_stream(rows.train):
             check_stream(recipe, stage)
         else:
             check_rows(recipe, stage, len(rows.train), processes)
