@@ -23,4 +23,9 @@ SOURCES: dict[str, Source] = {
         ("folder", "folder that holds any of them, every file named with what it was taken for"),
     )
 }
-"""By name, as recipes have them; the two are one reader."""
+"""By name, as recipes have them; the first two are one reader."""
+SOURCES["hub"] = Source(
+    options=f"{_HERE}.options:HubOptions",
+    build=f"{_HERE}.hub:build_hub",
+    description="data set of the hub, or of a folder that `datasets` reads, by column names or a mapping",
+)

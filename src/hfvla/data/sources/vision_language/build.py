@@ -4,88 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hfvla.data.samples.chat import ChatSample, chat_features
 from hfvla.data.sources.vision_language.arrow_cache import cache_folder, cache_key, cached_rows
 from hfvla.data.sources.vision_language.discovery import Found, discover
-from hfvla.data.sources.vision_language.formats import FORMATS, Format, recognise
-from hfvla.data.sources.vision_language.heads import Head, read_head
 from hfvla.data.sources.vision_language.image_files import ImageFiles
 from hfvla.data.sources.vision_language.options import VisionLanguageOptions
+from hfvla.data.sources.vision_language.plan import KINDS, Plan, plan_files
 from hfvla.data.sources.vision_language.reading import Reading
 from hfvla.data.sources.vision_language.records import Taken
 from hfvla.errors import DataError
 from hfvla.family import SourceData
 
-__all__ = ["Plan", "build_vision_language", "plan_files", "read_samples"]
+__all__ = ["build_vision_language", "read_samples", "stream_rows"]
 
 logger = logging.getLogger(__name__)
 
-_KINDS = {one.name: one for one in FORMATS}
-_NAMELESS = frozenset({"table", "llava", "messages", "preference"})  # formats of many sets: the file names the set
 _MOST_NAMED = 50
-
-
-@dataclass
-class Plan:
-    """What the files at a path are taken for.
-
-    Attributes:
-        found: what lies there.
-        taken: files by what they are read as.
-        unknown: name and reason of each file that nothing recognises.
-    """
-
-    found: Found
-    taken: list[Taken] = field(default_factory=list)
-    unknown: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def files(self) -> dict[str, str]:
-        """Format by name of the file."""
-        return {head.name: taken.format for taken in self.taken for head in taken.heads}
-
-
-def plan_files(options: VisionLanguageOptions) -> Plan:
-    """Look at every file at a path and say what it is read as; nothing is read beyond heads.
-
-    Raises:
-        DataError: nothing is there; with a `format` of the recipe, a file that cannot be read.
-    """
-    plan = Plan(discover(Path(options.path), follow_links=options.follow_links))
-    for path in plan.found.files:
-        name = path.relative_to(plan.found.root).as_posix()
-        head = read_head(path, name)
-        chosen: Format | None
-        if options.format != "auto" and not head.problem:
-            chosen = _KINDS[options.format]
-        elif options.mapping is not None and not head.problem and head.kind not in ("picture", "text", "tar"):
-            chosen = _KINDS["table"]
-        else:
-            chosen = recognise(head)
-        if chosen is None:
-            plan.unknown.append((name, head.problem or _described(head)))
-        else:
-            source = path.stem if chosen.name in _NAMELESS else chosen.name
-            plan.taken.append(Taken(chosen.name, source, (head,)))
-    return plan
-
-
-def _described(head: Head) -> str:
-    if head.kind == "object":
-        return f"an object with {', '.join(sorted(head.sections)[:8])}"
-    if head.first:
-        return f"{head.kind} of records with {', '.join(sorted(map(str, head.first))[:12])}"
-    return f"{head.kind} without records" if head.kind else "no kind of file that is read"
 
 
 def read_samples(plan: Plan, reading: Reading) -> Iterator[ChatSample]:
     """Yield the samples of all files, in the files' order."""
     for taken in plan.taken:
-        yield from _KINDS[taken.format].read(taken, reading)
+        yield from KINDS[taken.format].read(taken, reading)
 
 
 def build_vision_language(options: VisionLanguageOptions, *, seed: int = 0) -> SourceData:
@@ -104,19 +47,10 @@ def build_vision_language(options: VisionLanguageOptions, *, seed: int = 0) -> S
             splits, or too many unusable records.
     """
     plan = plan_files(options)
-    if not plan.taken:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in plan.unknown[:5])
-        raise DataError(
-            "nothing here is a vision-language set",
-            where=options.path,
-            got=shown or "no file",
-            expected=f"one of {', '.join(_KINDS)}",
-            fix="Name its fields: mapping.",
-        )
     if options.streaming:
         return _streamed(options, plan)
     kept = options.model_dump(exclude={"streaming", "cache_dir", "max_bad_fraction"})
-    key = cache_key(kept, plan.found.files, plan.found.pictures)
+    key = cache_key(kept, plan.paths, plan.found.pictures)
     reading = _reading(options, plan)
     rows, facts = cached_rows(
         cache_folder(options.cache_dir) / key, lambda: _checked(options, plan, reading), lambda: _facts(plan, reading)
@@ -128,7 +62,7 @@ def build_vision_language(options: VisionLanguageOptions, *, seed: int = 0) -> S
 def _reading(options: VisionLanguageOptions, plan: Plan) -> Reading:
     found = discover(Path(options.images), follow_links=options.follow_links) if options.images else plan.found
     images = ImageFiles(found.root, found.pictures, options.check_images, follow_links=options.follow_links)
-    return Reading(options, images, plan.found.root)
+    return Reading(options, images, plan.found.root, alone=len(plan.taken) == 1)
 
 
 def _checked(options: VisionLanguageOptions, plan: Plan, reading: Reading) -> Iterator[ChatSample]:
@@ -146,7 +80,11 @@ def _log(options: VisionLanguageOptions, plan: Plan, reading: Reading) -> None:
     for name, kind in plan.files.items():
         split = reading.files_left_out.get(name)
         logger.info("%s: taken for %s%s", name, kind, f"; left out, of the split {split}" if split else "")
-    for name, reason in plan.unknown:
+    for name in reading.address_files:
+        logger.warning("%s: not read: addresses of pictures that are not on disk (fetch them with img2dataset)", name)
+    for name, reason in plan.beside.items():
+        logger.info("%s: read with others: %s", name, reason)
+    for name, reason in plan.unknown.items():
         logger.warning("%s: not recognised, and not read: %s", name, reason)
     for path, reason in plan.found.passed:
         logger.warning("%s is passed over: %s", path, reason)
@@ -159,7 +97,9 @@ def _facts(plan: Plan, reading: Reading) -> dict[str, Any]:
         "rejected": reading.census.rejected(),
         "samples": dict(reading.by_set),
         "files": plan.files,
-        "unknown": dict(plan.unknown[:_MOST_NAMED]),
+        "beside": dict(list(plan.beside.items())[:_MOST_NAMED]),
+        "unknown": dict(list(plan.unknown.items())[:_MOST_NAMED]),
+        "addresses_only": reading.address_files[:_MOST_NAMED],
         "left_out": dict(reading.left_out),
         "files_left_out": dict(reading.files_left_out),
         "notes": dict(reading.notes),
@@ -195,7 +135,12 @@ def _streamed(options: VisionLanguageOptions, plan: Plan) -> SourceData:
         features=chat_features(),
         gen_kwargs={"taken": plan.taken, "options": options, "found": plan.found},
     )
-    census = {"streaming": True, "files": plan.files, "unknown": dict(plan.unknown[:_MOST_NAMED]), "rejected": {}}
+    census = {
+        "streaming": True,
+        "files": plan.files,
+        "unknown": dict(list(plan.unknown.items())[:_MOST_NAMED]),
+        "rejected": {},
+    }
     _log(options, plan, _reading(options, plan))
     return SourceData(rows, census)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from hfvla.errors import DataError
 __all__ = ["Found", "discover"]
 
 _SIDECARS = (".txt", ".caption", ".json")
+_FETCHED = re.compile(r"\d+_\d{1,10}")  # a picture as the script of Conceptual Captions names it
 _COMMON_SIDECARS = 0.5  # share of a folder's pictures that have a text beside them
 
 
@@ -115,7 +117,7 @@ class _Walk:
         pictures, others = set(), []
         for entry in files:
             stem, suffix = os.path.splitext(entry.name)
-            if suffix.casefold() in PICTURE_SUFFIXES:
+            if suffix.casefold() in PICTURE_SUFFIXES or _FETCHED.fullmatch(entry.name):
                 pictures.add(stem)
             else:
                 others.append((entry, stem, suffix.casefold()))

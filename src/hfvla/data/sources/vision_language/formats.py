@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfvla.data.samples.chat import ChatSample
-from hfvla.data.sources.vision_language import coco, conversations, generic
+from hfvla.data.sources.vision_language import (
+    captioned,
+    coco,
+    conversations,
+    generic,
+    question_sets,
+    refcoco,
+    shards,
+    visual_genome,
+    vqa,
+)
 from hfvla.data.sources.vision_language.heads import Head
 from hfvla.data.sources.vision_language.reading import Reading
 from hfvla.data.sources.vision_language.records import Taken
@@ -51,6 +61,11 @@ def _said(head: Head) -> Mapping[str, Any]:
     return {}
 
 
+def _part(head: Head) -> Mapping[str, Any]:
+    """Return the first part of an object of records."""
+    return next((head.section(name) for name in head.sections if head.section(name)), {})
+
+
 FORMATS: tuple[Format, ...] = (
     Format(
         "coco_captions",
@@ -65,6 +80,62 @@ FORMATS: tuple[Format, ...] = (
         "a question for the boxes of a category in a picture; crowds marked",
         lambda head: "bbox" in head.section("annotations") and "category_id" in head.section("annotations"),
         coco.read_instances,
+    ),
+    Format(
+        "vqa",
+        "VQAv2, OK-VQA: `*_questions.json` with `*_annotations.json` of the same `data_subtype`",
+        "a question; the answer of most is learned, all ten are references",
+        lambda head: vqa.is_questions(head) or vqa.is_answers(head),
+        vqa.read_vqa,
+    ),
+    Format(
+        "aokvqa",
+        "`aokvqa_v1p0_*.json`: list with `choices`, `correct_choice_idx`, `direct_answers`, `rationales`",
+        "a question; the right choice is learned, direct answers are references, rationales kept or written",
+        lambda head: _has(head, "question_id", "image_id", "question", "choices"),
+        question_sets.read_aokvqa,
+    ),
+    Format(
+        "gqa",
+        "`*_questions.json`: `{qid: {question, answer, fullAnswer, imageId}}`",
+        "a question; the full answer is a detail",
+        lambda head: {"imageId", "question"} <= _part(head).keys(),
+        question_sets.read_gqa,
+    ),
+    Format(
+        "ocr_vqa",
+        "`dataset.json`: `{id: {imageURL, questions, answers, split}}`",
+        "a sample a question of the cover",
+        lambda head: {"imageURL", "questions"} <= _part(head).keys(),
+        question_sets.read_ocr_vqa,
+    ),
+    Format(
+        "textvqa",
+        "`TextVQA_*.json`: `data` with `question`, `answers`, `image_id`",
+        "a question; the answer of most is learned, all ten are references",
+        lambda head: {"question", "image_id", "question_id"} <= head.section("data").keys(),
+        question_sets.read_textvqa,
+    ),
+    Format(
+        "textcaps",
+        "`TextCaps_*.json`: `data` with `caption_str`, `reference_strs`, `image_path`",
+        "a caption, all captions of the picture as references",
+        lambda head: {"caption_str", "image_id"} <= head.section("data").keys(),
+        question_sets.read_textcaps,
+    ),
+    Format(
+        "refcoco",
+        "RefCOCO/+/g: `refs(unc\\|umd\\|google).p` with `instances.json`, or records with `sentences` and `bbox`",
+        "a question for the box of each expression",
+        refcoco.is_refcoco,
+        refcoco.read_refcoco,
+    ),
+    Format(
+        "visual_genome",
+        "`region_descriptions.json`: list of `regions` with `phrase`, `x`, `y`, `width`, `height`",
+        "a question for the phrase of each region",
+        visual_genome.is_visual_genome,
+        visual_genome.read_visual_genome,
     ),
     Format(
         "preference",
@@ -86,6 +157,20 @@ FORMATS: tuple[Format, ...] = (
         "a conversation",
         lambda head: "role" in _said(head),
         conversations.read_conversations,
+    ),
+    Format(
+        "webdataset",
+        "CC3M, LAION: tars of `jpg` with `txt` or `json` (webdataset, img2dataset)",
+        "a caption, or the conversation in the JSON; the picture stays in its shard",
+        shards.is_shard,
+        shards.read_shards,
+    ),
+    Format(
+        "captioned_files",
+        "folders of pictures with a `.txt` of the same name beside each",
+        "a caption",
+        lambda head: head.kind == "folder",
+        captioned.read_captioned,
     ),
     Format(
         "table",

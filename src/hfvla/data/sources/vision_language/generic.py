@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,9 @@ def read_table(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
     """Yield the samples of files of records."""
     for head in taken.heads:
         columns = reading.options.mapping or guess_columns(head.first)
+        if not reading.alone and columns and _addresses_alone(head, columns, reading):
+            reading.address_files.append(head.name)
+            continue
         split = split_of_path(head.name)
         for where, record in iterate_records(head, reading, _section(head)):
             own = record.get(columns.split) if columns and columns.split and isinstance(record, Mapping) else None
@@ -61,8 +65,47 @@ def read_table(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
                 chosen = columns or guess_columns(record if isinstance(record, Mapping) else {})
                 if chosen is None:
                     raise UnusableError("no picture and text by any usual name", f"{record!r}"[:120])
+                record = _with_picture(record, chosen, where, head, reading)
                 sample = mapped_sample(record, where, head.path, reading, chosen, taken.source)
                 yield from reading.take(replace(sample, split=told), again="keep")
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("http://", "https://"))
+
+
+def _with_picture(record: Any, columns: Columns, where: str, head: Head, reading: Reading) -> Any:
+    """Return a record of Conceptual Captions with the name under which its own script keeps the picture.
+
+    That is the row's number and the checksum of the address, without a suffix.
+    """
+    if not isinstance(record, Mapping) or not columns.image or not _is_address(record.get(columns.image)):
+        return record
+    address = record[columns.image]
+    row = int(where.rpartition(":")[2]) - (head.kind in ("tsv", "csv", "jsonl"))
+    name = f"{row}_{zlib.crc32(address.encode(errors='surrogateescape'))}"
+    try:
+        reading.picture([name, f"{name}.jpg"], head.path)
+    except UnusableError as problem:
+        if problem.reason != "annotation without its picture":
+            raise
+        raise UnusableError("only the address of a picture", address[:120]) from None
+    return {**record, columns.image: name}
+
+
+def _addresses_alone(head: Head, columns: Columns, reading: Reading) -> bool:
+    """Tell whether the first records of a file all name pictures that nobody fetched."""
+    if not columns.image or not head.records:
+        return False
+    for number, record in enumerate(head.records):
+        try:
+            place = f":{number + (head.kind in ('tsv', 'csv', 'jsonl'))}"
+            if _with_picture(record, columns, place, head, reading) is record:
+                return False
+        except UnusableError:
+            continue
+        return False
+    return True
 
 
 def _section(head: Head) -> str:

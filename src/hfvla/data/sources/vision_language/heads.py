@@ -155,5 +155,6 @@ def _tar_records(path: Path) -> tuple[Any, ...]:
                 if len(found) > _RECORDS:
                     break
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError("not a tar", where=str(path), got=str(error)) from error
+        if not found:  # one that is cut short later on is counted when it is read
+            raise DataError("not a tar", where=str(path), got=str(error)) from error
     return tuple(list(found.values())[:_RECORDS])

@@ -128,6 +128,8 @@ class Reading:
         census: records found and rejected.
         left_out: records of official splits that were not asked for, by split.
         files_left_out: files all of such a split, with the split.
+        alone: whether the source is one file, which then must be usable.
+        address_files: files that name pictures of the web which are not on disk.
         notes: what was kept, or left out without fault, by what it is.
         usable: samples made.
         by_set: samples by name of their set.
@@ -139,6 +141,8 @@ class Reading:
     census: Census = field(default_factory=Census)
     left_out: Counter[str] = field(default_factory=Counter)
     files_left_out: dict[str, str] = field(default_factory=dict)
+    alone: bool = True
+    address_files: list[str] = field(default_factory=list)
     notes: Counter[str] = field(default_factory=Counter)
     by_set: Counter[str] = field(default_factory=Counter)
     usable: int = 0

@@ -51,7 +51,7 @@ def split_of_path(name: str) -> str:
         name: path below the root; what stands above it says nothing.
     """
     for part in reversed(PurePath(name).parts):
-        found = [match.lastgroup or "" for match in _WORDS.finditer(part.casefold())]
+        found = [match["test"] or match.lastgroup or "" for match in _WORDS.finditer(part.casefold())]
         if found:
             return found[-1]
     return ""
