@@ -12,6 +12,7 @@ from hfvla import __version__
 from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
 from hfvla.cli.asking import AskCommand
+from hfvla.cli.benchmarking import BenchmarkDir, Benchmarks, Limit, run_benchmarks
 from hfvla.cli.comparing import compare
 from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
@@ -174,16 +175,19 @@ def _values(arguments: Sequence[str]) -> dict[str, Any]:
 @app.command("eval")
 def evaluate(
     checkpoint: Checkpoint,
-    data: Annotated[
-        list[str],
-        typer.Option(
-            metavar="SOURCE", help="SOURCE, SOURCE=FILE or SOURCE:key=value,key=value; repeat for more sets."
-        ),
-    ],
     output: Annotated[
         str,
         typer.Option(metavar="DIR", parser=expand_user, help="Folder for metrics and report; a run's own is refused."),
     ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SOURCE", help="SOURCE, SOURCE=FILE or SOURCE:key=value,key=value; repeat for more sets."
+        ),
+    ] = None,
+    benchmarks: Benchmarks = None,
+    benchmark_dir: BenchmarkDir = None,
+    limit: Limit = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
     max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
     option: Annotated[
@@ -193,10 +197,18 @@ def evaluate(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a checkpoint on data sets, beside its baselines."""
+    """Score a checkpoint on data sets or on public benchmarks, beside its baselines."""
+    if benchmarks is not None:
+        return run_benchmarks(
+            checkpoint, benchmarks, benchmark_dir, output, data, limit, batch_size, seed, device, as_json
+        )
 
     def work() -> Any:
-        sets = _evaluation_sets(data)
+        if benchmark_dir is not None or limit is not None:
+            raise HfvlaError(
+                "--benchmark-dir and --limit go with --benchmarks", fix="Name benchmarks, or leave them away."
+            )
+        sets = _evaluation_sets(data or ())
         from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
 
         results = evaluate_checkpoint(

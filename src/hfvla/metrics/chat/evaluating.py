@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hfvla.data.samples.chat import ChatSample
 from hfvla.data.samples.chat_pictures import blank_pictures
-from hfvla.errors import DataError, PredictionError
+from hfvla.errors import DataError
 from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.family.evaluation import EvaluationContext, EvaluationResult
 from hfvla.metrics.bootstrap import bootstrap_intervals
 from hfvla.metrics.chat.baselines import CHAT_BASELINES
 from hfvla.metrics.chat.figures import chat_figures
 from hfvla.metrics.chat.scores import MAIN_SCORE, ChatScores, Prediction, score_answers
-from hfvla.metrics.chat.tasks import Task, asked, question_of, references_of, tasks_of
+from hfvla.metrics.chat.tasks import Task, question_of, references_of, tasks_of
+from hfvla.metrics.chat.writing import failure_note, write_answers
 from hfvla.metrics.token_losses import fit_token_model, token_loss_scores
 
 __all__ = ["evaluate_chat"]
 
-logger = logging.getLogger(__name__)
-
-_MAX_BATCH = 16
 _MAX_LOSS_ROWS = 2_000
 _MAX_TRAINING_ANSWERS = 20_000
 
@@ -55,9 +52,10 @@ def evaluate_chat(
         raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
     drawn = np.sort(np.random.default_rng(context.seed).permutation(len(rows))[: context.max_generate])
     samples = [ChatSample.from_row(rows[int(place)]) for place in drawn]
-    texts, failures = _written(system, samples, context, max_new_tokens, "write")
+    texts, failures = write_answers(system, samples, context, max_new_tokens, "write")
     result = EvaluationResult(metrics={"n": len(samples), "failures": len(failures)})
-    _note_failures(result, failures, samples, context)
+    note = failure_note(failures, [sample.id for sample in samples], context.max_bad_fraction)
+    result.notes += [note] if note else []
     answered = [number for number in range(len(samples)) if number not in failures]
     kept, answers = [samples[number] for number in answered], [texts[number] for number in answered]
     if kept:
@@ -68,57 +66,6 @@ def evaluate_chat(
     result.figures += chat_figures(result, kept, answers, losses)
     result.rows += [_failed_row(samples[number], reason) for number, reason in failures.items()]
     return result
-
-
-def _written(
-    system: ChatSystem,
-    samples: Sequence[ChatSample],
-    context: EvaluationContext,
-    max_new_tokens: int,
-    label: str,
-    change: Callable[[ChatSample], ChatSample] = lambda sample: sample,
-) -> tuple[list[str], dict[int, str]]:
-    """Return N answers, "" where there is none, and why by row number."""
-    size = max(1, min(context.batch_size, _MAX_BATCH))
-
-    def write(start: int) -> list[tuple[str, str]]:
-        batch = list(samples[start : start + size])
-        try:
-            return [(text, "") for text in system.write([change(asked(one)) for one in batch], max_new_tokens)]
-        except (DataError, PredictionError):
-            return [_written_alone(system, one, max_new_tokens, change) for one in batch]  # one of them is to blame
-
-    parts = context.processes.share(write, range(0, len(samples), size), label)
-    pairs = [pair for part in parts for pair in part]
-    return [text for text, _ in pairs], {number: reason for number, (_, reason) in enumerate(pairs) if reason}
-
-
-def _written_alone(
-    system: ChatSystem, sample: ChatSample, max_new_tokens: int, change: Callable[[ChatSample], ChatSample]
-) -> tuple[str, str]:
-    try:
-        return system.write([change(asked(sample))], max_new_tokens)[0], ""
-    except (DataError, PredictionError) as error:
-        return "", str(error)
-
-
-def _note_failures(
-    result: EvaluationResult, failures: dict[int, str], samples: Sequence[ChatSample], context: EvaluationContext
-) -> None:
-    """Name the first of the rows without an answer.
-
-    Raises:
-        DataError: they are more than the context allows, or all.
-    """
-    if not failures:
-        return
-    first = min(failures)
-    text = f"{len(failures)} of {len(samples)} rows have no answer; first: {samples[first].id}: {failures[first]}"
-    if len(failures) > context.max_bad_fraction * len(samples) or len(failures) == len(samples):
-        limit = f"at most {context.max_bad_fraction:.1%}"
-        raise DataError(text, expected=limit, fix="Repair the rows, or raise max_bad_fraction.")
-    logger.warning("%s", text)
-    result.notes.append(text)
 
 
 def _score(
@@ -135,7 +82,7 @@ def _score(
     result.metrics |= ours.summary() | _grouped(ours, samples, tasks)
     # What processes share comes first: the others do not wait while one fits baselines.
     if context.ablations and any(sample.images for sample in samples):
-        blind, lost = _written(system, samples, context, max_new_tokens, "blank", blank_pictures)
+        blind, lost = write_answers(system, samples, context, max_new_tokens, "blank", blank_pictures)
         if not lost:
             result.ablations["blank_image"] = score_answers(samples, tasks, blind).summary() | {"n": len(samples)}
     others = _baseline_scores(result, samples, tasks, context)
