@@ -12,8 +12,8 @@ from hfvla import __version__
 from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
 from hfvla.cli.asking import AskCommand
-from hfvla.cli.benchmarking import BenchmarkDir, Benchmarks, Limit, run_benchmarks
 from hfvla.cli.comparing import compare
+from hfvla.cli.evaluating import evaluate
 from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
 from hfvla.cli.reporting import report
@@ -39,10 +39,6 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Recipe values to change, e.g. stages.select.args.learning_rate=1e-4."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
-]
-Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cpu or cuda:0; default: a GPU if there is one.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -144,91 +140,7 @@ def cache(
     run_command(work, show, as_json)
 
 
-def _evaluation_sets(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return sets by name from --data; a source used twice gets a number."""
-    from hfvla.recipe import parse_data_argument
-
-    sets: dict[str, dict[str, Any]] = {}
-    for argument in arguments:
-        source, options = parse_data_argument(argument)
-        name, count = source, 1
-        while name in sets:
-            count += 1
-            name = f"{source}_{count}"
-        sets[name] = options
-    return sets
-
-
-def _values(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return values by name from NAME=VALUE, read as in a recipe."""
-    from hfvla.recipe.document import parse_value
-
-    found = {}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not name or not equals:
-            raise HfvlaError("not an option", where="--option", got=argument, expected="NAME=VALUE")
-        found[name] = parse_value(value, f"--option {name}")
-    return found
-
-
-@app.command("eval")
-def evaluate(
-    checkpoint: Checkpoint,
-    output: Annotated[
-        str,
-        typer.Option(metavar="DIR", parser=expand_user, help="Folder for metrics and report; a run's own is refused."),
-    ],
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SOURCE", help="SOURCE, SOURCE=FILE or SOURCE:key=value,key=value; repeat for more sets."
-        ),
-    ] = None,
-    benchmarks: Benchmarks = None,
-    benchmark_dir: BenchmarkDir = None,
-    limit: Limit = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
-    max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the family's evaluation; repeat.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of bootstraps and generated data.")] = 0,
-    device: Device = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score a checkpoint on data sets or on public benchmarks, beside its baselines."""
-    if benchmarks is not None:
-        return run_benchmarks(
-            checkpoint, benchmarks, benchmark_dir, output, data, limit, batch_size, seed, device, as_json
-        )
-
-    def work() -> Any:
-        if benchmark_dir is not None or limit is not None:
-            raise HfvlaError(
-                "--benchmark-dir and --limit go with --benchmarks", fix="Name benchmarks, or leave them away."
-            )
-        sets = _evaluation_sets(data or ())
-        from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
-
-        results = evaluate_checkpoint(
-            checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate,
-            options=_values(option or ()),
-        )  # fmt: skip
-        if not as_json:
-            return results
-        return {"output_dir": output, "results": {name: metrics_json(result) for name, result in results.items()}}
-
-    def show(results: Any) -> None:
-        from hfvla.cli.tables import console
-        from hfvla.evaluation.run import results_table
-
-        console().print(results_table(results), markup=True)
-        console().print(f"Report: {Path(output) / 'report.html'}", soft_wrap=True)
-
-    run_command(work, show, as_json)
-
-
+app.command("eval")(evaluate)
 app.command(cls=AskCommand)(predict)
 app.command()(index)
 app.command()(search)
