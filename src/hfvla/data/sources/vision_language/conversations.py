@@ -193,6 +193,8 @@ def reference_of(value: Any, path: Path, reading: Reading) -> ImageRef:
         return ImageRef(data=value)
     if isinstance(value, str) and re.match(r"https?://", value):
         raise UnusableError("only the address of a picture", value[:120])
+    if not isinstance(value, str):
+        raise UnusableError("no image path", f"got {value!r}"[:120])
     return reading.picture(value, path)
 
 

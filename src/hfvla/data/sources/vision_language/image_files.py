@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from PIL import Image
+
 from hfvla.data.pictures import check_picture, load_picture, picture_size
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.inside import inside_root
@@ -46,8 +48,8 @@ def _look(source: str | bytes, where: str, level: str) -> None:
         elif level == "header":
             check_picture(source, where)
     except DataError as error:
-        reason = "picture is too large" if "too large" in error.what else "picture cannot be read"
-        raise UnusableError(reason, f"{where}: {error.got or error.what}") from error
+        bomb = isinstance(error.__cause__, Image.DecompressionBombError)  # Pillow has a limit of its own
+        raise UnusableError("picture is too large" if bomb else error.what, f"{where}: {error.got}") from error
 
 
 class ImageFiles:

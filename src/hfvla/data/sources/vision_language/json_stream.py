@@ -156,7 +156,9 @@ class _Text:
             except ValueError as error:
                 self.broken(str(error))
             else:
-                if end < len(self._text) or self._ended or not isinstance(value, int | float):
+                # Of "1.5" a window may hold "1." alone, of which "1" is a number, too.
+                cut = end == len(self._text) or self._text[end] in ".eE"
+                if self._ended or not (cut and isinstance(value, int | float)):
                     self._at = end
                     return value
             self._more(size)
