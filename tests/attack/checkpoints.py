@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
 import struct
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ import torch
 from hfvla.errors import HfvlaError
 from hfvla.registry import load_checkpoint
 from hfvla.sealing import seal_folder
+
+from .judging import LOST, HangError, limited
 
 __all__ = ["FAMILIES", "Outcome", "attack_checkpoint", "harms"]
 
@@ -59,25 +59,7 @@ class Outcome:
     @property
     def bad(self) -> bool:
         """Whether it must never be."""
-        return self.verdict in ("traceback", "hang", "silent")
-
-
-class _HangError(BaseException):
-    """Loading took longer than any of these may; no `except Exception` takes it for damage."""
-
-
-@contextmanager
-def _limited() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _HangError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, _LIMIT_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        return self.verdict in LOST
 
 
 def _bytes(path: Path, change: Callable[[bytearray], bytes | bytearray]) -> None:
@@ -263,12 +245,12 @@ def attack_checkpoint(family: str, seed: int, folder: Path, base: dict[str, Any]
     harm = "?"
     try:
         harm = rng.choice(harms(family))(copy, rng)
-        with _limited():
+        with limited(_LIMIT_S):
             found = _state(load_checkpoint(copy, family=family))
     except HfvlaError as error:
         named = "\n" not in str(error)
         return Outcome(family, seed, harm, "refused" if named else "traceback", str(error)[:300])
-    except _HangError:
+    except HangError:
         return Outcome(family, seed, harm, "hang", "")
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):

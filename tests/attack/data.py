@@ -8,10 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import signal
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ import numpy as np
 
 from .data_inputs import INPUTS
 from .data_mutations import MUTATIONS, mutations_for
+from .judging import LOST, HangError, limited
 
 __all__ = ["INPUTS", "Outcome", "attack_data", "prepare"]
 
@@ -48,25 +46,7 @@ class Outcome:
     @property
     def bad(self) -> bool:
         """Whether it must never be."""
-        return self.verdict in ("traceback", "hang", "silent")
-
-
-class _HangError(BaseException):
-    """Reading took longer than any of these inputs may; no `except Exception` takes it for damage."""
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _HangError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        return self.verdict in LOST
 
 
 def prepare(folder: Path, names: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -113,13 +93,13 @@ def _judge(name: str, folder: Path, expected: str, rows: list[dict[str, Any]]) -
     from hfvla.errors import HfvlaError
 
     try:
-        with _limited(_LIMIT_S):
+        with limited(_LIMIT_S):
             found = INPUTS[name].read(folder)
             problem = _problem(found, folder)
     except HfvlaError as error:
         str(error).encode()
         return ("silent", f"a harmless change is refused: {error}") if expected == "same" else ("refused", str(error))
-    except _HangError:
+    except HangError:
         return "hang", f"over {_LIMIT_S} s"
     except Exception:
         return "traceback", traceback.format_exc()

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import random
-import signal
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +22,7 @@ from hfvla.training.run.model_size import base_config
 from hfvla.training.run.preflight import check_arguments
 from hfvla.training.run.stage_run import merge_config
 
+from .judging import LOST, HangError, limited
 from .recipe_mutations import MUTATIONS, Mutant
 
 __all__ = ["BASES", "Outcome", "attack_recipe", "base_tree", "judge"]
@@ -59,25 +58,7 @@ class Outcome:
     @property
     def bad(self) -> bool:
         """Whether it must never be."""
-        return self.verdict not in ("accepted", "refused")
-
-
-class _HangError(BaseException):
-    """Reading took longer than any recipe may; no `except Exception` takes it for damage."""
-
-
-@contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _HangError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        return self.verdict in LOST
 
 
 @cache
@@ -107,7 +88,7 @@ def judge(seed: int, name: str, mutant: Mutant, folder: Path) -> Outcome:
     path = folder / "recipe.yaml"
     path.write_bytes(mutant.content)
     try:
-        with _limited(_LIMIT_S):
+        with limited(_LIMIT_S):
             recipe = load_recipe(path, mutant.overrides)
             _look(recipe)
     except HfvlaError as error:
@@ -115,7 +96,7 @@ def judge(seed: int, name: str, mutant: Mutant, folder: Path) -> Outcome:
         if len(lines) > _MOST_LINES or any(len(line) > _LONGEST_LINE or not line.isprintable() for line in lines):
             return Outcome(seed, name, "unreadable", f"{len(lines)} lines: {str(error)[:3000]!r}")
         return Outcome(seed, name, "refused", lines[0])
-    except _HangError:
+    except HangError:
         return Outcome(seed, name, "hang")
     except Exception:
         return Outcome(seed, name, "traceback", traceback.format_exc())

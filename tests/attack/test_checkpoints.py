@@ -1,12 +1,12 @@
 """200 hostile checkpoints: each is refused in one line or loads as what it was; no traceback, no hang, no silence."""
 
-import logging
 from collections import Counter
 
 import pytest
 
 from . import checkpoints
 from .checkpoints import FAMILIES, attack_checkpoint
+from .judging import check_outcomes, quiet
 
 SEEDS = 50  # of each of the four families
 
@@ -17,24 +17,15 @@ def base():
 
 
 def run(family, seeds, folder, base):
-    logging.disable(logging.CRITICAL)
-    try:
+    with quiet():
         return [attack_checkpoint(family, seed, folder, base) for seed in seeds]
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def check(outcomes):
-    bad = [one for one in outcomes if one.bad]
-    lines = [f"{one.family} {one.seed} ({one.harm}): {one.verdict}: {one.detail}" for one in bad]
-    assert not bad, "\n".join(lines[:5])
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hostile_checkpoints_are_refused(family, tmp_path, base):
     outcomes = run(family, range(SEEDS), tmp_path, base)
-    check(outcomes)
+    check_outcomes(outcomes)
     verdicts = Counter(one.verdict for one in outcomes)
     assert verdicts["refused"] > 0.8 * SEEDS, f"harm that hardly harms: {verdicts}"
 

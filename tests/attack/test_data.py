@@ -3,12 +3,12 @@
 `benchmarks/attack.py` does more of the same. To see one again: `attack_data(name, seed, ...)`, as the message says.
 """
 
-import logging
 from collections import Counter
 
 import pytest
 
 from .data import INPUTS, attack_data, prepare
+from .judging import check_outcomes, quiet
 
 SEEDS = 63  # of each of the eight inputs
 
@@ -24,24 +24,15 @@ def valid(tmp_path_factory):
 
 def run(name, seeds, valid, work):
     folder, rows = valid
-    logging.disable(logging.CRITICAL)
-    try:
+    with quiet():
         return [attack_data(name, seed, folder, work, rows[name]) for seed in seeds]
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def check(outcomes):
-    bad = [one for one in outcomes if one.bad]
-    lines = [f"{one.source} {one.seed} ({one.mutation}): {one.verdict}: {one.detail}" for one in bad]
-    assert not bad, "\n".join(lines[:5])
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", INPUTS)
 def test_hostile_data_is_refused_or_counted(name, valid, tmp_path):
     outcomes = run(name, range(SEEDS), valid, tmp_path)
-    check(outcomes)
+    check_outcomes(outcomes)
     verdicts = Counter(one.verdict for one in outcomes)
     assert verdicts["refused"] + verdicts["counted"] > SEEDS // 4, f"harm that hardly harms: {verdicts}"
 

@@ -3,7 +3,6 @@
 `benchmarks/attack.py` does more of the same. To see one again: `attack_recipe(seed, folder)`, as the message says.
 """
 
-import logging
 import random
 import warnings
 from collections import Counter
@@ -13,6 +12,7 @@ import pytest
 from hfvla.recipe import Recipe
 
 from . import recipes
+from .judging import check_outcomes, quiet
 from .recipe_mutations import MUTATIONS, Mutant
 from .recipes import BASES, attack_recipe, base_tree, judge
 
@@ -21,24 +21,16 @@ COUNT, PARTS = 2_000, 4
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    logging.disable(logging.CRITICAL)
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-    logging.disable(logging.NOTSET)
-
-
-def check(outcomes):
-    bad = [one for one in outcomes if one.bad]
-    lines = [f"seed {one.seed} ({one.mutation}): {one.verdict}: {one.detail}" for one in bad]
-    assert not bad, f"{len(bad)} of {len(outcomes)}\n" + "\n".join(lines[:5])
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_hostile_recipes_are_refused_or_taken_at_their_word(part, tmp_path):
     each = COUNT // PARTS
     outcomes = [attack_recipe(seed, tmp_path) for seed in range(part * each, (part + 1) * each)]
-    check(outcomes)
+    check_outcomes(outcomes)
     verdicts = Counter(one.verdict for one in outcomes)
     assert verdicts["refused"] > each // 2 and verdicts["accepted"] > each // 20, f"no fair attack: {verdicts}"
 

@@ -10,7 +10,6 @@ from transformers import AutoModelForImageTextToText, InternVLProcessor, InternV
 
 from hfvla.errors import DataError, RecipeError
 from hfvla.models.internvl_video_qa import FAMILY
-from hfvla.models.internvl_video_qa.answering import predict
 from hfvla.models.internvl_video_qa.build import build_config, compute_metrics, initialise
 
 from .conftest import recipe
@@ -117,16 +116,16 @@ def test_accuracy_of_labelled_rows(shared_model):
 def test_a_request_from_the_command_line(built, rows):
     model, processor = built
     request = {name: rows[0][name] for name in ("video", "question", "choices")}
-    reply = json.loads(json.dumps(predict(model, processor, request)))
+    reply = json.loads(json.dumps(FAMILY.ask(model, processor, request)))
     assert reply["answer"] == rows[0]["choices"]["ABCD".index(reply["letter"])] and not reply["failed"]
     assert list(reply["probabilities"]) == list("ABCD"[: len(rows[0]["choices"])])
     assert sum(reply["probabilities"].values()) == pytest.approx(1)
-    with pytest.raises(DataError, match="the request is not complete; got 'no choices'"):
-        predict(model, processor, {**request, "choices": []})
+    with pytest.raises(DataError, match="choices: how many choices; got 0"):
+        FAMILY.ask(model, processor, {**request, "choices": []})
 
 
 def test_a_written_answer_that_is_none_is_said_so(built, rows):
     model, processor = built
     request = {name: rows[0][name] for name in ("video", "question", "choices")}
-    reply = predict(model, processor, {**request, "generate": True})
+    reply = FAMILY.ask(model, processor, {**request, "generate": True})
     assert reply["failed"] and reply["letter"] == "" and reply["answer"] is None and reply["reason"]

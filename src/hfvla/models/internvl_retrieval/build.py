@@ -10,14 +10,9 @@ import torch
 from pydantic import model_validator
 
 from hfvla.backbones.dual_tower import DualTowerConfig
-from hfvla.backbones.options import (
-    BackboneOptions,
-    backbone_options,
-    backbone_settings,
-    learned_backbone,
-    loaded_backbone,
-)
+from hfvla.backbones.options import BackboneOptions, backbone_options
 from hfvla.backbones.towers import folder_config, image_statistics, load_tower, tower_settings
+from hfvla.backbones.wrapping import Wrapping, planned_settings
 from hfvla.family import CutContext
 from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.boxes import box_scores
@@ -77,9 +72,9 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLRetrievalConfig:
     if options.two_towers or _asks_two_towers(settings):
         settings["backbone_config"] = _two_towers(options, settings)
         return InternVLRetrievalConfig(**settings)
+    settings = planned_settings(model_recipe, RetrievalOptions)
     if not any((settings.get("image_prompt") or {}).values()):
         settings["image_prompt"] = _PLANNED_PROMPT
-    settings["backbone_config"] = backbone_settings(options, settings)
     return InternVLRetrievalConfig(**settings)
 
 
@@ -94,48 +89,28 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
     Returns:
         `tuple`: (`InternVLForRetrieval`, `InternVLRetrievalProcessor`).
     """
-    from transformers import set_seed
+    from transformers import AutoModel, set_seed
 
-    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
-
-    options = backbone_options(model_recipe, RetrievalOptions)
-    set_seed(seed)
-    if options.two_towers or _asks_two_towers(model_recipe.get("config") or {}):
-        return _from_towers(options, build_config(model_recipe), train_rows)
-    if options.backbone is not None:
-        return _from_backbone(options, dict(model_recipe.get("config") or {}))
-    config = build_config(model_recipe)
-    processor = _new_processor(options, config, train_rows)
-    tokenizer, ids = processor.tokenizer, processor.special_ids()
-    backbone = learned_backbone(config.backbone_config, tokenizer, ids.pop("image_token_id"))
-    settings = {**config.to_dict(), **ids, "backbone_config": backbone}
-    return InternVLForRetrieval(InternVLRetrievalConfig(**settings)), processor
-
-
-def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Load a backbone's weights and processor; adapters and heads are new."""
-    import torch
-    from transformers import AutoModel, AutoProcessor
-
+    from hfvla.data.tokenizers import learn_tokenizer
+    from hfvla.models.internvl_retrieval.batches import training_texts
     from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
     from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
 
-    own = loaded_backbone(options)
-    source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
-    config = InternVLRetrievalConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
-    processor = InternVLRetrievalProcessor(
-        image_processor=source.image_processor,
-        tokenizer=source.tokenizer,
-        max_text_tokens=config.max_text_tokens,
-        chat_template=source.chat_template or source.tokenizer.chat_template,
-    )
-    ids = processor.special_ids()
-    config.image_prompt = ids["image_prompt"]
-    model = InternVLForRetrieval(config)
-    model.backbone = AutoModel.from_pretrained(
-        options.backbone, revision=options.revision, use_safetensors=True, dtype=getattr(torch, options.dtype)
-    )
-    return model, processor
+    options = backbone_options(model_recipe, RetrievalOptions)
+    if options.two_towers or _asks_two_towers(model_recipe.get("config") or {}):
+        set_seed(seed)
+        return _from_towers(options, build_config(model_recipe), train_rows)
+    return Wrapping(
+        InternVLRetrievalConfig,
+        InternVLForRetrieval,
+        InternVLRetrievalProcessor,
+        options=RetrievalOptions,
+        loader=AutoModel,
+        processor_settings=lambda config: {"max_text_tokens": config.max_text_tokens},
+        picture_side=lambda config: config.image_size,
+        learn_tokenizer=lambda rows, size: learn_tokenizer(training_texts(rows), size),
+        build_config=build_config,
+    ).initialise(model_recipe, train_rows, seed)
 
 
 def _asks_two_towers(settings: Mapping[str, Any]) -> bool:
@@ -192,27 +167,6 @@ def _from_towers(
         model.backbone.language_model.load_state_dict({name: state[name] for name in wanted})
     model.backbone.to(getattr(torch, options.dtype))
     return model, processor
-
-
-def _new_processor(
-    options: BackboneOptions, config: InternVLRetrievalConfig, train_rows: Iterable[Mapping[str, Any]]
-) -> Any:
-    from transformers import GotOcr2ImageProcessor
-
-    from hfvla.data.tokenizers import learn_tokenizer
-    from hfvla.models.internvl_retrieval.batches import training_texts
-    from hfvla.models.internvl_retrieval.processing_internvl_retrieval import InternVLRetrievalProcessor
-
-    side = config.image_size
-    return InternVLRetrievalProcessor(
-        image_processor=GotOcr2ImageProcessor(
-            size={"height": side, "width": side},
-            image_mean=[0.485, 0.456, 0.406],
-            image_std=[0.229, 0.224, 0.225],
-        ),
-        tokenizer=learn_tokenizer(training_texts(train_rows), options.tokenizer_vocab_size),
-        max_text_tokens=config.max_text_tokens,
-    )
 
 
 def prepare_image_states(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

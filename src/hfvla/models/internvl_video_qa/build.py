@@ -7,13 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.backbones.options import (
-    BackboneOptions,
-    backbone_options,
-    backbone_settings,
-    learned_backbone,
-    loaded_backbone,
-)
+from hfvla.backbones.wrapping import Wrapping, planned_settings
 from hfvla.family import CutContext
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
 
@@ -31,45 +25,45 @@ _POSITION_STD = 0.5  # beside patch embeddings of about as much, at the initiali
 
 
 def build_config(model_recipe: Mapping[str, Any]) -> InternVLVideoQAConfig:
-    """Return the config a recipe's `model` section asks for, without weights (for plans).
-
-    The shapes of the hub's InternVL3 checkpoints are known; those of another backbone are read from its config.
+    """Return the config a recipe's `model` section asks for, without weights; see `planned_settings`.
 
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    options: BackboneOptions = backbone_options(model_recipe)
-    settings = dict(model_recipe.get("config") or {})
-    settings["backbone_config"] = backbone_settings(options, settings)
-    return InternVLVideoQAConfig(**settings)
+    return InternVLVideoQAConfig(**planned_settings(model_recipe))
 
 
 def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
-    """Build model and processor for a run that starts from a backbone, or from nothing.
+    """Build `InternVLForVideoQA` and its processor; see `Wrapping.initialise`."""
+    from transformers import AutoModelForImageTextToText
 
-    Args:
-        model_recipe: {"config": {...}, "options": {...}}.
-        train_rows: training rows; without a backbone, the tokenizer is learned on their text.
-        seed: of the random weights.
-
-    Returns:
-        `tuple`: (`InternVLForVideoQA`, `InternVLVideoQAProcessor`).
-    """
-    from transformers import set_seed
-
+    from hfvla.models.internvl_video_qa.batches import build_tokenizer, training_texts
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+    from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 
-    options: BackboneOptions = backbone_options(model_recipe)
-    set_seed(seed)
-    if options.backbone is not None:
-        return _from_backbone(options, dict(model_recipe.get("config") or {}))
-    config = build_config(model_recipe)
-    processor = _new_processor(options, config, train_rows)
-    tokenizer, ids = processor.tokenizer, processor.special_ids()
-    backbone = learned_backbone(config.backbone_config, tokenizer, ids.pop("image_token_id"))
-    model = InternVLForVideoQA(InternVLVideoQAConfig(**{**config.to_dict(), **ids, "backbone_config": backbone}))
-    _draw_positions(model)
+    model, processor = Wrapping(
+        InternVLVideoQAConfig,
+        InternVLForVideoQA,
+        InternVLVideoQAProcessor,
+        loader=AutoModelForImageTextToText,
+        processor_settings=_processor_settings,
+        picture_side=lambda config: config.tile_size,
+        learn_tokenizer=lambda rows, size: build_tokenizer(training_texts(rows), size),
+        build_config=build_config,
+        whole=True,
+    ).initialise(model_recipe, train_rows, seed)
+    if not (model_recipe.get("options") or {}).get("backbone"):
+        _draw_positions(model)
     return model, processor
+
+
+def _processor_settings(config: InternVLVideoQAConfig) -> dict[str, Any]:
+    return {
+        "frames": config.frames,
+        "tiling": config.tiling,
+        "tokens_per_tile": config.tokens_per_tile,
+        "max_length": config.get_text_config().max_position_embeddings,
+    }
 
 
 def _draw_positions(model: Any) -> None:
@@ -79,58 +73,6 @@ def _draw_positions(model: Any) -> None:
     for name, parameter in model.backbone.model.vision_tower.named_parameters():
         if name.endswith("position_embeddings"):
             torch.nn.init.normal_(parameter, std=_POSITION_STD)
-
-
-def _from_backbone(options: BackboneOptions, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Load a backbone's weights and processor, and put this family's model and processor around them."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
-    from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
-
-    own = loaded_backbone(options)
-    source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
-    config = InternVLVideoQAConfig(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
-    processor = InternVLVideoQAProcessor(
-        image_processor=source.image_processor,
-        tokenizer=source.tokenizer,
-        frames=config.frames,
-        tiling=config.tiling,
-        tokens_per_tile=config.tokens_per_tile,
-        max_length=config.get_text_config().max_position_embeddings,
-        chat_template=source.chat_template or source.tokenizer.chat_template,
-    )
-    config.letter_token_ids = processor.letter_token_ids
-    with torch.device("meta"):  # the backbone is all there is; its weights come from the checkpoint
-        model = InternVLForVideoQA(config)
-    model.backbone = AutoModelForImageTextToText.from_pretrained(
-        options.backbone, revision=options.revision, use_safetensors=True, dtype=getattr(torch, options.dtype)
-    )
-    return model, processor
-
-
-def _new_processor(
-    options: BackboneOptions, config: InternVLVideoQAConfig, train_rows: Iterable[Mapping[str, Any]]
-) -> Any:
-    from transformers import GotOcr2ImageProcessor
-
-    from hfvla.models.internvl_video_qa.batches import build_tokenizer, training_texts
-    from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
-
-    side = config.tile_size
-    return InternVLVideoQAProcessor(
-        image_processor=GotOcr2ImageProcessor(
-            size={"height": side, "width": side},
-            image_mean=[0.485, 0.456, 0.406],
-            image_std=[0.229, 0.224, 0.225],
-        ),
-        tokenizer=build_tokenizer(training_texts(train_rows), options.tokenizer_vocab_size),
-        frames=config.frames,
-        tiling=config.tiling,
-        tokens_per_tile=config.tokens_per_tile,
-        max_length=config.get_text_config().max_position_embeddings,
-    )
 
 
 def prepare_visual_tokens(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
