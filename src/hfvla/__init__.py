@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
     from hfvla.registry import available_families
 
     for spec in available_families().values():
-        for hook in ("config", "model", "processor"):
+        for hook in () if spec.plain else ("config", "model", "processor"):
             if getattr(spec, hook) == name:
                 return spec.load(hook)
         if name in spec.policies:
@@ -58,7 +58,8 @@ def __dir__() -> list[str]:
     from hfvla.registry import available_families
 
     families = available_families().values()
-    classes = {name for spec in families for name in (spec.config, spec.model, spec.processor, *spec.policies)}
+    own = [spec for spec in families if not spec.plain]
+    classes = {name for spec in own for name in (spec.config, spec.model, spec.processor, *spec.policies)}
     return sorted({*__all__, *classes})
 
 

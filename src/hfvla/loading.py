@@ -189,7 +189,7 @@ def check_size(model_class: Any, config: Any, scalars: int, folder: str | Path) 
     """Refuse a config that describes far more weights than the files hold; nothing is allocated to find out.
 
     Args:
-        model_class: class of the model.
+        model_class: class of the model, or what else makes one of a config.
         config: its config, from the folder.
         scalars: scalars that the files hold.
         folder: where, for the message.

@@ -13,7 +13,7 @@ from typing import Any
 
 import hfvla.models
 from hfvla.errors import CheckpointError, RecipeError, did_you_mean
-from hfvla.family import FamilySpec
+from hfvla.family import FamilySpec, resolve
 from hfvla.loading import check_folder, check_size, guarded, read_object
 from hfvla.metrics.catalog import Metric, describe
 from hfvla.paths import expand_user
@@ -132,14 +132,23 @@ def family_of_checkpoint(path: str | Path) -> FamilySpec:
         raise CheckpointError(f"no such checkpoint folder: {reason}", where=where, fix="Check the path.") from None
     model_type = _local_model_type(Path(path)) if is_folder else _hub_model_type(where)
     families = available_families()
-    if not isinstance(model_type, str) or model_type not in families:
+    found = _family_of_type(model_type, families) if isinstance(model_type, str) else None
+    if found is None:
         raise CheckpointError(
             "the checkpoint belongs to another model type",
             where=where,
             got=model_type,
             expected=f"one of {', '.join(families)}",
         )
-    return families[model_type]
+    return found
+
+
+def _family_of_type(model_type: str, families: Mapping[str, FamilySpec]) -> FamilySpec | None:
+    """Return the family of that name, else the first that trains such models of transformers as they are."""
+    if model_type in families and not families[model_type].plain:
+        return families[model_type]
+    plain = (spec for spec in families.values() if spec.accepts is not None)
+    return next((spec for spec in plain if resolve(str(spec.accepts))(model_type)), None)
 
 
 def _local_model_type(folder: Path) -> Any:
@@ -190,7 +199,7 @@ def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[Fam
     scalars = check_folder(path) if Path(path).is_dir() else None
     if scalars is not None:
         config = guarded(path, lambda: spec.load("config").from_pretrained(path))
-        check_size(spec.load("model"), config, scalars, path)
+        check_size(spec.new_model, config, scalars, path)
     # Mismatched sizes are named below, with what else is missing.
     loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
     model, info = guarded(path, lambda: spec.load("model").from_pretrained(path, **loading))

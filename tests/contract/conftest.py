@@ -36,9 +36,9 @@ class Built:
 def build(family: str) -> Built:
     spec = available_families()[family]
     rows = spec.load("examples")(8, 0)
-    recipe = {"config": spec.load("config").tiny().to_dict(), "options": {}}
+    recipe = {"config": spec.tiny_config().to_dict(), "options": {}}
     model, processor = spec.load("initialise")(recipe, rows, seed=0)
-    return Built(spec, model.eval(), processor, rows)
+    return Built(spec.of_model(model), spec.give_objective(model.eval()), processor, rows)
 
 
 @pytest.fixture(scope="session", params=sorted(available_families()))

@@ -34,7 +34,8 @@ def backward(model, batches, names, accelerator):
 
 def load(folder: Path, family: str):
     """Return the model, ready to be asked for gradients without dropout; hard negatives are those of all processes."""
-    model = load_checkpoint(folder / family)[1].eval()
+    spec, model, _ = load_checkpoint(folder / family)
+    spec.give_objective(model.eval())
     if hasattr(model.config, "negatives"):
         model.config.negatives["gather"] = True
     return model

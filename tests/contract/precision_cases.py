@@ -81,6 +81,7 @@ _CONFIGS = {
         "bce": {"selection_loss": "bce"},
         "grid": {"visual_grid": [1, 2]},
     },
+    "chat_vlm": {"plain": {}},
     "internvl_retrieval": {
         "plain": {},
         "image_from_language": {"image_from": "language"},
@@ -148,7 +149,7 @@ class Outcome:
 def build(case: Case) -> tuple[Any, Any, Any]:
     """Return model, processor and rows of a case."""
     spec = get_family(case.family)
-    config = merged(spec.load("config").tiny().to_dict(), merged(_QUIET.get(case.family, {}), case.config))
+    config = merged(spec.tiny_config().to_dict(), merged(_QUIET.get(case.family, {}), case.config))
     rows = spec.load("examples")(ROWS, 0)
     model, processor = spec.load("initialise")({"config": config, "options": {}}, rows, seed=0)
     return model, processor, rows
@@ -200,6 +201,8 @@ def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], fold
     )
     set_seed(0)
     collator = spec.load("collator")(processor, model.config, losses=tuple(stage.losses), training=True)
+    spec = spec.of_model(model)
+    spec.give_objective(model, losses=tuple(stage.losses))
     trainer = (spec.load("trainer") if spec.has("trainer") else StagedTrainer)(
         model=model,
         args=arguments,

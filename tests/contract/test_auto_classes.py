@@ -68,6 +68,8 @@ def found(checkpoints):
 
 @pytest.mark.parametrize("order", [*FIRST, MODELING])
 def test_the_auto_classes_know_the_family(built, found, order):
+    if built.spec.plain:
+        pytest.skip("its classes are transformers' own")
     names = [built.spec.config, built.spec.model, built.spec.processor]
     assert found[order, built.spec.name] == [*names, names[0]]
 

@@ -17,6 +17,7 @@ from .precision_cases import PRECISIONS, STEPS, Case, build, cases, run_case
 FLOAT32 = PRECISIONS["float32"]
 # Every family and each switch once, each with one of the precisions; all pairs are the matrix.
 COVERING = {
+    "chat_vlm-lora": "bf16 weights, no autocast",
     "ember_vlm-ngrams": "bf16 weights",
     "internvl_retrieval-plain": "bf16 weights, no autocast",
     "internvl_retrieval-image_from_language": "bf16 autocast",

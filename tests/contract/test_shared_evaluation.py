@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_one_process(built, alone, count):
     found = together(count, lambda processes: evaluated(built, processes))
     expected, result = alone[0], found[0][0]
     assert numbers(result) == pytest.approx(numbers(expected), abs=1e-5, nan_ok=True)
-    assert plain(result.rows) == plain(expected.rows) and len(result.rows) == ROWS
+    assert plain(result.rows) == plain(expected.rows) and len(result.rows) == len(expected.rows) > 0
     assert [figure.name for figure in result.figures] == [figure.name for figure in expected.figures]
     for _, calibration, _ in found:  # all go on with the same temperature
         assert calibration == pytest.approx(alone[1])

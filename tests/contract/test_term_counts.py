@@ -17,6 +17,7 @@ def thinned(family: str, rows) -> list[dict]:
     """Return rows of which some lack what a term needs, or count otherwise."""
     rows = [dict(row) for row in rows]
     changes = {
+        "chat_vlm": {1: {"rejected": []}, 2: {"weight": 0.5}, 4: {"weight": 2.0}},
         "ember_vlm": {1: {"dialogue": []}, 2: {"robots": [], "reasoning": ""}, 4: {"caption": ""}},
         "internvl_video_qa": {2: {"answer": -1}, 5: {"answer": -1}},
         "internvl_retrieval": {0: {"boxes": [], "sentences": []}},

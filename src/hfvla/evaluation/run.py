@@ -64,6 +64,7 @@ def evaluate_model(
     """
     started = time.perf_counter()
     result = spec.load("evaluate")(model, processor, rows, context)
+    spec = spec.of_model(model)
     result.figures.append(parameter_figure(model, spec.parameter_table))
     for draw in offers().figures.values():
         figure = draw(spec=spec, model=model, rows=rows, result=result, context=context)

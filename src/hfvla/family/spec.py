@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
@@ -40,6 +41,10 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "embed_images": ("search:embed_images",),
     "embed_texts": ("search:embed_texts",),
     "trainer": ("trainer:Trainer",),
+    "tiny": ("build:tiny_config",),
+    "adapt": ("build:adapt",),
+    "find_groups": ("architectures:find_groups",),
+    "objective": ("objective:Objective",),
 }
 """Where each part of a family lies in its package, as "module:attribute": the first module that is there counts."""
 
@@ -73,6 +78,16 @@ class FamilySpec:
       batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.
     - `trainer.Trainer`, a `StagedTrainer` with a sampler or loss pass of its own.
 
+    A family whose checkpoints are models of transformers as they are (`accepts`) has no classes of its own: `hooks`
+    name transformers' Auto classes, `build.tiny_config() -> config` stands for a config class' `tiny()`, and
+
+    - `architectures.find_groups(model, options) -> {name: ParameterGroup}` says what the names in `groups` are in a
+      model (may be on the meta device) and with the recipe's `model.options`;
+    - `objective.Objective(model, options, losses)` has `attach(model)`, which lets a model's output have `loss_terms`
+      and gives it `term_counts`, by hooks alone: neither class nor state dict of the model change;
+    - `build.adapt(model, processor, options)` changes, in place, a checkpoint that a run starts from as the recipe's
+      `model.options` say. Optional.
+
     Args:
         name: the config's `model_type`, and the folder's name.
         summary: one line.
@@ -102,6 +117,9 @@ class FamilySpec:
             family's own `build_config` checks them.
         request: what `predict` can be asked; the options of `hfvla predict`, forms and schemas are made from it.
             Without it, `hfvla predict` takes requests from files only (`--request FILE.json`), as they are.
+        accepts: "module:function" of `accepts(model_type) -> bool`, for a family whose checkpoints are models of
+            transformers as they are: whether it trains models of a type. Families with that model type as their name
+            come first.
         package: dotted name of the family's package; a family outside hfvla gives its `__name__`.
         hooks: "module:attribute" by hook, where a part does not lie where `HOOKS` says.
     """
@@ -125,6 +143,7 @@ class FamilySpec:
     policies: Mapping[str, str] = field(default_factory=dict)
     model_options: str | None = None
     request: Request | None = None
+    accepts: str | None = None
     package: str = ""
     hooks: Mapping[str, str] = field(default_factory=dict)
 
@@ -137,6 +156,11 @@ class FamilySpec:
         object.__setattr__(self, "package", self.package or f"hfvla.models.{self.name}")
         cuts = {name: replace(cut, package=self.package, name=name) for name, cut in self.feature_cuts.items()}
         object.__setattr__(self, "feature_cuts", cuts)
+
+    @property
+    def plain(self) -> bool:
+        """Tell whether the family's checkpoints are models of transformers as they are."""
+        return self.accepts is not None
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -193,6 +217,57 @@ class FamilySpec:
         """
         asked = dict(request) if self.request is None else self.request.check(request)
         return self.load("predict")(model, processor, asked)
+
+    def new_model(self, config: Any) -> Any:
+        """Return a model with new weights (or on the meta device, inside `torch.device("meta")`)."""
+        kind = self.load("model")
+        return kind.from_config(config) if self.plain else kind(config)
+
+    def tiny_config(self) -> Any:
+        """Return a config whose train step takes milliseconds on a CPU."""
+        return self.load("tiny")() if self.plain else self.load("config").tiny()
+
+    def of_model(self, model: Any, options: Mapping[str, Any] | None = None) -> FamilySpec:
+        """Return the spec with the groups that a model has, where the family finds them by a model's structure.
+
+        The names in `parameter_table` then say what was taken for what.
+
+        Args:
+            model: may be on the meta device, and may have adapters.
+            options: `model.options` of the recipe.
+        """
+        if not self.plain:
+            return self
+        groups = self.load("find_groups")(model, options or {})
+        names = [name for name, _ in model.named_parameters()]
+        members = {
+            name: {key for key in names if any(fnmatchcase(key, pattern) for pattern in group.patterns)}
+            for name, group in groups.items()
+        }
+        table = {}
+        for name, group in groups.items():
+            if not any(members[name] < members[other] for other in groups):  # a part of another is counted there
+                layers = group.layers_of(model)
+                taken = ", ".join(group.patterns) + (f", layers {layers}" if layers else "")
+                table[f"{name}: {taken}"] = group.patterns
+        return replace(self, groups=groups, parameter_table=table)
+
+    def give_objective(
+        self, model: Any, options: Mapping[str, Any] | None = None, losses: tuple[str, ...] | None = None
+    ) -> Any:
+        """Let a model of transformers compute the family's loss terms; models of our own classes do it themselves.
+
+        Args:
+            model: changed in place: hooks only.
+            options: `model.options` of the recipe.
+            losses: loss terms of the stage; default: all.
+        """
+        if self.plain:
+            objective = self.load("objective")(
+                model, options or {}, tuple(losses if losses is not None else self.losses)
+            )
+            objective.attach(model)
+        return model
 
     def source(self, name: str) -> Source:
         """Return a data source by name.

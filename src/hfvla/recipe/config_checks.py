@@ -55,7 +55,7 @@ def config_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec])
     places: list[tuple[Steps, dict[str, Any]]] = [(("model", "config"), _mapping(model.get("config")))]
     places += [(("stages", n, "model"), _mapping(_mapping(stage).get("model"))) for n, stage in enumerate(stages)]
     places = [(steps, written) for steps, written in places if written]
-    if not places:
+    if not places or spec.plain:  # of many classes: `change_problems` and `build_config` know which
         return
     kind = spec.load("config")
     base: Mapping[str, Any] | None = {}

@@ -57,14 +57,16 @@ def _meta_model_of(source: str) -> tuple[FamilySpec, nn.Module, list[Lora]]:
         from hfvla.registry import family_of_checkpoint
 
         spec = family_of_checkpoint(source)
-        return spec, meta_model(spec, spec.load("config").from_pretrained(source)), []
+        model = meta_model(spec, spec.load("config").from_pretrained(source))
+        return spec.of_model(model), model, []
     from hfvla.recipe import load_recipe
     from hfvla.registry import get_family
 
     recipe = load_recipe(source)
     spec = get_family(recipe.family)
     found = {_written(stage.lora): stage.lora for stage in recipe.stages if stage.lora is not None}
-    return spec, meta_model(spec, base_config(recipe, spec)), list(found.values())
+    model = meta_model(spec, base_config(recipe, spec))
+    return spec.of_model(model, recipe.model.options), model, list(found.values())
 
 
 def _written(lora: Lora) -> str:

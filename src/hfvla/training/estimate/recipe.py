@@ -97,6 +97,7 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         float32[stage.name] = float32[source] | {plain_name(name) for name in planner.trained if not adapter_of(name)}
         stages.append({**planner.plan(samples[stage.name], throughput, gpus), "mixture": mixtures[stage.name]})
     model = meta_model(spec, configs[recipe.stages[-1].name])
+    spec = spec.of_model(model, recipe.model.options)
     return {
         "family": spec.name,
         "recipe": recipe.name,
@@ -165,7 +166,9 @@ class _StagePlanner:
     """
 
     def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, model: Any, lora: Lora | None) -> None:
+        spec = spec.of_model(model, recipe.model.options)
         self.spec, self.stage, self.model = spec, stage, model
+        spec.give_objective(model, recipe.model.options, loss_terms(stage))
         self.arguments = recipe.stage_args(stage)
         self.four_bit = add_adapters(model, spec.groups, lora)
         where = f"stage '{stage.name}'"

@@ -73,12 +73,13 @@ def _build_ahead(run: RecipeRun, data: RecipeData, stage: Stage) -> CacheCensus:
         path.append(source)
     model, processor, _ = stage_run(path[-1])._take_over(data, finished)
     rows, target = data.stage_rows(stage), stage_run(stage)
-    arguments = stage_arguments(run.recipe, stage, run.spec, target.folder, rows.validation is not None)
+    spec = target.spec = run.spec.of_model(model, run.recipe.model.options)
+    arguments = stage_arguments(run.recipe, stage, spec, target.folder, rows.validation is not None)
     cache = _feature_cache(target, model, processor, arguments)
     changed = sorted({key for of in path[:-1] for key in of.model} & {*cache.cut.config})
     for earlier in path[1:]:
-        trained = ever_trained(model, run.spec.groups, earlier)
-        if changed or any(matches(name, cache.cut, run.spec.groups) for name in trained):
+        trained = ever_trained(model, spec.groups, earlier)
+        if changed or any(matches(name, cache.cut, spec.groups) for name in trained):
             raise RecipeError(
                 f"stage '{stage.name}': what its cache holds depends on stage '{earlier.name}', which is not finished",
                 got=f"model.{changed[0]} changes" if changed else f"{', '.join(cache.cut.groups)} trains there",

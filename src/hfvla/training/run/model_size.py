@@ -63,7 +63,7 @@ def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
 def meta_model(spec: FamilySpec, config: Any) -> Any:
     """Return a family's model on the meta device: shapes, and no memory."""
     with model_errors("model.config"), torch.device("meta"):
-        return spec.load("model")(config)
+        return spec.new_model(config)
 
 
 def _memory_bytes() -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from hfvla.nn.objective import carry_objective
 from hfvla.training.checkpoint.adapters import check_adapters
 from hfvla.training.checkpoint.audit import audit_outputs, audit_reload, forward_outputs, sample_batch
 from hfvla.training.checkpoint.finite import refuse_nonfinite
@@ -61,6 +62,7 @@ def save_and_audit(trainer: StagedTrainer, folder: Path, base: str | None = None
         written = write_model(trainer, state, folder, base)
     loaded = audit_reload(bare_model(trainer), folder, written)
     check_adapters(folder, state)
+    carry_objective(bare_model(trainer), loaded)
     worst = audit_outputs(trainer, loaded, batch, reference, folder)
     logger.info("%s: %d tensors saved as trained; outputs differ by %.1e at most", folder.name, len(written), worst)
     return {"tensors": len(written), "outputs": sorted(reference), "largest_difference": worst}

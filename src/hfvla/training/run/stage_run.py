@@ -140,6 +140,7 @@ class StageRun(StageContext):
             section = self.recipe.model.model_dump()
             section["config"] = _merge(section["config"], self.stage.model)
             model, processor = self.spec.load("initialise")(section, rows, self.recipe.seed)
+            self._settle(model)
             report = hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")
             place_adapters(model, self.spec.groups, self.stage, None, report)
             return model, processor, report
@@ -154,6 +155,8 @@ class StageRun(StageContext):
         else:
             source = path = str(self.recipe.model.pretrained)
             _, old, processor = load_checkpoint(path, family=self.spec.name)
+            if self.spec.has("adapt"):
+                self.spec.load("adapt")(old, processor, self.recipe.model.options)
             state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)
         model, report = self._filled(config, state, source, saved)
         return model, processor, report
@@ -164,10 +167,15 @@ class StageRun(StageContext):
         from transformers import set_seed
 
         set_seed(self.recipe.seed + self.index)
-        model = self.spec.load("model")(merge_config(config, self.stage.model))
+        model = self.spec.new_model(merge_config(config, self.stage.model))
+        self._settle(model)
         report = hand_over(model, state, self.stage.handover, self.spec.groups, source)
         place_adapters(model, self.spec.groups, self.stage, saved, report, self.recipe.model.pretrained)
         return model, report
+
+    def _settle(self, model: Any) -> None:
+        """Let a family that finds its groups in the model look for them."""
+        self.spec = self.spec.of_model(model, self.recipe.model.options)
 
     def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
         from transformers import EarlyStoppingCallback
@@ -178,7 +186,10 @@ class StageRun(StageContext):
         if self.stage.patience:
             callbacks.append(EarlyStoppingCallback(self.stage.patience))
         epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else math.inf
-        model.config.loss_weights = final_weights(self.stage, epochs)
+        if self.spec.plain:  # the config of a model of transformers is left as it is
+            self.spec.give_objective(model, self.recipe.model.options, loss_terms(self.stage))
+        else:
+            model.config.loss_weights = final_weights(self.stage, epochs)
         collator = self.spec.load("collator")(processor, model.config, losses=loss_terms(self.stage), training=True)
         if self.stage.cache is not None:
             rows, collator, census = cached_rows(self, model, processor, rows, collator, arguments)

@@ -1,0 +1,1 @@
+"""Scores of written answers, beside a blank picture and the question alone."""
