@@ -39,7 +39,13 @@ def choice(number: int, colour: str) -> ChatSample:
     details = {"choices": json.dumps(list(COLOURS)), "answer": colour}
     letter = "ABCD"[list(COLOURS).index(colour)]
     return sample(
-        f"choice{number}", "Which colour is it?", letter, colour, kind="choice", source="choices", details=details
+        f"choice{number}",
+        "Which colour is it? " + " ".join(COLOURS),
+        letter,
+        colour,
+        kind="choice",
+        source="choices",
+        details=details,
     )
 
 

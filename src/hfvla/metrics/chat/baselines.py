@@ -13,7 +13,7 @@ from hfvla.data.samples.chat import ChatSample
 from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.errors import DataError
 from hfvla.metrics.chat.scores import Prediction
-from hfvla.metrics.chat.tasks import Task, choices_of, gold_choice, question_of, references_of, tasks_of
+from hfvla.metrics.chat.tasks import Task, choices_of, gold_choice, question_of, references_of, task_of, tasks_of
 from hfvla.metrics.retrieval_baselines import picture_features
 from hfvla.metrics.vqa import normalise_answer
 
@@ -148,7 +148,7 @@ def question_only(
 
 
 def _answer_text(sample: ChatSample) -> str:
-    choices = choices_of(sample)
+    choices = choices_of(sample) if task_of(sample) == "choice" else ()
     if choices:
         gold = gold_choice(sample)
         return choices[gold] if gold >= 0 else ""
@@ -168,7 +168,8 @@ def _vote(asked: Sequence[ChatSample], known: Sequence[ChatSample], voters: int)
             votes: Counter[str] = Counter()
             for place in np.argsort(-row, kind="stable")[:voters]:
                 votes[answers[place]] += row[place] + 1e-6
-            choices = [normalise_answer(choice) for choice in choices_of(sample)]
+            shown = choices_of(sample) if task_of(sample) == "choice" else ()
+            choices = [normalise_answer(choice) for choice in shown]
             if choices:
                 best = max(range(len(choices)), key=lambda place: (votes[choices[place]], -place))
                 found.append(chr(65 + best))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hfvla.data.samples.chat import ChatSample
-from hfvla.metrics.chat.tasks import references_of
+from hfvla.metrics.chat.tasks import answer_of
 
 __all__ = ["BOX_SCALES", "box_scale", "read_boxes", "read_choice"]
 
@@ -103,12 +103,12 @@ def box_scale(samples: Sequence[ChatSample]) -> str:
     """
     votes: Counter[str] = Counter()
     for sample in samples:
-        if not sample.boxes or not references_of(sample):
+        if not sample.boxes or not answer_of(sample):
             continue
-        box, text = sample.boxes[0], references_of(sample)[0]
+        known = np.array([box.normalised for box in sample.boxes])
         errors = {}
         for scale in BOX_SCALES:
-            read = read_boxes(text, scale, box.size)
-            errors[scale] = float(np.abs(read[0] - np.array(box.normalised)).sum()) if len(read) else 4.0
+            read = read_boxes(answer_of(sample), scale, sample.boxes[0].size)
+            errors[scale] = float(np.abs(known - read[0]).sum(axis=1).min()) if len(read) else 4.0
         votes[min(errors, key=lambda scale: errors[scale])] += 1
     return votes.most_common(1)[0][0] if votes else "shares"

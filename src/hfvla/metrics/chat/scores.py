@@ -15,7 +15,7 @@ from hfvla.data.samples.chat import ChatSample
 from hfvla.metrics.boxes import box_overlaps
 from hfvla.metrics.captions import bleu, bleu_counts, cider_scores, rouge_l_scores
 from hfvla.metrics.chat.reading import box_scale, read_boxes, read_choice
-from hfvla.metrics.chat.tasks import Task, choices_of, gold_choice, references_of
+from hfvla.metrics.chat.tasks import Task, choices_of, final_answer, gold_choice, references_of
 from hfvla.metrics.vqa import normalise_answer, vqa_accuracy
 
 __all__ = ["MAIN_SCORE", "ChatScores", "Prediction", "score_answers"]
@@ -101,7 +101,7 @@ def _put(scores: ChatScores, name: str, index: np.ndarray, values: Sequence[floa
 
 
 def _score_vqa(scores: ChatScores, samples: list, texts: list, index: np.ndarray, rows: int) -> None:
-    pairs = list(zip(texts, (sample.references for sample in samples), strict=True))
+    pairs = [(final_answer(text, sample), sample.references) for text, sample in zip(texts, samples, strict=True)]
     _put(scores, "vqa_accuracy", index, [vqa_accuracy(*pair) for pair in pairs], rows)
     # Models that chat begin with a capital letter, which the official script counts as wrong where all people agree.
     cleaned = [vqa_accuracy(*pair, always_normalise=True) for pair in pairs]
@@ -110,7 +110,7 @@ def _score_vqa(scores: ChatScores, samples: list, texts: list, index: np.ndarray
 
 def _score_exact(scores: ChatScores, samples: list, texts: list, index: np.ndarray, rows: int) -> None:
     found = [
-        normalise_answer(text) in {normalise_answer(reference) for reference in references_of(sample)}
+        normalise_answer(final_answer(text, sample)) in {normalise_answer(told) for told in references_of(sample)}
         for text, sample in zip(texts, samples, strict=True)
     ]
     _put(scores, "exact_answer", index, found, rows)
@@ -118,7 +118,8 @@ def _score_exact(scores: ChatScores, samples: list, texts: list, index: np.ndarr
 
 def _score_choice(scores: ChatScores, samples: list, texts: list, index: np.ndarray, rows: int) -> None:
     gold = np.array([gold_choice(sample) for sample in samples])
-    read = np.array([read_choice(text, choices_of(sample)) for text, sample in zip(texts, samples, strict=True)])
+    pairs = zip(texts, samples, strict=True)
+    read = np.array([read_choice(final_answer(text, sample), choices_of(sample)) for text, sample in pairs])
     known = gold >= 0
     _put(scores, "choice_accuracy", index[known], (read == gold)[known], rows)
     _put(scores, "choice_read", index[known], (read >= 0)[known], rows)

@@ -29,6 +29,8 @@ TASKS: tuple[Task, ...] = ("vqa", "exact", "choice", "box", "caption", "text")
 _PEOPLE = 4  # answers to a question from which on they are a vote
 _SHORT_WORDS = 5
 _NUMBERS = re.compile(r"\d+(?:\.\d+)?")
+_ENDS_IN = re.compile(r"\bthe answer is:?\s+([^\n]+?)\.?\s*$", re.IGNORECASE)
+_CAPTIONS = ("caption", "region")
 
 
 def question_of(sample: ChatSample) -> str:
@@ -36,12 +38,27 @@ def question_of(sample: ChatSample) -> str:
     return next((turn.text.strip() for turn in reversed(sample.turns) if turn.role == "user"), "")
 
 
+def answer_of(sample: ChatSample) -> str:
+    """Return what the last turn says where it is the assistant's, else ""."""
+    last = sample.turns[-1] if sample.turns else None
+    return last.text.strip() if last is not None and last.role == "assistant" else ""
+
+
 def references_of(sample: ChatSample) -> tuple[str, ...]:
     """Return the accepted answers: the sample's references, else what its last turn says."""
-    if sample.references:
-        return sample.references
-    last = sample.turns[-1] if sample.turns else None
-    return (last.text.strip(),) if last is not None and last.role == "assistant" and last.text.strip() else ()
+    told = answer_of(sample)
+    return sample.references or ((told,) if told else ())
+
+
+def final_answer(text: str, sample: ChatSample) -> str:
+    """Return what a text that reasons first ends in, where the sample's own answer is of that kind.
+
+    "They wear helmets. The answer is skiing." becomes "skiing".
+    """
+    if not _ENDS_IN.search(answer_of(sample)):
+        return text
+    found = _ENDS_IN.search(text)
+    return found[1] if found else text
 
 
 def asked(sample: ChatSample) -> ChatSample:
@@ -79,9 +96,12 @@ def choices_of(sample: ChatSample) -> tuple[str, ...]:
 
 
 def gold_choice(sample: ChatSample) -> int:
-    """Return the index of the right choice: `details["answer"]`, a letter or the text of a choice; -1 when unknown."""
+    """Return the index of the right choice, -1 when unknown: a letter or the text of a choice.
+
+    It is `details["answer"]`, else what the last turn says, else the first reference that is a choice.
+    """
     choices = choices_of(sample)
-    for said in (sample.details.get("answer", ""), *references_of(sample)):
+    for said in (sample.details.get("answer", ""), answer_of(sample), *references_of(sample)):
         text = said.strip()
         if len(text) == 1 and 0 <= ord(text.upper()) - ord("A") < len(choices):
             return ord(text.upper()) - ord("A")
@@ -93,16 +113,17 @@ def gold_choice(sample: ChatSample) -> int:
 def task_of(sample: ChatSample) -> Task:
     """Return what a sample asks for.
 
-    "choice" where there are choices; "box" where there are boxes and the answer is made of numbers; "caption" where
-    the source says so by `kind`, or where several references are longer than an answer; "vqa" where at least four
-    people gave a short answer; "exact" for one short answer; "text" for all else.
+    "choice" where the question shows choices; "box" where there are boxes and the answer is made of numbers;
+    "caption" where the source says so by `kind`, or where several references are longer than an answer; "vqa" where
+    at least four people gave a short answer; "exact" for one short answer; "text" for all else.
     """
-    if choices_of(sample):
+    choices, question = choices_of(sample), question_of(sample)
+    if choices and all(choice in question for choice in choices):
         return "choice"
     references = references_of(sample)
-    if sample.boxes and all(len(_NUMBERS.findall(reference)) >= 4 for reference in references[:1]) and references:
+    if sample.boxes and len(_NUMBERS.findall(answer_of(sample))) >= 4:
         return "box"
-    if "caption" in sample.kind.lower():
+    if any(word in sample.kind.lower() for word in _CAPTIONS):
         return "caption"
     words = sorted(len(reference.split()) for reference in references)
     if words and words[len(words) // 2] <= _SHORT_WORDS:
