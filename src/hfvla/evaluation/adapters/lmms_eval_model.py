@@ -13,7 +13,7 @@ from typing import Any
 
 from lmms_eval.api.model import lmms
 
-from hfvla.errors import DataError
+from hfvla.errors import DataError, HfvlaError
 from hfvla.evaluation.adapters.messages import chat_sample
 from hfvla.evaluation.chat_system import load_chat_system
 
@@ -87,11 +87,15 @@ class HfvlaChat(lmms):
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Refuse: chat models of lmms-eval are scored by what they write."""
-        raise NotImplementedError("hfvla answers lmms-eval's tasks by generating; choose a task with generate_until")
+        raise _other_tasks("likelihoods")
 
     def generate_until_multi_round(self, requests: list[Any]) -> list[str]:
         """Refuse tasks that go on asking."""
-        raise NotImplementedError("hfvla answers one question at a time; choose a task with generate_until")
+        raise _other_tasks("several rounds")
+
+
+def _other_tasks(kind: str) -> HfvlaError:
+    return HfvlaError(f"hfvla does not answer tasks of {kind}", where="lmms-eval", expected="a task of generate_until")
 
 
 def _cut(text: str, until: Any) -> str:
