@@ -17,7 +17,8 @@ from vlmeval.config import supported_VLM
 from vlmeval.dataset import build_dataset
 from vlmeval.inference import infer_data_job
 from vlmeval.smp import load
-from hfvla.evaluation.adapters.vlmevalkit import HfvlaVLM, register
+from hfvla.evaluation.adapters.vlmevalkit import register
+from hfvla.evaluation.adapters.vlmevalkit_model import HfvlaVLM
 
 register("ours", sys.argv[1], device="cpu", max_new_tokens=4)
 dataset = build_dataset("Colours")
