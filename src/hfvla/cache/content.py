@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hfvla.data.samples.chat import ImageRef
+from hfvla.data.samples.chat_pictures import encoded_bytes
 from hfvla.errors import DataError
 from hfvla.family import CutContext, FeatureCut
 
@@ -20,13 +22,20 @@ __all__ = ["content_rows", "sample_keys", "view_key"]
 _HASH_LENGTH = 40
 
 
-def content_rows(rows: Any, fields: Sequence[str]) -> Any:
-    """Return the rows with these fields only; pictures and sounds of a `datasets.Dataset` stay encoded."""
+def content_rows(rows: Any, fields: Sequence[str], optional: Sequence[str] = ()) -> Any:
+    """Return the rows with these fields only; pictures and sounds of a `datasets.Dataset` stay encoded.
+
+    Args:
+        rows: map-style rows.
+        fields: to keep.
+        optional: those of them that need not be there.
+    """
     while not hasattr(rows, "select_columns") and hasattr(rows, "rows"):
         rows = rows.rows  # what wraps them adds fields and changes none
     if not hasattr(rows, "select_columns"):
         return rows
-    chosen = rows.select_columns(list(fields))
+    fields = [name for name in fields if name not in optional or name in rows.column_names]
+    chosen = rows.select_columns(fields)
     for name in fields:
         feature = chosen.features[name]
         if getattr(feature, "decode", False):
@@ -49,15 +58,17 @@ def sample_keys(
         DataError: a field is missing, its file cannot be read, or its type has no stable content.
     """
     prompt = cut.load("prompt") if cut.has("prompt") else None
-    whole = rows if prompt else content_rows(rows, cut.fields)
+    whole = rows if prompt else content_rows(rows, cut.fields, cut.optional)
     keys: list[str | None] = []
     for index in range(len(whole)) if numbers is None else numbers:
         row = whole[index]
-        if any(row.get(name) is None for name in cut.required):
+        if not cut.encodes(row):
             keys.append(None)
             continue
         digest = hashlib.sha256()
         for name in cut.fields:
+            if name in cut.optional and row.get(name) in (None, [], ()):
+                continue
             if name not in row:
                 raise DataError(f"row {index} lacks the field '{name}' that the cache reads", got=sorted(row))
             digest.update(f"{name}:".encode())
@@ -83,6 +94,13 @@ def _file_bytes(path: Any, name: str, index: int) -> bytes:
         raise DataError(f"file of row {index} cannot be read ({error})", where=name, got=str(path)) from None
 
 
+def _picture_bytes(value: Mapping[str, Any], where: str) -> bytes:
+    """Return the bytes of a `datasets` picture or of an `ImageRef`, which may be part of a shard."""
+    if not value.get("size"):
+        return _file_bytes(value["path"], where, 0)
+    return encoded_bytes(ImageRef(value["path"], offset=value.get("offset") or 0, size=value["size"]), where)
+
+
 def _content(value: Any, where: str) -> Iterator[bytes]:
     """Yield bytes that are equal exactly for equal values; each is preceded by its type and length."""
     if value is None:
@@ -97,9 +115,9 @@ def _content(value: Any, where: str) -> Iterator[bytes]:
         yield f"S{len(text)}|".encode()
         yield text
     elif isinstance(value, Mapping):
-        if value.get("bytes") is None and value.get("path"):  # an undecoded `datasets` picture that is a file
-            value = {**value, "bytes": _file_bytes(value["path"], where, 0)}
-        if set(value) == {"bytes", "path"}:
+        if value.get("bytes") is None and value.get("path"):  # an undecoded picture that lies in a file
+            value = {**value, "bytes": _picture_bytes(value, where)}
+        if {"bytes", "path"} <= set(value) <= {"bytes", "path", "offset", "size"}:
             value = {"bytes": value["bytes"]}
         yield f"M{len(value)}|".encode()
         for key in sorted(value):

@@ -61,7 +61,8 @@ class FeatureCut:
             be augmented carries its seed (`hfvla.data.rows.epoch.AUGMENTATION_SEED`), as in training.
         encode: `encode(model, batch) -> [{name: Tensor}] * B`, without gradients and without padding.
         fields: row fields that decide the output; equal fields are encoded once.
-        required: those of `fields` without which a row has nothing to encode (no picture, say).
+        required: those of `fields` without which a row has nothing to encode (no picture, say). "image|images": one of
+            them will do, and the other may be no column at all, as where rows of two kinds are read.
         files: those of `fields` that hold a path; the file's bytes count, not its name.
         replaces: arguments of `forward` that are not needed with cached features, e.g. pixel_values.
         provides: arguments of `forward` that the collator fills from cached features, in their place.
@@ -99,6 +100,15 @@ class FeatureCut:
     def __post_init__(self) -> None:
         """Take one string as one name."""
         take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Those of `fields` that rows need not have, as another stands for them in `required`."""
+        return tuple(name for names in self.required if "|" in names for name in names.split("|"))
+
+    def encodes(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a row has something to encode."""
+        return all(any(row.get(name) not in (None, [], ()) for name in names.split("|")) for names in self.required)
 
     def path(self, hook: CutHook) -> str | None:
         """Return the "module:function" of one of `CUT_HOOKS`, or None where the cut has none; imports the module."""

@@ -6,6 +6,7 @@ source calls its fields ends in the reader.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -113,7 +114,7 @@ class ChatSample:
         split: official split; "" when the set has none.
         group: what must not cross a split: the image id.
         weight: of the sample's loss.
-        details: further facts as strings, e.g. {"rationale": "..."}.
+        details: further facts as strings, e.g. {"rationale": "..."}; in a row, a JSON object, "" without any.
     """
 
     id: str
@@ -151,7 +152,7 @@ class ChatSample:
             "split": self.split,
             "group": self.group,
             "weight": float(self.weight),
-            "details": [{"name": name, "value": value} for name, value in self.details.items()],
+            "details": json.dumps(self.details, ensure_ascii=False) if self.details else "",
         }
 
     @classmethod
@@ -175,7 +176,7 @@ class ChatSample:
             split=row["split"],
             group=row["group"],
             weight=row["weight"],
-            details={pair["name"]: pair["value"] for pair in row["details"]},
+            details=json.loads(row["details"]) if row["details"] else {},
         )
 
 
@@ -275,6 +276,6 @@ def chat_features() -> Features:
             "split": text,
             "group": text,
             "weight": Value("float32"),
-            "details": List({"name": text, "value": text}),
+            "details": text,
         }
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from hfvla.data.sources.vision_language import SOURCES
 from hfvla.family import FamilySpec, FeatureCut, Metric, ParameterGroup, Request, RequestField, Source
 
 _HERE = "hfvla.models.ember_vlm"
@@ -43,6 +46,10 @@ FAMILY = FamilySpec(
         "instruct": ("language",),
     },
     sources={
+        **{
+            name: replace(source, build="hfvla.models.ember_vlm.conversations:build_conversations")
+            for name, source in SOURCES.items()
+        },
         "fleet": Source(
             options="hfvla.worlds.fleet:FleetOptions",
             build="hfvla.worlds.fleet:build_fleet",
@@ -71,8 +78,8 @@ FAMILY = FamilySpec(
     feature_cuts={
         "vision": FeatureCut(
             groups=("vision",),
-            fields=("image",),
-            required=("image",),
+            fields=("image", "images"),
+            required=("image|images",),
             replaces=("pixel_values",),
             provides=("image_features",),
             config=("vision_config", "image_size"),

@@ -1,4 +1,4 @@
-"""From rows (`RobotTask.to_row()`) to batches, and the tokenizer a model from scratch learns on its training text."""
+"""From rows (tasks or conversations) to batches, and the tokenizer that a model from scratch learns on its text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hfvla.errors import DataError, did_you_mean
 from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
+from hfvla.models.ember_vlm.conversations import as_tasks, is_conversation
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor, TargetText
 
@@ -49,6 +50,7 @@ class EmberVLMCollator:
         Raises:
             DataError: a sequence is too long; an unknown robot.
         """
+        rows = as_tasks(rows)
         sequences = [item for row in rows for item in self._sequences(row)]
         sequences = sequences or [(row, "reasoning", TargetText("Describe the scene:\n")) for row in rows]
         batch = self._encode(sequences)
@@ -89,7 +91,7 @@ class EmberVLMCollator:
             for text in self.processor.dialogue_targets(row):
                 yield row, "instruct", text
         if any(name in self.losses for name in _SELECTION_LOSSES):
-            if self.training and not row["robots"] and not row["reasoning"]:
+            if (self.training or not row["task"]) and not row["robots"] and not row["reasoning"]:
                 return  # text about words: nothing to select, nothing to argue for
             text = self.processor.reasoning_target(row)
             with_chain = "reasoning" in self.losses or "consistency" in self.losses
@@ -159,10 +161,13 @@ class EmberVLMCollator:
 def training_texts(rows: Iterable[Mapping[str, Any]]) -> Iterable[str]:
     """Yield the texts of the rows that a tokenizer is learned on.
 
-    Dialogue is left out: it defines words that no task of these rows uses. As tokens of their own, they would never be
-    trained on a task; split into known pieces, they are.
+    A fleet's dialogue is left out: it defines words that no task of these rows uses. As tokens of their own, they
+    would never be trained on a task; split into known pieces, they are.
     """
     for row in rows:
+        if is_conversation(row):
+            yield from (part["text"] for turn in row["messages"] for part in turn["content"] if part["text"])
+            continue
         yield row["task"]
         yield row["reasoning"]
         yield row["caption"]

@@ -15,6 +15,7 @@ from hfvla.errors import RecipeError
 from hfvla.family import CutContext
 from hfvla.metrics.selection import predicted_sets, selection_scores
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
+from hfvla.models.ember_vlm.conversations import as_tasks
 from hfvla.paths import UserPath
 
 __all__ = [
@@ -151,7 +152,7 @@ def _load_language(model: Any, name: str) -> None:
 
 def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the normalised pixels of the rows' pictures, for the feature cache."""
-    return {"pixel_values": context.processor.pixels([row["image"] for row in rows])}
+    return {"pixel_values": context.processor.pixels([row["image"] for row in as_tasks(rows)])}
 
 
 def encode_vision(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:

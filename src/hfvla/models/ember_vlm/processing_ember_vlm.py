@@ -13,6 +13,8 @@ from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 from hfvla.data.ngrams import hashed_ngrams
 from hfvla.data.pictures import load_picture
 from hfvla.data.reasoning import verdict_spans
+from hfvla.data.samples.chat import ImageRef
+from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.data.samples.robots import ROBOTS, RobotAnswer, Subtask
 from hfvla.data.text import clean_text
 from hfvla.errors import CheckpointError, DataError
@@ -25,13 +27,13 @@ _PLAN_STEP = re.compile(r"(?P<order>\d+)\.\s*(?P<robot>[^:;]+):\s*(?P<subtask>[^
 
 
 def load_image(image: Any, where: str = "image") -> Image.Image:
-    """Return an RGB picture from bytes, a path or a PIL image, by the rules of `hfvla.data.pictures`.
+    """Return an RGB picture from bytes, a path, a PIL image or an `ImageRef`, by the rules of `hfvla.data.pictures`.
 
     Raises:
         DataError: the file is missing or is not a picture.
     """
     try:
-        return load_picture(image, where)
+        return load_reference(image, where) if isinstance(image, ImageRef) else load_picture(image, where)
     except DataError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise DataError("image file not found", where=where, got=str(image), fix="Check the path.") from None
@@ -229,13 +231,17 @@ class EmberVLMProcessor(ProcessorMixin):
         """Return picture -> caption."""
         return TargetText("<image>Describe the scene:\n", row["caption"])
 
-    def dialogue_targets(self, row: Mapping[str, Any]) -> list[TargetText]:
-        """Return one sequence a turn; the text before it is context, only the answer is learned."""
+    def dialogue_targets(self, row: Mapping[str, Any], *, all_turns: bool = False) -> list[TargetText]:
+        """Return one sequence a turn; the text before it is context, only the answer is learned.
+
+        A turn that is not to be learned (`train` False) has none, unless `all_turns`.
+        """
         context = "<image>" if row["image"] is not None else ""
         targets = []
         for turn in row["dialogue"]:
             context += f"Question: {turn['question']}\nAnswer:"
-            targets.append(TargetText(context, f" {turn['answer']}"))
+            if all_turns or turn.get("train", True):
+                targets.append(TargetText(context, f" {turn['answer']}"))
             context += f" {turn['answer']}\n"
         return targets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ import numpy as np
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext, EvaluationResult
 from hfvla.metrics.calibration import binary_nll, choose_threshold, fit_temperature, sigmoid
+from hfvla.metrics.chat.evaluating import evaluate_chat
+from hfvla.models.ember_vlm.conversations import is_conversation, only_conversations
+from hfvla.models.ember_vlm.conversing import chat_system
 from hfvla.models.ember_vlm.evaluation.ablation import calibrated_choices, predict_logits, run_ablations, shared_pixels
 from hfvla.models.ember_vlm.evaluation.figures import chain_figure, selection_figures
 from hfvla.models.ember_vlm.evaluation.scores import (
@@ -37,7 +41,8 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     Args:
         model: `EmberVLMForRobotSelection`.
         processor: its processor.
-        rows: `datasets.Dataset` of `RobotTask` rows; rows without robots are predicted only.
+        rows: `datasets.Dataset` of `RobotTask` rows; rows without robots are predicted only. Or of conversations about
+            pictures, which are answered (`hfvla.metrics.chat`).
         context: training rows for baselines, seed, batch size, number of resamples and of generated texts.
 
     A row whose scores are not finite has no prediction: it is counted, named, and left out of the scores.
@@ -45,6 +50,9 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     Raises:
         DataError: no rows, a robot that is not in the fleet, or too many rows without finite scores.
     """
+    if len(rows) and is_conversation(rows[0]):
+        about = replace(context, train_rows=only_conversations(context.train_rows))
+        return evaluate_chat(chat_system(model.to(context.device), processor), rows, about)
     if not len(rows):
         raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
     robots = list(model.config.robots)

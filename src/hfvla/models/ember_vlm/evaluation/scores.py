@@ -55,11 +55,11 @@ def gold_sets(rows: Any, robots: Sequence[str]) -> np.ndarray:
         DataError: a row names a robot that is not in the model's fleet.
     """
     for row_id, names in zip(rows["id"], rows["robots"], strict=True):
-        for name in names:
+        for name in names or ():
             if name not in robots:
                 hint = did_you_mean(name, robots)
                 raise DataError("robot is not in the model's fleet", where=row_id, got=name, fix=hint)
-    return set_matrix(list(rows["robots"]), robots)
+    return set_matrix([names or () for names in rows["robots"]], robots)
 
 
 def selection_metrics(gold: np.ndarray, choices: Choices, robots: Sequence[str]) -> dict[str, float]:
