@@ -14,7 +14,7 @@ SOURCE = DOCS.parent / "src" / "hfvla"
 ROOMS = {
     "contract": (
         "The contract",
-        ("errors", "family", "registry", "plugins", "loading", "outputs", "paths", "sealing"),
+        ("errors", "family", "registry", "plugins", "fetching", "loading", "outputs", "paths", "sealing"),
     ),
     "recipe": ("Recipes", ("recipe",)),
     "models": ("Families", ("models",)),
@@ -24,6 +24,7 @@ ROOMS = {
     "metrics": ("Metrics", ("metrics",)),
     "training": ("Training", ("training", "cache")),
     "evaluation": ("Evaluation", ("evaluation",)),
+    "export": ("Hub and export", ("hub", "export")),
     "serve": ("Serving", ("serve",)),
     "cli": ("Command line", ("cli",)),
 }

@@ -15,12 +15,12 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hfvla"
 
 # From the ground up. A room imports from its own layer and from those before it, never from a later one.
 LAYERS = (
-    ("errors", "outputs", "paths", "sealing", "loading", "_moved"),
+    ("errors", "outputs", "paths", "sealing", "loading", "fetching", "_moved"),
     ("family", "nn", "losses", "backbones", "data", "worlds", "metrics"),
     ("models",),
     ("cache", "plugins", "recipe", "registry"),
     ("evaluation",),
-    ("training", "export", "serve"),
+    ("training", "export", "hub", "serve"),
     ("cli",),
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}

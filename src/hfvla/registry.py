@@ -14,9 +14,9 @@ from typing import Any
 import hfvla.models
 from hfvla.errors import CheckpointError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, resolve
+from hfvla.fetching import local_checkpoint
 from hfvla.loading import check_folder, check_size, guarded, read_object
 from hfvla.metrics.catalog import Metric, describe
-from hfvla.paths import expand_user
 from hfvla.plugins import Offers, offers
 
 __all__ = [
@@ -118,25 +118,23 @@ def import_classes(kind: str) -> None:
             logger.warning("the plug-in family '%s' is not registered: %s: %s", name, type(error).__name__, error)
 
 
-def family_of_checkpoint(path: str | Path) -> FamilySpec:
-    """Return the family of a local checkpoint folder or hub id, from its config's `model_type`.
+def family_of_checkpoint(path: str | Path, revision: str | None = None) -> FamilySpec:
+    """Return the family of a checkpoint, from its config's `model_type`.
+
+    Args:
+        path: local folder, or a hub id (`hfvla.fetching.local_checkpoint`), of which only the config is downloaded.
+        revision: branch, tag or commit on the hub.
 
     Raises:
-        CheckpointError: no such folder, no config in it, or a model type that is not one of ours.
+        CheckpointError: no such checkpoint, no config in it, or a model type that is not one of ours.
     """
-    where = path = expand_user(str(path))
-    try:
-        is_folder = Path(path).is_dir()
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise CheckpointError(f"no such checkpoint folder: {reason}", where=where, fix="Check the path.") from None
-    model_type = _local_model_type(Path(path)) if is_folder else _hub_model_type(where)
+    model_type = _local_model_type(local_checkpoint(path, revision, weights=False))
     families = available_families()
     found = _family_of_type(model_type, families) if isinstance(model_type, str) else None
     if found is None:
         raise CheckpointError(
             "the checkpoint belongs to another model type",
-            where=where,
+            where=str(path),
             got=model_type,
             expected=f"one of {', '.join(families)}",
         )
@@ -167,46 +165,34 @@ def _local_model_type(folder: Path) -> Any:
     return read_object(file).get("model_type")
 
 
-def _hub_model_type(name: str) -> Any:
-    from transformers import PreTrainedConfig
-
-    try:
-        return PreTrainedConfig.get_config_dict(name)[0].get("model_type")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            "no such checkpoint folder, and not a model on the hub",
-            where=name,
-            got=str(error).splitlines()[0],
-            fix="Check the path.",
-        ) from None
-
-
-def load_checkpoint(path: str | Path, *, family: str | None = None) -> tuple[FamilySpec, Any, Any]:
+def load_checkpoint(
+    path: str | Path, *, family: str | None = None, revision: str | None = None
+) -> tuple[FamilySpec, Any, Any]:
     """Load (family, model in eval mode, processor) from a checkpoint.
 
     Args:
-        path: local folder or hub id.
+        path: local folder, or a hub id (`hfvla.fetching.local_checkpoint`).
         family: name the checkpoint must belong to, if it matters.
+        revision: branch, tag or commit on the hub.
 
     Raises:
         CheckpointError: see `family_of_checkpoint`; also another family than asked, an incomplete folder, or
             weights that do not fit the config, pickled weights, a processor that does not fit (see `hfvla.loading`).
     """
-    path = expand_user(str(path))
-    spec = family_of_checkpoint(path)
+    spec = family_of_checkpoint(path, revision)
     if family is not None and spec.name != family:
         raise CheckpointError("the checkpoint is of another family", where=str(path), got=spec.name, expected=family)
-    scalars = check_folder(path) if Path(path).is_dir() else None
-    if scalars is not None:
-        config = guarded(path, lambda: spec.load("config").from_pretrained(path))
-        check_size(spec.new_model, config, scalars, path)
+    folder = str(local_checkpoint(path, revision))
+    scalars = check_folder(folder)
+    config = guarded(path, lambda: spec.load("config").from_pretrained(folder))
+    check_size(spec.new_model, config, scalars, path)
     # Mismatched sizes are named below, with what else is missing.
     loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
-    model, info = guarded(path, lambda: spec.load("model").from_pretrained(path, **loading))
+    model, info = guarded(path, lambda: spec.load("model").from_pretrained(folder, **loading))
     problems = {key: sorted(map(str, info[key])) for key in ("missing_keys", "mismatched_keys") if info.get(key)}
     if problems:
         raise CheckpointError("weights are missing or do not fit", where=str(path), got=problems)
-    processor = guarded(path, lambda: spec.load("processor").from_pretrained(path))
+    processor = guarded(path, lambda: spec.load("processor").from_pretrained(folder))
     if hasattr(processor, "check_config"):
         guarded(path, lambda: processor.check_config(model.config))
     return spec, model.eval(), processor

@@ -146,9 +146,11 @@ def _answer_file(checkpoint: str, data: str, file: Mapping[str, Any], seed: int,
 
 def _identity(checkpoint: str) -> dict[str, Any]:
     """Return what tells a checkpoint from another one, and from what lay in its folder before."""
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        return {"checkpoint": checkpoint}
+    from hfvla.fetching import local_checkpoint
+
+    folder = local_checkpoint(checkpoint)
+    if not Path(checkpoint).is_dir():
+        return {"checkpoint": checkpoint, "commit": folder.name}  # the cache calls a snapshot by its commit
     weights = sorted(
         (path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.glob("*.safetensors")
     )

@@ -19,6 +19,7 @@ from hfvla.cli.planning import plan
 from hfvla.cli.reporting import report
 from hfvla.cli.searching import index, search
 from hfvla.cli.serving import serve
+from hfvla.cli.sharing import push
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
@@ -149,6 +150,7 @@ app.command()(report)
 app.command()(compare)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)
+app.command()(push)
 
 
 @app.command()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hfvla.cli.output import run_command
 from hfvla.errors import HfvlaError
+from hfvla.fetching import local_checkpoint
 from hfvla.paths import expand_user
 
 __all__ = ["index", "search", "search_pictures"]
@@ -163,13 +163,12 @@ def _load(checkpoint: str, device: str | None) -> tuple[Any, Any, Any]:
 
 def _facts(spec: Any, checkpoint: str) -> dict[str, Any]:
     """Return what an index is of; a checkpoint folder goes by the content of its weights, wherever it lies."""
-    folder, digest = Path(checkpoint), hashlib.blake2b(digest_size=16)
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    for path in files:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(local_checkpoint(checkpoint).glob("*.safetensors")):
         with path.open("rb") as file:
             for part in iter(lambda: file.read(2**24), b""):
                 digest.update(part)
-    return {"family": spec.name, "checkpoint": checkpoint, "weights": digest.hexdigest() if files else checkpoint}
+    return {"family": spec.name, "checkpoint": checkpoint, "weights": digest.hexdigest()}
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], where: str) -> None:

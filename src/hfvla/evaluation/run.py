@@ -25,6 +25,7 @@ from hfvla.evaluation.report_data import load_report_data
 from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
+from hfvla.fetching import local_checkpoint
 from hfvla.nn.devices import checked_device
 from hfvla.outputs import MARK, claim_folder, purpose_of, shown
 from hfvla.paths import expand_user
@@ -142,7 +143,9 @@ def evaluate_checkpoint(
     meeting = Meeting(output_dir, processes)
     try:
         built, bad = _build_sets(spec, data, seed, meeting)
-        train_rows, notes = load_training_rows(checkpoint, spec) if meeting.processes.is_main else (None, [])
+        train_rows, notes = (None, [])
+        if meeting.processes.is_main:
+            train_rows, notes = load_training_rows(local_checkpoint(checkpoint), spec)
         context = EvaluationContext(
             train_rows, seed, batch_size, bootstrap_samples, max_generate, device, options=options or {}
         ).of_process(meeting.processes)

@@ -6,6 +6,7 @@ Free of torch and transformers: a recipe can be checked, and `hfvla --help` prin
 from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.family.cuts import CACHED_FEATURES, CUT_HOOKS, CutContext, FeatureCut
 from hfvla.family.evaluation import AnswerFile, EvaluationContext, EvaluationResult, Figure, Option
+from hfvla.family.exporting import PlainBackbone
 from hfvla.family.groups import ParameterGroup, as_names, parse_group, take_strings
 from hfvla.family.request import Request
 from hfvla.family.request_fields import RequestField
@@ -29,6 +30,7 @@ __all__ = [
     "Metric",
     "Option",
     "ParameterGroup",
+    "PlainBackbone",
     "Request",
     "RequestField",
     "Source",

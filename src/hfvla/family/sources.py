@@ -50,6 +50,7 @@ class Source:
         count: "module:function" with signature `count(options) -> int`: rows without building them, for
             plans. Optional.
         families: families that a plug-in's source is for; all when empty.
+        licence: of what the source reads, for the model card; "" where each copy has its own.
     """
 
     options: str
@@ -57,3 +58,4 @@ class Source:
     description: str = ""
     count: str | None = None
     families: tuple[str, ...] = ()
+    licence: str = ""

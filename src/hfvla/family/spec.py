@@ -40,6 +40,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "predict": ("answering:predict", "acting:predict", "search:predict"),
     "embed_images": ("search:embed_images",),
     "embed_texts": ("search:embed_texts",),
+    "plain_backbone": ("export:plain_backbone",),
     "trainer": ("trainer:Trainer",),
     "tiny": ("build:tiny_config",),
     "adapt": ("build:adapt",),
@@ -76,6 +77,8 @@ class FamilySpec:
     - `search.embed_images(model, processor, paths, batch_size) -> (array, failures)`: unit vectors [I, D] of pictures,
       float32, and the reason by picture number where one cannot be read; `search.embed_texts(model, processor, texts,
       batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.
+    - `export.plain_backbone(model, processor) -> PlainBackbone`, the transformers model inside, for people without
+      hfvla.
     - `trainer.Trainer`, a `StagedTrainer` with a sampler or loss pass of its own.
 
     A family whose checkpoints are models of transformers as they are (`accepts`) has no classes of its own: `hooks`
@@ -120,6 +123,8 @@ class FamilySpec:
         accepts: "module:function" of `accepts(model_type) -> bool`, for a family whose checkpoints are models of
             transformers as they are: whether it trains models of a type. Families with that model type as their name
             come first.
+        pipeline_tag: the hub's name for the task, e.g. "robotics", for the model card.
+        limits: sentences on what the family's models cannot do, for the model card.
         package: dotted name of the family's package; a family outside hfvla gives its `__name__`.
         hooks: "module:attribute" by hook, where a part does not lie where `HOOKS` says.
     """
@@ -144,12 +149,15 @@ class FamilySpec:
     model_options: str | None = None
     request: Request | None = None
     accepts: str | None = None
+    pipeline_tag: str = ""
+    limits: tuple[str, ...] = ()
     package: str = ""
     hooks: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take one string as one name."""
         take_strings(self, "label_names")
+        take_strings(self, "limits")
         table = {name: as_names(patterns) for name, patterns in self.parameter_table.items()}
         object.__setattr__(self, "parameter_table", table)
         object.__setattr__(self, "reached", {name: as_names(groups) for name, groups in self.reached.items()})

@@ -32,6 +32,14 @@ ENGINE_ARGUMENTS: Mapping[str, str] = {
     "data_seed": "one seed for all; set `seed` at the top of the recipe",
     "resume_from_checkpoint": "a run resumes from its own folder; run the same command again",
     "optim_target_modules": "a stage's optimizer gets what `train` names",
+    "push_to_hub": "the Trainer would push each checkpoint of each stage, without card, heads and scores; say "
+    "`hub: {repo: user/name}` at the top of the recipe, which pushes the result once",
+    "hub_model_id": "say `hub: {repo: user/name}` at the top of the recipe",
+    "hub_strategy": "the result is pushed once, after the final evaluation: `hub: {repo: user/name}`",
+    "hub_token": "a token does not belong in a recipe; run `hf auth login`, or set HF_TOKEN",
+    "hub_private_repo": "say `hub: {repo: user/name, private: true}` at the top of the recipe",
+    "hub_always_push": "the result is pushed once, after the final evaluation: `hub: {repo: user/name}`",
+    "hub_revision": "say `hub: {repo: user/name}` at the top of the recipe",
     "label_smoothing_factor": "the trainer's own loss is not used; smoothing belongs to the family's config",
 }
 """TrainingArguments that the engine sets itself, and what a recipe says instead."""

@@ -20,6 +20,7 @@ from hfvla.recipe.batch_checks import batch_problems
 from hfvla.recipe.cache_checks import cache_problems
 from hfvla.recipe.config_checks import config_problems
 from hfvla.recipe.document import Problem, Steps, format_steps
+from hfvla.recipe.hub_checks import hub_problems
 from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
 from hfvla.recipe.option_values import evaluation_option_problems
 from hfvla.recipe.phase_checks import phase_problems
@@ -88,6 +89,7 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
     problems += batch_problems(tree)
     problems += phase_problems(tree, families, _group_problems)
     problems += zero_problems(tree)
+    problems += hub_problems(tree, families)
     return problems
 
 

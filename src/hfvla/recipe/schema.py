@@ -7,16 +7,17 @@ A `Recipe` built here is well-formed; that its names exist in a family is checke
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from hfvla.fetching import is_hub_name
 from hfvla.paths import UserPath
 from hfvla.recipe.base import RunName, Section
 from hfvla.recipe.data_schema import DataRecipe, MixtureRecipe, SourceRecipe
 from hfvla.recipe.stage_schema import Stage
 
-__all__ = ["EvaluationRecipe", "ModelRecipe", "Recipe"]
+__all__ = ["EvaluationRecipe", "HubRecipe", "ModelRecipe", "Recipe"]
 
 
 class ModelRecipe(Section):
@@ -42,6 +43,24 @@ class EvaluationRecipe(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="What the family's evaluation may be told.")
 
 
+def _checked_repo(value: str) -> str:
+    if not is_hub_name(value) or value.count("/") != 1:
+        raise ValueError("expected a repository on the hub as user/name, in letters, digits, '.', '_' and '-'")
+    return value
+
+
+class HubRecipe(Section):
+    """Where the result is pushed, once, after the final evaluation."""
+
+    repo: Annotated[str, AfterValidator(_checked_repo)] = Field(description="Repository on the hub, as user/name.")
+    private: bool = Field(True, description="Whether a repository that is made here can be seen by its owner alone.")
+    what: Literal["final", "adapter", "merged"] = Field(
+        "final",
+        description="The whole checkpoint for hfvla, the adapters for peft, or the plain backbone for transformers.",
+    )
+    license: str | None = Field(None, description="Licence of the weights for the model card, e.g. apache-2.0.")
+
+
 class Recipe(Section):
     """A whole training run: one model, one or more stages."""
 
@@ -59,6 +78,7 @@ class Recipe(Section):
     evaluation: EvaluationRecipe = Field(
         default_factory=EvaluationRecipe, description="How the final model is scored."
     )
+    hub: HubRecipe | None = Field(None, description="Where the result is pushed; nowhere without it.")
     stages: list[Stage] = Field(min_length=1, description="Stages, in the order they run.")
 
     @model_validator(mode="before")

@@ -91,9 +91,21 @@ def test_folders_and_files(finished):
     folder, _, _ = finished
     for stage in ("selection", "reasoning"):
         assert {path.name for path in (folder / stage).iterdir()} == STAGE_FILES | STAGE_RECORDS
-    assert {path.name for path in (folder / "final").iterdir()} == STAGE_FILES | {"recipe.json"}
+    assert {path.name for path in (folder / "final").iterdir()} == STAGE_FILES | {"recipe.json", "README.md"}
     assert {"recipe.json", "run.json", "metrics.json", "report.html"} <= {path.name for path in folder.iterdir()}
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pth", ".pkl", ".tmp")]
+
+
+def test_the_card_of_the_final_checkpoint_has_the_run_s_scores_and_may_be_corrected(finished, copied):
+    folder, _, record = finished
+    card = (folder / "final" / "README.md").read_text()
+    model, baseline = record["metrics"]["exact_match"], record["baselines"]["majority"]["exact_match"]
+    line = next(row for row in card.splitlines() if row.startswith("| Exact match |"))
+    assert f"{model:.3f}" in line and f"{baseline:.3f}" in line
+    assert "| selection | language, fusion, selection_head |" in card and "| reasoning | language.last(1)," in card
+    assert "README.md" not in read(folder / "final" / "complete.json")["files"]
+    (copied[0] / "final" / "README.md").write_text("# Mine\n")
+    load_checkpoint(copied[0] / "final")
 
 
 def test_the_final_checkpoint_loads(finished):

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from hfvla.family import FamilySpec, ParameterGroup
+from hfvla.fetching import local_checkpoint
 from hfvla.recipe.stage_schema import Lora
 from hfvla.training.lora.injection import count_lora_parameters, lora_targets
 from hfvla.training.stage.groups import plain_name
@@ -57,7 +58,7 @@ def _meta_model_of(source: str) -> tuple[FamilySpec, nn.Module, list[Lora]]:
         from hfvla.registry import family_of_checkpoint
 
         spec = family_of_checkpoint(source)
-        model = meta_model(spec, spec.load("config").from_pretrained(source))
+        model = meta_model(spec, spec.load("config").from_pretrained(local_checkpoint(source, weights=False)))
         return spec.of_model(model), model, []
     from hfvla.recipe import load_recipe
     from hfvla.registry import get_family

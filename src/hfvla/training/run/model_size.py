@@ -9,6 +9,7 @@ import torch
 
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.family import FamilySpec
+from hfvla.fetching import local_checkpoint
 from hfvla.recipe import Recipe
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.stage_run import merge_config
@@ -54,10 +55,11 @@ def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
             return spec.load("build_config")(recipe.model.model_dump())
     from hfvla.registry import family_of_checkpoint
 
-    found = family_of_checkpoint(name)
+    found = family_of_checkpoint(name, recipe.model.revision)
     if found.name != spec.name:
         raise CheckpointError("the checkpoint is of another family", where=name, got=found.name, expected=spec.name)
-    return merge_config(spec.load("config").from_pretrained(name), recipe.model.config)
+    folder = local_checkpoint(name, recipe.model.revision, weights=False)
+    return merge_config(spec.load("config").from_pretrained(folder), recipe.model.config)
 
 
 def meta_model(spec: FamilySpec, config: Any) -> Any:

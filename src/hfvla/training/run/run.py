@@ -12,6 +12,9 @@ from hfvla.data.processes import Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
 from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
+from hfvla.hub.card import CARD, write_card
+from hfvla.hub.forms import push_checkpoint
+from hfvla.hub.push import check_access
 from hfvla.paths import expand_user
 from hfvla.recipe import Recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
@@ -78,6 +81,8 @@ def run_recipe(
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
     check_arguments(recipe, get_family(recipe.family), plan.stages)
     check_models(recipe, get_family(recipe.family))
+    if recipe.hub is not None:
+        check_access(recipe.hub.repo)
     run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), start_processes(recipe))
     try:
         run.open_folder(overwrite, allow_recipe_change)
@@ -169,13 +174,24 @@ class RecipeRun:
         ):
             results = self._finish(data, folders)
         self.meeting.alone("report", lambda: self._report(results))
+        self.meeting.alone("push", self._push)
         return self.record
+
+    def _push(self) -> None:
+        """Push the result, once; a hub that is away ends the command, and nothing of the run is lost."""
+        if self.recipe.hub is not None:
+            self.record["hub"] = push_checkpoint(self.output_dir, self.recipe.hub)
+            self._write_record()
 
     def _smaller_evaluation(self) -> str:
         return (
             f"Lower evaluation.batch_size (now {self.recipe.evaluation.batch_size}) and run the same command again "
             "with --allow-recipe-change: finished stages are not trained anew."
         )
+
+    @property
+    def _repo(self) -> str | None:
+        return None if self.recipe.hub is None else self.recipe.hub.repo
 
     def _write_record(self) -> None:
         if self.state.is_main_process:
@@ -185,6 +201,7 @@ class RecipeRun:
     def _report(self, results: dict[str, EvaluationResult]) -> None:
         with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
             self._write_results(results)
+            write_card(self.output_dir / "final", self.record, results, repo=self._repo)
         self._write_record()
         write_summary(self.output_dir, self.record)
 
@@ -225,7 +242,8 @@ class RecipeRun:
         audit_reload(model, final, model.state_dict())
         processor.save_pretrained(final)
         save_resolved(self.recipe, final / "recipe.json")
-        seal_folder(final, {"run": self.recipe.name})
+        write_card(final, self.record, {}, repo=self._repo)
+        seal_folder(final, {"run": self.recipe.name}, skip=(CARD,))  # the card gets its scores, and corrections
         replace_folder(final, self.output_dir / "final")
         self._write_record()
 

@@ -154,7 +154,7 @@ class StageRun(StageContext):
             processor = self.spec.load("processor").from_pretrained(path)
         else:
             source = path = str(self.recipe.model.pretrained)
-            _, old, processor = load_checkpoint(path, family=self.spec.name)
+            _, old, processor = load_checkpoint(path, family=self.spec.name, revision=self.recipe.model.revision)
             if self.spec.has("adapt"):
                 self.spec.load("adapt")(old, processor, self.recipe.model.options)
             state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)

@@ -1,0 +1,1 @@
+"""Checkpoints for other programs: ONNX and OpenVINO with few bits; plain backbones for transformers, peft, vLLM."""
