@@ -29,7 +29,8 @@ spec, model, processor = load_checkpoint(name)
 batch = load_file(f"{folder}/{spec.name}.safetensors")
 with torch.no_grad():
     found = model(**batch)
-save_file({key: value for key, value in found.items() if isinstance(value, torch.Tensor)}, f"{folder}/{spec.name}-out.safetensors")
+tensors = {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+save_file(tensors, f"{folder}/{spec.name}-out.safetensors")
 """
 
 

@@ -115,8 +115,7 @@ def write_adapter(checkpoint: str | Path, target: Path, base: str | None = None)
     adapted = {name.removeprefix(_PREFIX).split(".lora_")[0] for name in tensors}
     whole = _changed_modules(source, plain.model, adapted, named)
     peft_model = get_peft_model(source, _for_base(config, adapted, whole, named, revision))
-    set_peft_model_state_dict(peft_model, tensors)
-    _fill(peft_model, plain.model, whole)
+    set_peft_model_state_dict(peft_model, {**tensors, **_whole(plain.model, whole)})
     with saving("the adapter", target):
         peft_model.save_pretrained(target)
         for part in plain.processor:
@@ -183,15 +182,13 @@ def _changed_modules(source: Any, trained: Any, adapted: set[str], base: str) ->
     return tops
 
 
-def _fill(peft_model: Any, trained: Any, whole: list[str]) -> None:
-    """Copy the modules that trained whole into peft's copies of them."""
-    from peft.utils import ModulesToSaveWrapper
-
-    for name in whole:
-        wrapper: Any = peft_model.base_model.model.get_submodule(name)
-        if not isinstance(wrapper, ModulesToSaveWrapper):
-            raise CheckpointError("peft cannot keep this module whole", got=name)
-        wrapper.modules_to_save["default"].load_state_dict(trained.get_submodule(name).state_dict())
+def _whole(trained: nn.Module, names: list[str]) -> dict[str, Tensor]:
+    """Return the tensors of modules that trained whole, by their names in peft's file."""
+    found = {}
+    for name in names:
+        for key, value in trained.get_submodule(name).state_dict().items():
+            found[f"{_PREFIX}{name}.{key}"] = value
+    return found
 
 
 def _check_as_a_stranger(folder: Path, base: str, revision: str | None, trained: nn.Module) -> None:
