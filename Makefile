@@ -18,7 +18,7 @@ JOBS ?= 2
 ARGS ?=
 DATA ?=
 OUTPUT ?= outputs
-BENCHMARKS ?= trainer_overhead feature_cache video_decode kill_resume retrieval_eval
+BENCHMARKS ?= trainer_overhead feature_cache video_decode kill_resume retrieval_eval packing
 
 comma := ,
 PY := $(VENV)/bin/python

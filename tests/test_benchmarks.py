@@ -32,6 +32,16 @@ def test_trainer_overhead(repository, monkeypatch, tmp_path, capsys):
     )
 
 
+def test_packing(repository, monkeypatch, tmp_path, capsys):
+    words = ("--turns", "2", "--width", "32", "--layers", "1")
+    found = run(repository, monkeypatch, "packing.py", tmp_path / "p.json", *words)
+    for result in found["results"]:
+        assert result["padding"]["packed"] < result["padding"]["by length"] < result["padding"]["padded"]
+        assert result["largest_difference_of_losses"] < 1e-4
+        assert result["epoch_of_4096_rows"]["rows"] == 4096
+    assert "packed over padded" in capsys.readouterr().out
+
+
 def test_gpu_on_a_cpu(repository, monkeypatch, tmp_path, capsys):
     words = ("--device", "cpu", "--tiny", "--steps", "1", "--models", "ember_vlm", "internvl3_1b")
     found = run(repository, monkeypatch, "gpu.py", tmp_path / "g.json", *words)

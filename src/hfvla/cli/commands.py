@@ -13,6 +13,7 @@ from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
 from hfvla.cli.asking import AskCommand
 from hfvla.cli.comparing import compare
+from hfvla.cli.data_sets import data
 from hfvla.cli.evaluating import evaluate
 from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
@@ -143,6 +144,7 @@ def cache(
 
 app.command("eval")(evaluate)
 app.command(cls=AskCommand)(predict)
+app.add_typer(data, name="data")
 app.command()(index)
 app.command()(search)
 app.command()(serve)

@@ -13,7 +13,7 @@ from hfvla.cli.output import run_command
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "values_of_options"]
 
 Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
@@ -48,7 +48,7 @@ def _evaluation_sets(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
     return sets
 
 
-def _values(arguments: Sequence[str]) -> dict[str, Any]:
+def values_of_options(arguments: Sequence[str]) -> dict[str, Any]:
     """Return values by name from NAME=VALUE, read as in a recipe."""
     from hfvla.recipe.document import parse_value
 
@@ -91,7 +91,7 @@ def evaluate(
 
         results = evaluate_checkpoint(
             checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate,
-            options=_values(option or ()),
+            options=values_of_options(option or ()),
         )  # fmt: skip
         if not as_json:
             return results

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfvla.data.samples.chat import ChatSample, ImageRef, Part, Role, Turn
+from hfvla.data.samples.chat import Box, ChatSample, ImageRef, Part, Role, Turn
 from hfvla.data.sources.census import UnusableError
+from hfvla.data.sources.json_files import parse_json
 from hfvla.data.sources.vision_language.image_files import check_bytes
 from hfvla.data.sources.vision_language.reading import Reading, optional_text, record_id, text_of
 from hfvla.data.sources.vision_language.records import Taken, iterate_records
@@ -71,10 +72,37 @@ def conversation_sample(record: Any, where: str, path: Path, reading: Reading, s
         turns=_placed(said, len(images)),
         images=images,
         rejected=_placed(worse, len(images)) if worse else (),
-        source=source,
+        source=_own(record, "source") or source,
         kind=optional_text(record.get("kind", record.get("type")), "kind"),
-        group=image_group(first) if first else f"{source}/{identity if identity is not None else where}",
+        references=tuple(one for one in _listed(record, "references") if isinstance(one, str)),
+        boxes=_own_boxes(record),
+        group=_own(record, "group")
+        or (image_group(first) if first else f"{source}/{identity if identity is not None else where}"),
     )
+
+
+def _own(record: Mapping[str, Any], key: str) -> str:
+    """Return a text that a record of ours has beside the conversation (`hfvla data convert`); "" in other sets."""
+    value = record.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _listed(record: Mapping[str, Any], key: str) -> list[Any]:
+    value = record.get(key)
+    if isinstance(value, str) and value.startswith("["):  # in a table
+        value = parse_json(value, key)
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _own_boxes(record: Mapping[str, Any]) -> tuple[Box, ...]:
+    """Return boxes as `hfvla data convert` writes them; what other programs call boxes is passed over."""
+    found = []
+    for one in _listed(record, "boxes"):
+        if isinstance(one, Mapping) and {"image", "label", "xyxy", "size"} <= one.keys():
+            found.append(
+                Box(one["image"], one["label"], tuple(one["xyxy"]), tuple(one["size"]), bool(one.get("crowd")))
+            )
+    return tuple(found)
 
 
 def _both_sides(record: Mapping[str, Any]) -> tuple[tuple[Turn, ...], tuple[Turn, ...], list[Any]]:
@@ -207,4 +235,4 @@ def read_conversations(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
                 continue
             with reading.record(where, record_id(record, "id", "question_id")):
                 sample = conversation_sample(record, where, head.path, reading, taken.source)
-                yield from reading.take(replace(sample, split=split), again="keep")
+                yield from reading.take(replace(sample, split=_own(record, "split") or split), again="keep")

@@ -128,6 +128,8 @@ def _sample(group: _Group, where: str, head: Head, source: str, reading: Reading
     same = f"{source}/{name if isinstance(name, str) else group.key}"
     text = next((group.texts[kind] for kind in _TEXTS if kind in group.texts), None)
     if text is None and any(key in facts for key in ("conversations", "messages", "chosen")):
+        own = facts.get("group")
+        same = own if isinstance(own, str) and own else same
         given = {**facts, "images": None, "image": group.picture, "id": group.key}
         return replace(conversation_sample(given, where, head.path, reading, source), id=group.key, group=same)
     caption = text.decode("utf-8-sig", "surrogateescape") if text is not None else facts.get("caption")
