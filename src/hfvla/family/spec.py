@@ -36,7 +36,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("evaluation.evaluate:evaluate", "evaluation:evaluate"),
     "calibrate": ("evaluation.evaluate:calibrate", "evaluation:calibrate"),
     "answer_file": ("evaluation.submission:write_answers",),
-    "chat_system": ("answering:chat_system",),
+    "chat_system": ("conversing:chat_system", "answering:chat_system"),
     "predict": ("answering:predict", "acting:predict", "search:predict"),
     "embed_images": ("search:embed_images",),
     "embed_texts": ("search:embed_texts",),
@@ -72,8 +72,8 @@ class FamilySpec:
       rows; may change `model.config`.
     - `evaluation.submission.write_answers(model, processor, data: SourceData, request: AnswerFile) -> dict`, a file
       with one answer a question. A question without an answer is named as failed, never given one.
-    - `answering.chat_system(model, processor) -> ChatSystem`, how it answers conversations about pictures: what
-      benchmarks and their adapters need.
+    - `conversing.chat_system(model, processor) -> ChatSystem` (or in `answering`), how it answers conversations about
+      pictures: what benchmarks and their adapters need.
     - `search.embed_images(model, processor, paths, batch_size) -> (array, failures)`: unit vectors [I, D] of pictures,
       float32, and the reason by picture number where one cannot be read; `search.embed_texts(model, processor, texts,
       batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.

@@ -154,16 +154,15 @@ class InternVLVideoQAProcessor(ProcessorMixin):
             DataError: an empty question, fewer than 2 or more than 4 choices, or a special token in a text.
         """
         question = question_lines(item, self.tokenizer.all_special_tokens)
-        frames = [
-            f"Frame{number}: {self._image_text(tiles)}" for number, tiles in enumerate(item.frame_tiles, start=1)
-        ]
+        frames = [f"Frame{number}: {self.image_text(tiles)}" for number, tiles in enumerate(item.frame_tiles, start=1)]
         if not self.chat_template:
             return "\n".join([*frames, *question, "Answer:"])
         instruction = _IN_WORDS if item.in_words else _INSTRUCTION
         messages = [{"role": "user", "content": "\n".join([*frames, *question, instruction])}]
         return self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
-    def _image_text(self, tiles: int) -> str:
+    def image_text(self, tiles: int) -> str:
+        """Return the placeholders of one picture or frame of so many tiles."""
         tokenizer = self.tokenizer
         placeholders = tokenizer.context_image_token * (self.tokens_per_tile * tiles)
         return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
