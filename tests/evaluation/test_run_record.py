@@ -82,3 +82,23 @@ def test_how_the_loss_terms_get_on_is_drawn(tmp_path):
         },
         {"title": "weight after balancing", "xlabel": "step", "series": {"itc": {"x": [2], "y": [1.5]}}},
     ]
+
+
+def test_losses_by_source_have_a_panel_of_their_own(tmp_path):
+    lines = [
+        {"step": 1, "loss": 2.0, "first/loss_sft": 2.0, "first/loss_sft/coco": 1.5, "first/loss_sft/vqa v2/val": 3.0},
+        {"step": 2, "loss": 1.0, "first/loss_sft": 1.0, "first/loss_sft/coco": 0.5},
+        {"step": 2, "eval_loss": 1.1, "eval_loss_sft": 1.1, "eval_loss_sft/coco": 0.7},
+    ]
+    (tmp_path / "run.json").write_text(json.dumps({"stages": [{"name": "first"}]}))
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "log_history.json").write_text(json.dumps(lines))
+    (figure,) = read_run(tmp_path).figures
+    panels = {panel["title"]: panel["series"] for panel in figure.data["panels"]}
+    assert set(panels) == {"loss", "loss sft", "loss sft by source"}
+    assert panels["loss sft by source"] == {
+        "coco": {"x": [1, 2], "y": [1.5, 0.5]},
+        "vqa v2/val": {"x": [1], "y": [3.0]},
+        "coco, eval": {"x": [2], "y": [0.7]},
+    }
+    assert panels["loss sft"]["eval"] == {"x": [2], "y": [1.1]}

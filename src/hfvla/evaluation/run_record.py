@@ -82,19 +82,15 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _curves(stage: str, history: list[dict[str, Any]]) -> Figure | None:
-    """One panel a logged loss, training and evaluation in one panel, and the learning rate."""
+    """One panel a logged loss, training and evaluation in one panel, losses by source, and the learning rate."""
     panels: dict[str, dict[str, dict[str, list[float]]]] = {}
     for entry in history:
         for key, value in entry.items():
-            short = key.split("/")[-1].removeprefix("train_").removeprefix("eval_")
-            if not isinstance(value, int | float) or not short.startswith(("loss", "learning_rate")):
+            place = _panel(stage, key) if isinstance(value, int | float) else None
+            if place is None:
                 continue
-            if key.startswith("train_"):  # the Trainer's summary of the whole run
-                continue
-            line = "eval" if "eval_" in key else "train"
-            if short.startswith("learning_rate_"):  # one line a parameter group in the panel of the rate
-                short, line = "learning_rate", short.removeprefix("learning_rate_")
-            found = panels.setdefault(short, {}).setdefault(line, {"x": [], "y": []})
+            panel, line = place
+            found = panels.setdefault(panel, {}).setdefault(line, {"x": [], "y": []})
             found["x"].append(entry.get("step", len(found["x"])))
             found["y"].append(float(value))
     if not panels:
@@ -104,6 +100,24 @@ def _curves(stage: str, history: list[dict[str, Any]]) -> Figure | None:
     data = {"panels": [{"title": n.replace("_", " "), "xlabel": "step", "series": panels[n]} for n in order]}
     caption = "Every logged loss term, unweighted unless it is the total."
     return Figure(f"curves_{stage}", "curves", f"Training curves: stage {stage}", data, caption)
+
+
+def _panel(stage: str, key: str) -> tuple[str, str] | None:
+    """Return panel and line of a logged key: `<stage>/loss_<term>`, `<stage>/loss_<term>/<source>`, `eval_...`."""
+    if key.startswith("train_"):  # the Trainer's summary of the whole run
+        return None
+    name = key.removeprefix(f"{stage}/")
+    short, _, source = name.removeprefix("eval_").partition("/")
+    evaluated = name.startswith("eval_")
+    if source and not short.startswith("loss_"):  # another prefix before the name
+        short, source, evaluated = name.split("/")[-1].removeprefix("eval_"), "", "eval_" in name
+    if not short.startswith(("loss", "learning_rate")):
+        return None
+    if short.startswith("learning_rate_"):  # one line a parameter group in the panel of the rate
+        return "learning_rate", short.removeprefix("learning_rate_")
+    if source:
+        return f"{short} by source", f"{source}, eval" if evaluated else source
+    return short, "eval" if evaluated else "train"
 
 
 def _balance(stage: str, history: list[dict[str, Any]]) -> Figure | None:
