@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["IGNORE_INDEX", "sequence_cross_entropy", "sums_by_row", "text_count"]
+__all__ = ["IGNORE_INDEX", "sequence_cross_entropy", "sums_by_row", "text_by_row", "text_count"]
 
 IGNORE_INDEX = -100
 """Label of a token that is not predicted (prompt, padding), as everywhere in transformers."""
@@ -73,3 +73,26 @@ def sums_by_row(losses: Tensor, row_index: Tensor, rows: int) -> Tensor:
     found[0].index_add_(0, row_index, losses.detach().float())
     found[1].index_add_(0, row_index, torch.ones_like(losses, dtype=torch.float32).detach())
     return found
+
+
+def text_by_row(
+    token_logits: Tensor, token_labels: Tensor, sample_index: Tensor, num_samples: int, reduction: str = "sample"
+) -> Tensor:
+    """Return what `sequence_cross_entropy` is a mean over, by sample; without a graph.
+
+    Args:
+        token_logits (`Tensor`): [N, V].
+        token_labels (`Tensor`): [N] long.
+        sample_index (`Tensor`): [N] long, the sample each token belongs to.
+        num_samples (`int`): S.
+        reduction (`str`): one of `TEXT_REDUCTIONS`.
+
+    Returns:
+        `Tensor`: [2, S] float32; a mean and 1 for each sample with a token, or sum and number of its tokens.
+    """
+    losses = F.cross_entropy(token_logits.detach().float(), token_labels, reduction="none")
+    found = sums_by_row(losses, sample_index, num_samples)
+    if reduction == "token":
+        return found
+    present = (found[1] > 0).float()
+    return torch.stack([found[0] / found[1].clamp_min(1), present])

@@ -304,3 +304,16 @@ def test_pixels_and_maps_together_are_refused(model, collate, rows):
         model(**batch, image_features=maps)
     with pytest.raises(ValueError, match=r"20 image features \(5 images of 4 tokens\)"):
         model(batch["input_ids"], batch["attention_mask"], image_features=maps[1:])
+
+
+def test_losses_of_rows_average_to_the_terms_and_know_their_source(model, collate, rows):
+    known = [{**row, "source": name} for row, name in zip(rows, ["made", "read"] * 4, strict=True)]
+    batch = collate(known, "caption", "instruct", "reasoning")
+    assert len(set(batch["source_ids"].tolist())) == 2
+    with torch.inference_mode():
+        found = model(**batch)
+        plain = model(**{key: value for key, value in batch.items() if key != "source_ids"})
+    assert plain.row_losses is None and set(found.row_losses) == {"caption", "instruct", "reasoning"}
+    for name, (sums, counts) in found.row_losses.items():
+        assert float(sums.sum() / counts.sum()) == pytest.approx(float(found.loss_terms[name]), abs=1e-5)
+        assert torch.equal(counts > 0, batch["text_kind"] == TEXT_KINDS.index(name))

@@ -7,7 +7,7 @@ from datasets import Dataset
 from hfvla.data.packing import PackedRows
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
-from hfvla.losses.text import sums_by_row
+from hfvla.losses.text import sequence_cross_entropy, sums_by_row, text_by_row
 from hfvla.training.trainer.source_log import SourceLog, source_names
 
 
@@ -82,3 +82,13 @@ def test_sums_by_row():
     # Tokens of rows 0, 0, 2: 1 + 2 over 2, nothing, 4 over 1.
     found = sums_by_row(torch.tensor([1.0, 2.0, 4.0], requires_grad=True), torch.tensor([0, 0, 2]), 3)
     assert found.tolist() == [[3.0, 0.0, 4.0], [2.0, 0.0, 1.0]] and not found.requires_grad
+
+
+def test_text_by_row_is_what_the_term_is_a_mean_over():
+    logits, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0])
+    rows = torch.tensor([0, 0, 2, 2, 2])
+    for reduction in ("sample", "token"):
+        sums, counts = text_by_row(logits, labels, rows, 3, reduction)
+        assert counts.tolist() == ([1, 0, 1] if reduction == "sample" else [2, 0, 3])
+        whole = sequence_cross_entropy(logits, labels, rows, 3, reduction)
+        assert float(sums.sum() / counts.sum()) == pytest.approx(float(whole), abs=1e-6)

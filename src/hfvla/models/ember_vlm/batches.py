@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
+from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
@@ -116,6 +117,7 @@ class EmberVLMCollator:
         if any(text.target for _, _, text in sequences):
             batch["labels"] = self._pad(labels, IGNORE_INDEX)
             batch["text_kind"] = torch.tensor([TEXT_KINDS.index(kind) for _, kind, _ in sequences])
+            batch[SOURCE_IDS] = torch.tensor(source_ids(row for row, _, _ in sequences))
         if "consistency" in self.losses:
             shift = batch["input_ids"].shape[1] - torch.tensor([len(item) for item in ids])[:, None]
             positions = torch.tensor(verdicts)  # [B, R]

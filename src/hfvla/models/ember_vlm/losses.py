@@ -12,7 +12,7 @@ from hfvla.losses.contrastive import bounded_temperature, symmetric_infonce
 from hfvla.losses.gathering import gathered_rows
 from hfvla.losses.precision import full_precision
 from hfvla.losses.selection import multilabel_loss
-from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy, text_count
+from hfvla.losses.text import IGNORE_INDEX, sequence_cross_entropy, text_by_row, text_count
 
 __all__ = ["TEXT_KINDS", "RobotObjectives"]
 
@@ -50,19 +50,22 @@ class RobotObjectives:
         gamma = self.config.focal_gamma if self.config.selection_loss == "focal" else 0.0
         return multilabel_loss(logits, targets, label_smoothing=self.config.label_smoothing, focal_gamma=gamma)
 
-    def _text_losses(self, hidden: Tensor, labels: Tensor, kind: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _text_losses(
+        self, hidden: Tensor, labels: Tensor, kind: Tensor | None, by_row: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         if kind is None:
             raise ValueError("labels need text_kind [B], the index into TEXT_KINDS of what each sequence teaches")
         rows, columns = (labels[:, 1:] != IGNORE_INDEX).nonzero(as_tuple=True)
         logits = self.language_model.lm_head(hidden[rows, columns])  # [N, V], the state before the predicted token
-        targets, kinds, terms = labels[rows, columns + 1], kind[rows], {}
+        targets, kinds, terms, each = labels[rows, columns + 1], kind[rows], {}, {}
         for index, name in enumerate(TEXT_KINDS):
             chosen = kinds == index
             if chosen.any():
-                terms[name] = sequence_cross_entropy(
-                    logits[chosen], targets[chosen], rows[chosen], len(labels), self.config.text_loss_reduction
-                )
-        return logits, terms
+                own = (logits[chosen], targets[chosen], rows[chosen], len(labels), self.config.text_loss_reduction)
+                terms[name] = sequence_cross_entropy(*own)
+                if by_row:
+                    each[name] = text_by_row(*own)
+        return logits, terms, each
 
     def _verdicts(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """Return [B, R] log-odds of yes over no, read just before each verdict token."""

@@ -38,6 +38,8 @@ class EmberVLMOutput(ModelOutput):
         selection_logits (`Tensor`): [B, R] uncalibrated log-odds that a robot suits the task.
         verdict_logits (`Tensor`, *optional*): [B, R] log-odds of "yes" over "no" written in the chain of thought.
         logits (`Tensor`, *optional*): [N, V] at the labelled positions only, in batch order.
+        row_losses (`dict[str, Tensor]`, *optional*): [2, B] by term of texts: what each sequence sums up to, and over
+            how many; where `source_ids` are given.
     """
 
     loss: Tensor | None = None
@@ -45,6 +47,7 @@ class EmberVLMOutput(ModelOutput):
     selection_logits: Tensor | None = None
     verdict_logits: Tensor | None = None
     logits: Tensor | None = None
+    row_losses: dict[str, Tensor] | None = None
 
 
 class SelectionHead(nn.Module):
@@ -261,6 +264,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         caption_attention_mask: Tensor | None = None,
         ngram_ids: Tensor | None = None,
         noise_seeds: Tensor | None = None,
+        source_ids: Tensor | None = None,
     ) -> EmberVLMOutput:
         """Select robots and, where labels are given, compute every loss term the batch allows.
 
@@ -283,6 +287,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
                 `config.ngram_buckets`.
             noise_seeds (`Tensor`, *optional*): [B] long, what the dropout of each prompt's words is drawn from,
                 whatever batch it is in. Default: torch's own stream.
+            source_ids (`Tensor`, *optional*): [B] long, where each sequence comes from; with it, `row_losses`.
 
         Returns:
             `EmberVLMOutput`
@@ -298,13 +303,13 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         fused = self.fusion(*pooled, image_mask.any(1), ngram_ids, generator)
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
-        logits = verdict_logits = None
+        logits = verdict_logits = row_losses = None
         if robot_labels is not None:
             valid = torch.ones_like(robot_labels[:, 0], dtype=torch.bool) if robot_mask is None else robot_mask
             if valid.any():
                 terms["selection"] = self._selection_loss(selection_logits[valid], robot_labels[valid])
         if labels is not None:
-            logits, text_terms = self._text_losses(hidden, labels, text_kind)
+            logits, text_terms, row_losses = self._text_losses(hidden, labels, text_kind, source_ids is not None)
             terms.update(text_terms)
         if verdict_positions is not None and (verdict_positions >= 0).any():
             verdict_logits = self._verdicts(hidden, verdict_positions)
@@ -318,6 +323,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
             selection_logits=selection_logits,
             verdict_logits=verdict_logits,
             logits=logits,
+            row_losses=row_losses or None,
         )
 
     def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
