@@ -74,6 +74,17 @@ def test_losses_are_the_models_own(parts, system):
         assert losses.losses.mean() == pytest.approx(expected, abs=1e-4)
 
 
+def test_weights_of_half_the_size(parts, system):
+    import copy
+
+    model, processor = parts
+    small = image_text_system(copy.deepcopy(model).to(torch.bfloat16), processor)
+    row = asked("a", "what colour is it ?", "red", answer="red .")
+    assert len(small.write([asked("a", "what colour is it ?", "red")], 4)) == 1
+    exact, rough = system.answer_losses([row])[0].losses, small.answer_losses([row])[0].losses
+    assert rough == pytest.approx(exact, rel=0.1, abs=0.3)
+
+
 def test_refusals(system):
     with pytest.raises(DataError, match="sample 'x'|x"):
         system.answer_losses([asked("x", "a dog ?")])

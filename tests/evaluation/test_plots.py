@@ -16,6 +16,11 @@ DATA = {
     "radar": {"axes": ["a", "b", "c"], "series": {"F1": [0.2, 0.9, 0.5]}},
     "bars": {"groups": ["a", "b"], "series": {"x": [0.1, None]}, "errors": {"x": [[0.0, 0.3], None]}, "ylim": [0, 1]},
     "curves": {"panels": [{"title": "loss", "series": {"train": {"x": [0, 1], "y": [2.0, 1.0]}}}] * 5},
+    "heatmap": {"matrix": [[0.9, 0.1], [0.2, 0.8]], "rows": ["a", "b"], "columns": ["a", "b"], "label": "cosine"},
+    "scatter": {
+        "series": {"pictures": {"x": [0.0, 1.0], "y": [0.0, 1.0]}, "texts": {"x": [0.2], "y": [0.1]}},
+        "pairs": [[[0.0, 0.0], [0.2, 0.1]]],
+    },
     "progression": {"stages": ["one", "two"], "series": {"exact": [0.1, 0.4], "other": [None, 0.2]}},
 }
 

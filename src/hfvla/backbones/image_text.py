@@ -47,7 +47,7 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
     def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
         model.eval()
         prompts = [_text(processor, sample, sample.turns, ask=True) for sample in samples]
-        inputs = _encoded(processor, samples, prompts, side="left").to(model.device)
+        inputs = _placed(_encoded(processor, samples, prompts, side="left"), model)
         written = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad)
         new = written[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
@@ -56,7 +56,7 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
     def answer_losses(samples: Sequence[ChatSample]) -> list[AnswerLosses]:
         model.eval()
         parts = [_split(processor, sample) for sample in samples]
-        inputs = _encoded(processor, samples, [whole for _, whole in parts], side="right").to(model.device)
+        inputs = _placed(_encoded(processor, samples, [whole for _, whole in parts], side="right"), model)
         asked = _encoded(processor, samples, [prompt for prompt, _ in parts], side="right")
         logits = model(**inputs).logits.float()
         losses = torch.nn.functional.cross_entropy(
@@ -81,6 +81,15 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
         vocabulary=int(model.config.get_text_config().vocab_size),
         max_pictures=max_pictures,
     )
+
+
+def _placed(inputs: Any, model: Any) -> Any:
+    """Return a batch on the model's device, its pixels in the model's own precision: towers take no other."""
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            dtype = model.dtype if value.is_floating_point() else value.dtype
+            inputs[name] = value.to(model.device, dtype)
+    return inputs
 
 
 def _by_pictures(samples: Sequence[ChatSample], work: Callable[[Sequence[ChatSample]], list[Found]]) -> list[Found]:

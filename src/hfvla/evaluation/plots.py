@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hfvla.errors import did_you_mean
+from hfvla.evaluation.embedding_plots import draw_heatmap, draw_scatter
 from hfvla.family import Figure
 
 __all__ = ["HTML_KINDS", "KINDS", "draw", "render"]
@@ -224,6 +225,8 @@ _DRAW: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "bars": draw_bars,
     "curves": draw_curves,
     "progression": draw_progression,
+    "heatmap": draw_heatmap,
+    "scatter": draw_scatter,
 }
 HTML_KINDS: tuple[str, ...] = ("table", "text_examples")
 """Kinds that become HTML in the report and no PNG. data of table: columns, rows. text_examples: examples."""

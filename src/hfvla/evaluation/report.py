@@ -16,7 +16,7 @@ from hfvla.family import EvaluationResult, Figure
 
 __all__ = ["write_report"]
 
-_WIDE_KINDS = {"curves", "progression"}
+_WIDE_KINDS = {"curves", "progression", "heatmap"}
 _WIDE_BARS = 12  # bars in a plot from which it takes the whole width
 _MAX_TILES = 5
 _CHIPS = ("family", "commit", "seed", "hardware", "device")

@@ -39,6 +39,8 @@ class ChatSystem:
         answer_losses: takes whole samples; the losses of the last assistant turn. None where the model has none.
         answer_ids: the token ids of a sample's last assistant turn as `answer_losses` has them, without running the
             model; for baselines of the loss.
+        embed_pairs: takes whole samples of one picture and a caption; unit vectors [N, D] of the pictures and of the
+            texts in one space. None where the model has no such space.
         vocabulary: number of token ids.
         max_pictures: of a sample, where the model has a limit.
     """
@@ -46,5 +48,6 @@ class ChatSystem:
     write: Callable[[Sequence[ChatSample], int], list[str]]
     answer_losses: Callable[[Sequence[ChatSample]], list[AnswerLosses]] | None = None
     answer_ids: Callable[[ChatSample], Sequence[int]] | None = None
+    embed_pairs: Callable[[Sequence[ChatSample]], tuple[np.ndarray, np.ndarray]] | None = None
     vocabulary: int = 0
     max_pictures: int | None = None

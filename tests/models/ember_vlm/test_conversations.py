@@ -150,3 +150,21 @@ def test_evaluation_scores_conversations_beside_baselines(mine, data):
     result = FAMILY.load("evaluate")(model, processor, data.dataset, context)
     assert result.metrics["n"] == 2 and "perplexity" in result.metrics
     assert "unigram" in " ".join([*result.metrics, *result.baselines])
+
+
+def test_pictures_and_captions_in_one_space(mine, tmp_path):
+    rng = np.random.default_rng(1)
+    samples = []
+    for number in range(3):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
+        turns = (text_turn("user", "Describe it.", images=1), text_turn("assistant", "words " * (number + 1)))
+        picture = ImageRef(str(tmp_path / f"{number}.png"))
+        samples.append(chat(str(number), turns, images=(picture,), kind="caption", group=str(number)))
+    system = chat_system(*mine)
+    images, texts = system.embed_pairs(samples)
+    assert images.shape == texts.shape and np.allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
+    alone = system.embed_pairs(samples[:1])
+    assert np.allclose(images[0], alone[0][0], atol=1e-5) and np.allclose(texts[0], alone[1][0], atol=1e-5)
+    rows = [sample.to_row() for sample in samples]
+    result = resolve(FAMILY.path("evaluate"))(*mine, rows, EvaluationContext(bootstrap_samples=0, ablations=False))
+    assert 0 <= result.metrics["mean_recall"] <= 1 and "t2i_r1" in result.baselines["chance"]

@@ -13,6 +13,7 @@ from hfvla.errors import DataError
 from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.family.evaluation import EvaluationContext, EvaluationResult
 from hfvla.metrics.bootstrap import bootstrap_intervals
+from hfvla.metrics.chat.alignment import add_alignment
 from hfvla.metrics.chat.baselines import CHAT_BASELINES
 from hfvla.metrics.chat.figures import chat_figures
 from hfvla.metrics.chat.scores import MAIN_SCORE, ChatScores, Prediction, score_answers
@@ -42,7 +43,8 @@ def evaluate_chat(
 
     Returns:
         `EvaluationResult`: scores over all rows of a task, by kind ("vqa_accuracy_by_kind/<kind>") and by source;
-        `loss`, `perplexity` and those of unigrams and bigrams; ablation `blank_image`: the same model, shown grey.
+        `loss`, `perplexity` and those of unigrams and bigrams; retrieval both ways where the model has a space for
+        it; ablation `blank_image`: the same model, shown grey.
 
     Raises:
         DataError: no rows, or more of them fail than the context allows.
@@ -63,7 +65,8 @@ def evaluate_chat(
     if len(drawn) < len(rows):
         result.notes.append(f"Answers were written for {len(drawn)} of {len(rows)} rows.")
     losses = _losses(result, system, rows, context)
-    result.figures += chat_figures(result, kept, answers, losses)
+    aligned = add_alignment(result, system, rows, context)
+    result.figures += [*chat_figures(result, kept, answers, losses), *aligned]
     result.rows += [_failed_row(samples[number], reason) for number, reason in failures.items()]
     return result
 

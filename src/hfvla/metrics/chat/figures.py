@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hfvla.data.pictures import data_uri
 from hfvla.data.samples.chat import ChatSample
-from hfvla.data.samples.chat_pictures import load_reference
-from hfvla.errors import DataError
 from hfvla.family.chat import AnswerLosses
 from hfvla.family.evaluation import EvaluationResult, Figure
+from hfvla.metrics.chat.alignment import thumbnail
 from hfvla.metrics.chat.scores import MAIN_SCORE
 from hfvla.metrics.chat.tasks import Task, question_of, references_of, tasks_of
 from hfvla.metrics.token_losses import perplexity_by_position
@@ -161,7 +159,7 @@ def _examples(
             {
                 "title": question_of(sample) or sample.id,
                 "badge": f"{MAIN_SCORE[tasks[number]].replace('_', ' ')} {mains[number]:.2f}",
-                "image": _picture(sample),
+                "image": thumbnail(sample),
                 "bars": {},
                 "facts": facts,
                 "text": texts[number],
@@ -169,12 +167,3 @@ def _examples(
         )
     caption = "Drawn by the seed from the rows with answers, good and bad ones in equal number."
     return Figure("answer_examples", "text_examples", "Answers", {"examples": examples}, caption)
-
-
-def _picture(sample: ChatSample) -> str | None:
-    if not sample.images:
-        return None
-    try:
-        return data_uri(np.asarray(load_reference(sample.images[0], sample.id)))
-    except DataError:
-        return None

@@ -47,7 +47,27 @@ def chat_system(model: EmberVLMForRobotSelection, processor: EmberVLMProcessor) 
     def answer_ids(sample: ChatSample) -> Sequence[int]:
         return _encoded(processor, as_task(sample.to_row()))[1]
 
-    return ChatSystem(write, answer_losses, answer_ids, vocabulary=len(processor.tokenizer), max_pictures=1)
+    def embed_pairs(samples: Sequence[ChatSample]) -> tuple[np.ndarray, np.ndarray]:
+        return _embed_pairs(model, processor, samples)
+
+    vocabulary = len(processor.tokenizer)
+    return ChatSystem(write, answer_losses, answer_ids, embed_pairs, vocabulary=vocabulary, max_pictures=1)
+
+
+@torch.inference_mode()
+def _embed_pairs(
+    model: EmberVLMForRobotSelection, processor: EmberVLMProcessor, samples: Sequence[ChatSample]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit vectors [N, D] of pictures and of the last turns, as the contrastive loss compares them."""
+    model.eval()
+    rows = [as_task(sample.to_row()) for sample in samples]
+    pixels = processor.pixels([row["image"] for row in rows])
+    texts = [sample.turns[-1].text for sample in samples]
+    batch = processor.tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(model.device)
+    pictures = model.get_image_features(pixels.to(model.device)).mean(1)
+    captions = model.embed_captions(batch.input_ids, batch.attention_mask)
+    images, words = (F.normalize(found.float(), dim=-1).cpu().numpy() for found in (pictures, captions))
+    return images, words
 
 
 def _target(processor: EmberVLMProcessor, row: Any) -> TargetText:

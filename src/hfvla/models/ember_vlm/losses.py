@@ -28,7 +28,7 @@ class RobotObjectives:
     config: Any
     language_model: Any
     log_temperature: Tensor
-    _caption_embeddings: Any
+    embed_captions: Any
 
     def term_counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return what each loss term of a batch is a mean over: sequences (or tokens), gold sets, pairs."""
@@ -87,6 +87,6 @@ class RobotObjectives:
         if shown is None or not len(captions):
             pictures = texts = self.log_temperature.new_zeros(0, self.config.text_config.hidden_size)
         else:
-            pictures, texts = shown.mean(1), self._caption_embeddings(captions, mask)
+            pictures, texts = shown.mean(1), self.embed_captions(captions, mask)
         temperature = bounded_temperature(self.log_temperature, _LEAST_TEMPERATURE, 1.0)
         return {"itc": symmetric_infonce(pictures, texts, temperature)}

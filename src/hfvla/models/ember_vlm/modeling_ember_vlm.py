@@ -326,7 +326,8 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
             row_losses=row_losses or None,
         )
 
-    def _caption_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def embed_captions(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Encode captions [K, C] to [K, D], the mean over tokens; the mean of image features lies in their space."""
         hidden = self.run_language_model(self.embed(input_ids, None)[0], attention_mask)
         return masked_mean(hidden, attention_mask.bool())
 
