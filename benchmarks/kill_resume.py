@@ -41,7 +41,16 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/kill_resume.json"
 _TRAIN = "--train"
-TIMES = ("seconds", "runtime", "per_second", "energy", "seal")  # a seal is a hash of files that hold times
+TIMES = (
+    "seconds",
+    "runtime",
+    "per_second",
+    "energy",
+    "memory_gb",
+    "energy_kwh",
+    "co2_kg",
+    "seal",
+)  # a seal is a hash of files that hold times
 MODEL = {
     "config": {
         "vision_config": {

@@ -14,7 +14,7 @@ SOURCE = DOCS.parent / "src" / "hfvla"
 ROOMS = {
     "contract": (
         "The contract",
-        ("errors", "family", "registry", "plugins", "fetching", "loading", "outputs", "paths", "sealing"),
+        ("errors", "family", "registry", "plugins", "fetching", "loading", "noise", "outputs", "paths", "sealing"),
     ),
     "recipe": ("Recipes", ("recipe",)),
     "models": ("Families", ("models",)),

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "hfvla"
 
 # From the ground up. A room imports from its own layer and from those before it, never from a later one.
 LAYERS = (
-    ("errors", "outputs", "paths", "sealing", "loading", "fetching", "_moved"),
+    ("errors", "outputs", "paths", "sealing", "loading", "noise", "fetching", "_moved"),
     ("family", "nn", "losses", "backbones", "data", "worlds", "metrics"),
     ("models",),
     ("cache", "plugins", "recipe", "registry"),

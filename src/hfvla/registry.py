@@ -17,6 +17,7 @@ from hfvla.family import FamilySpec, resolve
 from hfvla.fetching import local_checkpoint
 from hfvla.loading import check_folder, check_size, guarded, read_object
 from hfvla.metrics.catalog import Metric, describe
+from hfvla.noise import without_bars
 from hfvla.plugins import Offers, offers
 
 __all__ = [
@@ -188,7 +189,8 @@ def load_checkpoint(
     check_size(spec.new_model, config, scalars, path)
     # Mismatched sizes are named below, with what else is missing.
     loading = {"output_loading_info": True, "ignore_mismatched_sizes": True, "use_safetensors": True}
-    model, info = guarded(path, lambda: spec.load("model").from_pretrained(folder, **loading))
+    with without_bars():
+        model, info = guarded(path, lambda: spec.load("model").from_pretrained(folder, **loading))
     problems = {key: sorted(map(str, info[key])) for key in ("missing_keys", "mismatched_keys") if info.get(key)}
     if problems:
         raise CheckpointError("weights are missing or do not fit", where=str(path), got=problems)

@@ -1,11 +1,13 @@
 """`hfvla plan` and `hfvla train --dry-run` as a user sees them."""
 
 import json
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from hfvla.cli import main
+from hfvla.cli.plan_summary import duration, show_summary
 from hfvla.cli.plan_tables import show_plan
 
 
@@ -49,8 +51,9 @@ def test_plan_of_a_shape_in_json(hfvla_cli):
         (["r.yaml", "--shape", "internvl3_1b"], "one of the two"),
         (["r.yaml", "--tokens", "8"], "--tokens goes with --shape"),
         (["r.yaml", "--batch", "8"], "--batch goes with --shape"),
+        (["r.yaml", "--gpu", "a100"], "several GPUs 'a100' in the table; expected a100-40, a100-80"),
         (["--shape", "internvl3_9b"], "no shape 'internvl3_9b'"),
-        (["--shape", "internvl3_1b", "--gpu", "b200"], "no GPU 'b200'"),
+        (["--shape", "internvl3_1b", "--gpu", "c200"], "no GPU 'c200'"),
         (["--shape", "internvl3_1b", "--measured", "nothing.json"], "cannot read measured throughputs"),
         (["--shape", "internvl3_1b", "--lora-r", "8"], "adapters need --lora-target"),
     ],
@@ -80,7 +83,7 @@ def option(**changes):
         ["weights", "gradients", "optimizer", "activations", "buffers", "peak", "overhead", "host"], 0
     )
     speed = {"gpu": "a40-48", "step_seconds": 0.5, "samples_per_second": 16.0, "hours": 2.5, "price_per_sample": 1.0}
-    return {**base, **parts, **speed, "fits": {"a40-48": True, "a100-40": True}, **changes}
+    return {**base, **parts, **speed, "fits": {"a100-40": True, "a40-48": True}, **changes}
 
 
 def plan_with(costs, notes=()):
@@ -111,7 +114,7 @@ def plan_with(costs, notes=()):
 
 def test_tables_show_phases_memory_and_the_cheapest(capsys):
     settings = [
-        option(weights=int(1.25e9), total=int(46e9), fits={"a40-48": True, "a100-40": False}),
+        option(weights=int(1.25e9), total=int(46e9), fits={"a100-40": False, "a40-48": True}),
         option(checkpointing=True, total=int(20e9)),
         option(setting="zero3+optimizer+parameters", total=int(90e9), fits={"a40-48": False, "a100-40": False}),
     ]
@@ -131,6 +134,68 @@ def test_tables_say_what_is_not_known(capsys):
     assert "Note: no memory and time: it branches" in capsys.readouterr().out
     show_plan(plan_with({"settings": [option(fits={"a40-48": False})], "cheapest": []}))
     assert "Fits no GPU of the table" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(None, "-"), (3.8e-4, "under a minute"), (0.2, "12 min"), (5.12, "5.1 h"), (310.4, "310 h"), (10484, "10,484 h")],
+)
+def test_hours_as_people_say_them(hours, text):
+    assert duration(hours) == text
+
+
+def test_the_summary_answers_in_ten_lines(capsys):
+    as_written = [option(gpu="a40-48", checkpointing=True, hours=2.5), option(gpu="a100-40", gpus=2, hours=0.1)]
+    costs = {"settings": [option(checkpointing=True, total=int(20e9))], "cheapest": [], "cpu": option(hours=400.0)}
+    plan = plan_with({**costs, "as_written": as_written})
+    plan |= {"gpus": [{"name": "a100-40"}, {"name": "a40-48"}], "disk": {"finished": 12e9, "most": 30e9}}
+    plan["assumptions"] = ["1,000 rows in fleet", "a batch takes long"]
+    show_summary(plan, "hfvla plan night.yaml --all")
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) <= 10
+    for shown in (
+        "night  toy, 1 k parameters, 1 stage", "head, body", "60 %", "20.0 GB",
+        "one a40-48, as written (bf16-mixed, plain, checkpointing)", "2 x a100-40 6 min", "a40-48 2.5 h",
+        "this CPU 400 h", "12 GB in the end, at most 30 GB", "1,000 rows in fleet", "hfvla plan night.yaml --all",
+    ):  # fmt: skip
+        assert shown in out, shown
+    assert "a batch takes" not in out
+
+
+def test_the_summary_says_where_nothing_fits_as_written(capsys):
+    cheapest = [option(gpu="a40-48", setting="zero3", gpus=4, hours=3.0)]
+    plan = plan_with({"settings": [], "cheapest": cheapest, "as_written": [], "cpu": None}, notes=["it branches"])
+    show_summary({**plan, "gpus": [{"name": "a100-40"}, {"name": "a40-48"}]}, "x")
+    out = capsys.readouterr().out
+    assert "no GPU of the table as written" in out and "4 x a40-48 with zero3" in out and "4 x a40-48 3.0 h" in out
+    assert "Note    stage align: it branches" in out
+    show_summary({**plan_with(None, notes=["no memory"]), "gpus": []}, "x")
+    assert "Fits" not in capsys.readouterr().out
+
+
+RECIPES = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "recipes").glob("*/*.yaml")
+    if path.parent.name not in ("accelerate",)
+)
+QUICK = {"full_8b.yaml"}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(path, marks=() if path.match("ember_vlm/smoke.yaml") else pytest.mark.slow,
+                  id=f"{path.parent.name}-{path.stem}") for path in RECIPES],
+)  # fmt: skip
+def test_every_shipped_recipe_is_planned_in_less_than_25_lines_without_its_data(hfvla_cli, recipe, monkeypatch):
+    done = hfvla_cli("plan", str(recipe))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert len(lines) < 25 and lines[0].startswith(recipe.stem) and "e-0" not in done.out
+    assert any(line.startswith("Fits") for line in lines) and any(line.startswith("Disk") for line in lines)
+    if recipe.name == "full_8b.yaml":
+        assert "1,000 rows in road_videos, whose data is not here" in done.out
+        done = hfvla_cli("plan", str(recipe), "--samples", "1490", "--gpu", "mine:24GB")
+        assert "1,490" in done.out and "mine-24 computes like" in done.out and done.code == 0
 
 
 DRY = {

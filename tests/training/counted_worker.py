@@ -64,7 +64,7 @@ def evaluate_toy(folder: Path, count: int) -> dict:
         },
     )
     found = trainer.evaluate()
-    return {key: value for key, value in found.items() if not key.endswith(("runtime", "second", "time"))}
+    return {key: value for key, value in found.items() if not key.endswith(("runtime", "second", "time", "memory_gb"))}
 
 
 def broken_rows(count: int, broken: tuple[int, ...]):

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 import typer
 
 from hfvla.errors import HfvlaError, RecipeError
+from hfvla.noise import without_warnings
 
 __all__ = [
     "INTERRUPTED",
@@ -58,15 +59,20 @@ class _StderrHandler(logging.StreamHandler):
         """Ignore a stream set from outside: there is only one."""
 
 
+def _wanted() -> str:
+    return os.environ.get("HFVLA_LOG_LEVEL", "").upper()
+
+
 def configure_logging() -> None:
     """Send hfvla's log to stderr: INFO on the main process, errors only on others; HFVLA_LOG_LEVEL says otherwise."""
     logger = logging.getLogger("hfvla")
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
         handler = _StderrHandler()
+        handler.addFilter(lambda record: bool(_wanted()) or not getattr(record, "detail", False))
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False
-    wanted = os.environ.get("HFVLA_LOG_LEVEL", "").upper()
+    wanted = _wanted()
     if wanted and wanted not in LOG_LEVELS:
         raise HfvlaError("no such log level", where="HFVLA_LOG_LEVEL", got=wanted, expected=", ".join(LOG_LEVELS))
     logger.setLevel(wanted or ("INFO" if is_main_process() else "ERROR"))
@@ -85,7 +91,7 @@ def run_command(work: Callable[[], Any], show: Callable[[Any], None], as_json: b
     """
     try:
         configure_logging()
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with without_warnings(), contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = work()
     except HfvlaError as error:
         _report(error, as_json)

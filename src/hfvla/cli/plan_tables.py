@@ -7,10 +7,9 @@ from typing import Any
 
 from hfvla.cli.tables import console, number, table
 
-__all__ = ["show_dry_run", "show_plan"]
+__all__ = ["as_bytes", "setting_label", "show_dry_run", "show_plan"]
 
 _GIGA = 1e9
-_GPU_BYTES = {"a100-40": 40, "a40-48": 48, "a100-80": 80, "h100-80": 81}  # the order in which memory grows
 _SHOWN_ON_ONE = ("plain", "zero2+optimizer", "zero3+optimizer+parameters")  # sharding alone changes nothing there
 
 
@@ -43,7 +42,7 @@ def _show_stage(stage: Mapping[str, Any], total: int) -> None:
         f"  {number(stage['samples'])} samples, {number(stage['steps'])} steps, {number(stage['epochs'])} epochs, "
         f"batch {number(stage['batch_size'])}; losses {number(stage['losses'])}\n"
         f"  trains {number(stage['trainable_parameters'])} of {number(total)} parameters "
-        f"({_share(stage['trainable_parameters'], total)}); checkpoint {_bytes(stage['checkpoint_bytes'])}"
+        f"({_share(stage['trainable_parameters'], total)}); checkpoint {as_bytes(stage['checkpoint_bytes'])}"
         + _more_bytes(stage),
         soft_wrap=True,
     )
@@ -55,8 +54,8 @@ def _show_stage(stage: Mapping[str, Any], total: int) -> None:
 
 
 def _more_bytes(stage: Mapping[str, Any]) -> str:
-    adapters = f", adapter beside it {_bytes(stage['adapter_bytes'])}" if stage.get("adapter_bytes") else ""
-    return adapters + (f", to resume from {_bytes(stage['resume_bytes'])}" if stage.get("resume_bytes") else "")
+    adapters = f", adapter beside it {as_bytes(stage['adapter_bytes'])}" if stage.get("adapter_bytes") else ""
+    return adapters + (f", to resume from {as_bytes(stage['resume_bytes'])}" if stage.get("resume_bytes") else "")
 
 
 def _phases(stage: Mapping[str, Any], total: int) -> Any:
@@ -119,7 +118,7 @@ def _show_time(stage: Mapping[str, Any], options: Sequence[Mapping[str, Any]]) -
             _gigabytes(option["total"]),
             option["step_seconds"],
             option["samples_per_second"],
-            option["hours"],
+            f"{option['hours']:.3g}" if option["hours"] >= 0.01 else "< 0.01",
             f"x {option['price_per_sample'] / least:.2f}",
         ]
         for option in best.values()
@@ -135,7 +134,7 @@ def show_dry_run(result: Mapping[str, Any]) -> None:
         rows: list[list[Any]] = []
         for phase in stage["phases"]:
             shown = [phase["begins"], phase["losses"]]
-            measured = [phase["step_seconds"], _bytes(phase["peak_bytes"])]
+            measured = [phase["step_seconds"], as_bytes(phase["peak_bytes"])]
             found = phase["gradients"] or [{"entry": "(not looked at under ZeRO)"}]
             for row in found:
                 cells = [row.get(key) for key in ("entry", "tensors", "with_gradient", "norm")]
@@ -152,14 +151,18 @@ def _label(key: tuple[str, bool], written: Mapping[str, Any]) -> str:
     """Return a setting's name; the one that the recipe asks for has a star."""
     setting, checkpointing = key
     star = " *" if written == {"setting": setting, "checkpointing": checkpointing} else ""
-    return setting.replace("+optimizer", ", offload optimizer").replace("+parameters", " and parameters") + (
-        ", checkpointing" if checkpointing else ""
-    ) + star  # fmt: skip
+    return setting_label(setting, checkpointing) + star
+
+
+def setting_label(setting: str, checkpointing: bool) -> str:
+    """Return a setting's name for people: "zero3, offload optimizer and parameters, checkpointing"."""
+    shown = setting.replace("+optimizer", ", offload optimizer").replace("+parameters", " and parameters")
+    return shown + (", checkpointing" if checkpointing else "")
 
 
 def _fit(row: Mapping[str, Any]) -> str:
     fitting = [name for name, fits in row["fits"].items() if fits]
-    smallest = min(fitting, key=lambda name: _GPU_BYTES.get(name, 0)) if fitting else "fits none"
+    smallest = fitting[0] if fitting else "fits none"  # they stand in the order of their memory
     return f"{row['total'] / _GIGA:.1f} GB  {smallest}"
 
 
@@ -176,7 +179,8 @@ def _share(part: float, total: float) -> str:
     return f"{100 * part / total:.1f} %" if total else "-"
 
 
-def _bytes(count: float | None) -> str:
+def as_bytes(count: float | None) -> str:
+    """Return bytes in the unit that suits them: "9.5 GB"."""
     if count is None:
         return "-"
     for unit in ("bytes", "kB", "MB", "GB"):

@@ -25,7 +25,9 @@ Recipe = Annotated[str | None, typer.Argument(metavar="[RECIPE]", parser=expand_
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Recipe values to change.")]
 Gpus = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="Only this GPU: a40-48, a100-40, a100-80 or h100-80; repeat for more."),
+    typer.Option(
+        metavar="NAME", help="Only this GPU, e.g. a40, rtx4090 or, with its memory, mine:24GB; repeat for more."
+    ),
 ]
 Measured = Annotated[
     str | None,
@@ -47,7 +49,11 @@ ImageSize = Annotated[int | None, _option("Pixels of an image's side, where it i
 PrecisionName = Annotated[str | None, _option("bf16-mixed, fp16-mixed, bf16 or float32.")]
 Optimizer = Annotated[str | None, _option("Optimizer, as in TrainingArguments.")]
 Accumulation = Annotated[int | None, _option("Batches an optimizer step.", min=1)]
-Samples = Annotated[int | None, _option("Samples of the data.", min=1)]
+Samples = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Samples of an epoch; the data then need not be here."),
+]
+All = Annotated[bool, typer.Option("--all", help="Every group, phase, setting and number of GPUs.")]
 Epochs = Annotated[float | None, _option("Passes over the data.", min=0)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
 
@@ -55,6 +61,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; l
 def plan(
     recipe: Recipe = None,
     overrides: Overrides = None,
+    show_all: All = False,
     gpu: Gpus = None,
     measured: Measured = None,
     shape: Shape = None,
@@ -76,24 +83,40 @@ def plan(
     """Print what a recipe would train: parts, stages, phases, steps, bytes, memory, time. Trains nothing."""
     of_shape: dict[str, Any] = {"train": train, "lora_target": lora_target, "lora_r": lora_r, "qlora": qlora}
     of_shape |= {"batch": batch, "tokens": tokens, "images": images, "image_size": image_size, "precision": precision}
-    of_shape |= {"optim": optim, "accumulation": accumulation, "samples": samples, "epochs": epochs}
+    of_shape |= {"optim": optim, "accumulation": accumulation, "epochs": epochs}
     given = {name: value for name, value in of_shape.items() if value is not None}
 
     def show(result: Any) -> None:
+        from hfvla.cli.plan_summary import show_summary
         from hfvla.cli.plan_tables import show_plan
 
-        show_plan(result)
+        words = [word for word in (recipe, f"--shape {shape}" if shape else None, *(overrides or ())) if word]
+        if show_all:
+            show_plan(result)
+        else:
+            show_summary(result, f"hfvla plan {' '.join(words)} --all")
 
-    run_command(lambda: _plan(recipe, overrides or [], shape, given, _cost_options(gpu, measured)), show, as_json)
+    def work() -> Any:
+        options = _cost_options(gpu, measured, with_cpu=not gpu)
+        if not show_all and not as_json:
+            options["brief"] = True
+        return _plan(recipe, overrides or [], shape, given, samples, options)
+
+    run_command(work, show, as_json)
 
 
 def _plan(
-    recipe: str | None, overrides: list[str], shape: str | None, given: dict[str, Any], options: dict[str, Any]
+    recipe: str | None,
+    overrides: list[str],
+    shape: str | None,
+    given: dict[str, Any],
+    samples: int | None,
+    options: dict[str, Any],
 ) -> Any:
     if (recipe is None) == (shape is None):
         raise HfvlaError("give a recipe or --shape NAME, one of the two", got=f"{recipe}, --shape {shape}")
     if shape is not None:
-        return _plan_of_shape(shape, given, options)
+        return _plan_of_shape(shape, given if samples is None else {**given, "samples": samples}, options)
     if given:
         option = next(iter(given)).replace("_", "-")
         raise HfvlaError(f"--{option} goes with --shape", fix="Change the recipe, or its values as KEY=VALUE.")
@@ -102,12 +125,18 @@ def _plan(
     loaded = load_recipe(str(recipe), overrides)
     from hfvla.training.estimate import plan_recipe
 
+    if samples is not None:
+        options = {**options, "samples": samples}
     return plan_recipe(loaded, **options)
 
 
-def _cost_options(gpu: list[str] | None, measured: str | None) -> dict[str, Any]:
-    """Return the GPUs and throughputs asked for; nothing where the defaults hold."""
+def _cost_options(gpu: list[str] | None, measured: str | None, with_cpu: bool) -> dict[str, Any]:
+    """Return the GPUs and throughputs asked for; without a GPU named, this machine's CPU too."""
     options: dict[str, Any] = {}
+    if with_cpu:
+        from hfvla.training.estimate import this_cpu
+
+        options["cpu"] = this_cpu()
     if gpu:
         from hfvla.training.estimate import find_gpu
 

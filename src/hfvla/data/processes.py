@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,10 +40,12 @@ class Processes:
     Attributes:
         index: number of this process.
         count: how many there are; with one, nothing waits and nothing is sent.
+        progress: told the label, how many parts of this process are done, and of how many; else there is a bar.
     """
 
     index: int = 0
     count: int = 1
+    progress: Callable[[str | None, int, int], None] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def current(cls) -> Processes:
@@ -83,14 +85,26 @@ class Processes:
         Raises:
             HfvlaError: another process failed; on that one, what it failed with.
         """
-        own = [work(part) for part in _shown(parts, label)] if self.count == 1 else None
-        if own is not None:
-            return own
-        gathered = self.gather_done(lambda: [work(part) for part in _shown(parts[self.index :: self.count], label)])
+        if self.count == 1:
+            return [work(part) for part in self._shown(parts, label)]
+        own = parts[self.index :: self.count]
+        gathered = self.gather_done(lambda: [work(part) for part in self._shown(own, label)])
         results: list[Any] = [None] * len(parts)
         for number, found in enumerate(gathered):
             results[number :: self.count] = found
         return results
+
+    def _shown(self, parts: Sequence[Part], label: str | None) -> Iterator[Part]:
+        if self.progress is None:
+            if label is not None:
+                from tqdm.auto import tqdm
+
+                parts = tqdm(parts, desc=label, leave=False, disable=None)
+            yield from parts
+            return
+        for done, part in enumerate(parts):
+            self.progress(label, done, len(parts))
+            yield part
 
     def gather_done(self, work: Callable[[], Result]) -> list[Result]:
         """Do this process's work, and return what `gather` gives of the results; one that fails stops all.
@@ -112,14 +126,6 @@ class Processes:
             if problem is not None:
                 raise HfvlaError(f"process {number} failed: {problem}")
         return [part for part, _ in gathered]  # type: ignore[misc]
-
-
-def _shown(parts: Sequence[Part], label: str | None) -> Sequence[Part]:
-    if label is None:
-        return parts
-    from tqdm.auto import tqdm
-
-    return tqdm(parts, desc=label, leave=False, disable=None)
 
 
 class Meeting:

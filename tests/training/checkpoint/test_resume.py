@@ -61,7 +61,16 @@ def read(path):
 
 def timeless(value):
     if isinstance(value, dict):
-        skipped = ("runtime", "per_second", "seconds", "energy", "seal")  # a seal is of files that hold times
+        skipped = (
+            "runtime",
+            "per_second",
+            "seconds",
+            "energy",
+            "memory_gb",
+            "energy_kwh",
+            "co2_kg",
+            "seal",
+        )  # a seal is of files that hold times
         return {key: timeless(part) for key, part in value.items() if not key.endswith(skipped)}
     return [timeless(part) for part in value] if isinstance(value, list) else value
 

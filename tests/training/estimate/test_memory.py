@@ -18,6 +18,7 @@ from hfvla.training.estimate import (
     find_gpu,
     read_throughput,
     step_seconds,
+    this_cpu,
 )
 from hfvla.training.estimate.optimizers import OptimizerBytes, optimizer_bytes
 from hfvla.training.estimate.profile import StepProfile
@@ -191,4 +192,22 @@ def test_measured_throughput_is_read(tmp_path):
 
 
 def test_gpus_are_named_once():
-    assert len({gpu.name for gpu in GPUS}) == len(GPUS) == 4
+    assert len({gpu.name for gpu in GPUS}) == len(GPUS) == 12
+    assert [gpu.memory_bytes // 10**9 for gpu in GPUS] == sorted(gpu.memory_bytes // 10**9 for gpu in GPUS)
+
+
+def test_a_gpu_may_be_said_by_its_name_alone_or_with_its_memory():
+    assert find_gpu("rtx4090") is find_gpu("RTX4090-24") and find_gpu("t4").bf16 is False
+    more = find_gpu("a40:96GB")
+    assert (more.name, more.like, more.peak_tflops) == ("a40-96", "", find_gpu("a40").peak_tflops)
+    assert more.memory_bytes == int(96 * 0.93 * 2**30)
+    other = find_gpu("mine:24GB")
+    assert other.name == "mine-24" and other.like in ("l4-24", "rtx3090-24", "rtx4090-24")
+    for wrong, said in (("a100", "several GPUs 'a100'"), ("mine", "--gpu mine:24GB"), ("mine:0GB", "some memory")):
+        with pytest.raises(HfvlaError, match=said):
+            find_gpu(wrong)
+
+
+def test_this_cpu_is_measured():
+    cpu = this_cpu()
+    assert cpu.name == "cpu" and 1e-4 < cpu.peak_tflops == cpu.peak_tflops_float32 < 100 and cpu.memory_bytes > 2**28

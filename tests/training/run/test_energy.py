@@ -139,3 +139,21 @@ def test_codecarbon_itself_measures_without_network_files_or_other_weights(tmp_p
     plain.train()
     for name, value in plain.model.state_dict().items():
         assert torch.equal(value, measured.model.state_dict()[name]), name
+
+
+def test_each_log_line_has_the_sum_so_far(tmp_path, fake):
+    energy = EnergyCallback("DEU")
+    trainer = build_trainer(tmp_path, extra={"callbacks": [energy]}, args={"max_steps": 2, "logging_steps": 1})
+    original = trainer.training_step
+
+    def training_step(*args, **kwargs):
+        energy._starting.join()
+        energy._tracker.readings = trainer.state.global_step + 1
+        return original(*args, **kwargs)
+
+    trainer.training_step = training_step
+    trainer.train()
+    name = trainer.stage.name
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    assert [line[f"{name}/energy_kwh"] for line in lines] == [0.001, 0.002]
+    assert lines[0][f"{name}/co2_kg"] == 0.5

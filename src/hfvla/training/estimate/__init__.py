@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hfvla.training.estimate.costs import Workload, training_costs
-from hfvla.training.estimate.devices import GPU_COUNTS, GPUS, MFU, Gpu, find_gpu
+from hfvla.training.estimate.devices import GPU_COUNTS, GPUS, MFU, Gpu, find_gpu, this_cpu
 from hfvla.training.estimate.memory import SETTINGS, MemoryEstimate, Setting, combine, estimate_memory
 from hfvla.training.estimate.profile import StepProfile, estimate_flops, profile_step
 from hfvla.training.estimate.shapes import ShapeRun, plan_shape, shape_batch, shape_model, shape_names
@@ -49,6 +49,7 @@ __all__ = [
     "shape_model",
     "shape_names",
     "step_seconds",
+    "this_cpu",
     "training_costs",
 ]
 

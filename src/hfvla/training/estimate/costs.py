@@ -38,6 +38,10 @@ class Workload:
         once_peak: the most that is alive meanwhile, weights apart, in bytes.
         extra_gradients: copies of the gradients that balancing the loss terms keeps.
         reported_gradients: scalars of the gradients that a gradient report keeps, of all loss terms together.
+        gpus: GPUs to plan for.
+        as_written: setting that the recipe asks for, and whether with gradient checkpointing.
+        cpu: the machine's own CPU, or None.
+        brief: follow the step as the recipe is written alone, and every setting only where that fits no GPU.
     """
 
     model: nn.Module
@@ -55,6 +59,9 @@ class Workload:
     extra_gradients: int = 0
     reported_gradients: int = 0
     gpus: Sequence[Gpu] = field(default=GPUS)
+    as_written: tuple[str, bool] = ("plain", False)
+    cpu: Gpu | None = None
+    brief: bool = False
 
     @property
     def trained(self) -> Collection[str]:
@@ -101,7 +108,8 @@ def training_costs(work: Workload, throughput: Throughput | None = None) -> dict
 
     Returns:
         `dict`: "flops_per_sample", "saved_bytes", "settings" (one a setting, number of GPUs and checkpointing),
-            "cheapest" (one a GPU and number of GPUs, and the best of all first; empty where nothing fits).
+            "cheapest" (one a GPU and number of GPUs, and the best of all first; empty where nothing fits),
+            "as_written" (the recipe's own setting, wherever it fits), "cpu" (the same here, where it fits, or None).
 
     Raises:
         EstimateError: the step cannot be followed on the meta device.
@@ -109,12 +117,25 @@ def training_costs(work: Workload, throughput: Throughput | None = None) -> dict
     throughput = throughput or Throughput({})
     supported = bool(getattr(work.model, "supports_gradient_checkpointing", False))
     switches = (False, True) if supported else (False,)
-    profiles = {(zero, switch): _profile(work, zero, switch) for zero in (False, True) for switch in switches}
-    sizes = {zero: _size(work, zero) for zero in (False, True)}
-    last = profiles[False, False]
-    flops = _mean_flops(work, last)
-    settings, options, held_bytes = [], [], work.held_bytes
-    for setting in SETTINGS:
+    if work.brief:
+        wanted = (work.as_written[0], work.as_written[1] and supported)
+        found = _costs([one for one in SETTINGS if one.name == wanted[0]], (wanted[1],), work, throughput)
+        if found["as_written"]:
+            return found
+    return _costs(SETTINGS, switches, work, throughput)
+
+
+def _costs(
+    wanted: Sequence[Setting], switches: Sequence[bool], work: Workload, throughput: Throughput
+) -> dict[str, Any]:
+    """Return the costs of some settings, with and without checkpointing."""
+    kinds = sorted({setting.zero > 0 for setting in wanted})
+    profiles = {(zero, switch): _profile(work, zero, switch) for zero in kinds for switch in switches}
+    sizes = {zero: _size(work, zero) for zero in kinds}
+    last = profiles[kinds[0], switches[0]]
+    flops = _mean_flops(work, last, kinds[0], switches[0])
+    settings, options, held_bytes, cpu = [], [], work.held_bytes, None
+    for setting in wanted:
         for gpus in GPU_COUNTS:
             for switch in switches:
                 zero = setting.zero > 0
@@ -122,26 +143,30 @@ def training_costs(work: Workload, throughput: Throughput | None = None) -> dict
                 memory = combine(profile, size, setting, gpus, work.accumulation, held_bytes, work.once_peak)
                 settings.append(memory_row(memory, work.gpus))
                 # Earlier phases train less: their backward passes are shorter.
-                options += _options(work, memory, setting, size, profile, flops / last.flops, throughput)
+                share = flops / last.flops
+                options += _options(work, memory, setting, size, profile, share, throughput, work.gpus)
+                if work.cpu is not None and gpus == 1 and (memory.setting, switch) == ("plain", work.as_written[1]):
+                    here = _options(work, memory, setting, size, profile, share, throughput, [work.cpu])
+                    cpu = here[0] if here else None
+    saved = {switch: profiles[kinds[0], switch].activation_bytes for switch in switches}
     return {
         "batch_size": work.batch_size,
         "flops_per_sample": flops / work.batch_size,
-        "activation_bytes": {
-            "plain": profiles[False, False].activation_bytes,
-            "checkpointing": profiles[False, True].activation_bytes if supported else None,
-        },
+        "activation_bytes": {"plain": saved.get(False), "checkpointing": saved.get(True)},
         "mfu": throughput.mfu,
         "settings": settings,
         "cheapest": _cheapest(options),
+        "as_written": [row for row in options if (row["setting"], row["checkpointing"]) == work.as_written],
+        "cpu": cpu,
     }
 
 
-def _mean_flops(work: Workload, last: StepProfile) -> float:
+def _mean_flops(work: Workload, last: StepProfile, zero: bool, checkpointing: bool) -> float:
     """Return floating-point operations of a batch, averaged over the phases by the samples that each sees."""
     total = sum(samples for _, samples in work.phases)
     if len(work.phases) == 1 or not total:
         return float(last.flops)
-    each = [_profile(work, False, False, trained).flops for trained, _ in work.phases[:-1]] + [last.flops]
+    each = [_profile(work, zero, checkpointing, trained).flops for trained, _ in work.phases[:-1]] + [last.flops]
     return sum(count * samples for count, (_, samples) in zip(each, work.phases, strict=True)) / total
 
 
@@ -158,15 +183,16 @@ def _options(
     profile: StepProfile,
     share: float,
     throughput: Throughput,
+    gpus: Sequence[Gpu],
 ) -> list[dict[str, Any]]:
-    """Return the GPUs that an estimate fits, with time and relative price."""
+    """Return the GPUs that an estimate fits and that multiply in its precision, with time and relative price."""
     samples = sum(count for _, count in work.phases)
     half = work.precision.zero.itemsize < torch.float32.itemsize
     if memory.gpus == 1 and setting.zero and not setting.offload_optimizer:
         return []  # nothing to share it with
     rows = []
-    for gpu in work.gpus:
-        if not memory.fits(gpu):
+    for gpu in gpus:
+        if not memory.fits(gpu) or (work.precision.zero == torch.bfloat16 and not gpu.bf16):
             continue
         batch_seconds = share * throughput.batch_seconds(profile, gpu, half)
         seconds = step_seconds(batch_seconds, size, setting, gpu, memory.gpus, work.accumulation)

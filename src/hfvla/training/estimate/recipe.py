@@ -5,30 +5,37 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hfvla.cache import choose_cut
-from hfvla.data.rows.mixing import is_stream, mixture_counts
-from hfvla.family import FamilySpec, resolve
+from hfvla.family import FamilySpec
 from hfvla.nn.mixed_precision import cast_together
-from hfvla.recipe import Lora, LossSchedule, Recipe, SourceRecipe, Stage, build_options
+from hfvla.recipe import Lora, LossSchedule, Recipe, Stage
 from hfvla.registry import get_family
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
+from hfvla.training.estimate.counting import Counter
 from hfvla.training.estimate.devices import GPUS, Gpu
 from hfvla.training.estimate.prefix import PrefixCost, cache_note, profile_prefix
 from hfvla.training.estimate.profile import default_loss
 from hfvla.training.estimate.sizes import PRECISIONS
 from hfvla.training.estimate.timing import Throughput
-from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_rows, phase_row
+from hfvla.training.estimate.tools import (
+    add_adapters,
+    checkpoint_bytes,
+    device_statements,
+    disk_bytes,
+    part_rows,
+    phase_row,
+)
 from hfvla.training.estimate.tracker import EstimateError
 from hfvla.training.run.caching import ever_trained
 from hfvla.training.run.model_size import base_config, meta_model
-from hfvla.training.run.preflight import check_arguments, check_rows, check_stream
+from hfvla.training.run.preflight import check_arguments
 from hfvla.training.run.stage_run import merge_config
-from hfvla.training.stage.data import build_source
 from hfvla.training.stage.groups import adapter_of, assign_phases, expand_group, plain_name
 from hfvla.training.stage.phases import (
     Timeline,
@@ -47,7 +54,14 @@ _DEFAULT_OPTIM = "adamw_torch_fused"
 _GRADIENT_COPIES = ("pcgrad", "gradnorm")  # one float32 gradient a loss term
 
 
-def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequence[Gpu] = GPUS) -> dict[str, Any]:
+def plan_recipe(
+    recipe: Recipe,
+    throughput: Throughput | None = None,
+    gpus: Sequence[Gpu] = GPUS,
+    samples: int | None = None,
+    cpu: Gpu | None = None,
+    brief: bool = False,
+) -> dict[str, Any]:
     """Return what each stage and phase would train, for how many steps, and what it would save, need and take.
 
     Builds models on the meta device: no weights, no download (except the config of `model.pretrained`).
@@ -56,9 +70,13 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         recipe: a checked recipe.
         throughput: measured speeds; default: the data sheets' peak at a stated utilisation.
         gpus: GPUs to plan for.
+        samples: of an epoch of every stage, in place of counting the data, which then need not be here.
+        cpu: this machine's CPU (`this_cpu`), to estimate its time too.
+        brief: follow each stage as it is written alone; other settings only where that fits no GPU.
 
     Returns:
-        `dict`: "family", "recipe", "parameters" (by part), "total_parameters", "stages", "assumptions".
+        `dict`: "family", "recipe", "parameters" (by part), "total_parameters", "stages", "gpus" (name and memory),
+            "disk" (see `disk_bytes`), "assumptions".
 
     Raises:
         CheckpointError: the config of `model.pretrained` is of another family.
@@ -67,22 +85,9 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
     spec = get_family(recipe.family)
     check_arguments(recipe, spec, here=False)
     config = base_config(recipe, spec)
-    counts: dict[str, int | None] = {}
-    mixtures = {stage.name: _mixture(recipe, spec, stage, counts) for stage in recipe.stages}
-    samples = {}
-    for stage in recipe.stages:
-        seen = [source["rows_per_epoch"] for source in mixtures[stage.name]]
-        if None in seen:
-            check_stream(recipe, stage)
-            args = recipe.stage_args(stage)
-            samples[stage.name] = (
-                int(args["max_steps"])
-                * int(args.get("per_device_train_batch_size", _DEFAULT_BATCH))
-                * int(args.get("gradient_accumulation_steps", 1))
-            )
-        else:
-            samples[stage.name] = sum(seen)
-            check_rows(recipe, stage, samples[stage.name])
+    counter = Counter(recipe, spec, samples)
+    mixtures = {stage.name: counter.mixture(stage) for stage in recipe.stages}
+    counts = {stage.name: counter.samples_of(stage, mixtures[stage.name]) for stage in recipe.stages}
     stages: list[dict[str, Any]] = []
     configs: dict[str | None, Any] = {}
     float32: dict[str | None, set[str]] = {None: set()}  # what trained in a stage and those that it takes over from
@@ -95,7 +100,8 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         cast_together(model, float32[source])
         planner = _StagePlanner(recipe, spec, stage, model, adapters[stage.name])
         float32[stage.name] = float32[source] | {plain_name(name) for name in planner.trained if not adapter_of(name)}
-        stages.append({**planner.plan(samples[stage.name], throughput, gpus), "mixture": mixtures[stage.name]})
+        planned = planner.plan(counts[stage.name], throughput, gpus, cpu, brief)
+        stages.append({**planned, "mixture": mixtures[stage.name]})
     model = meta_model(spec, configs[recipe.stages[-1].name])
     spec = spec.of_model(model, recipe.model.options)
     return {
@@ -104,54 +110,10 @@ def plan_recipe(recipe: Recipe, throughput: Throughput | None = None, gpus: Sequ
         "parameters": part_rows(model, spec.parameter_table),
         "total_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "stages": stages,
-        "assumptions": list(ASSUMPTIONS),
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.memory_bytes, "like": gpu.like} for gpu in gpus],
+        "disk": disk_bytes(recipe, stages),
+        "assumptions": [*counter.statements(), *device_statements(gpus, cpu), *ASSUMPTIONS],
     }
-
-
-def _mixture(recipe: Recipe, spec: FamilySpec, stage: Stage, counts: dict[str, int | None]) -> list[dict[str, Any]]:
-    """Return rows, without what is held out, and rows of an epoch by source."""
-    held_out = recipe.data.validation
-    entries = [entry for entry in recipe.stage_sources(stage) if entry.weight > 0]
-    kept = [
-        1 - held_out.fraction if held_out.sources is None or entry.label in held_out.sources else 1.0
-        for entry in entries
-    ]
-    whole = [_count(recipe, spec, entry, counts) for entry in entries]
-    mixture = recipe.stage_mixture(stage)
-    weights = [entry.weight for entry in entries]
-    if None in whole:
-        shares = [weight / sum(weights) for weight in weights]
-        rows = zip(entries, whole, shares, strict=True)
-        return [
-            {"source": e.label, "weight": e.weight, "rows": size, "rows_per_epoch": None, "share": share}
-            for e, size, share in rows
-        ]
-    sizes = [round((size or 0) * part) for size, part in zip(whole, kept, strict=True)]
-    if all(sizes):
-        seen = mixture_counts(sizes, weights, mixture.kind, mixture.temperature, mixture.rows)
-    else:
-        seen = [round(size * weight) for size, weight in zip(sizes, weights, strict=True)]
-    total = sum(seen) or 1
-    return [
-        {"source": entry.label, "weight": entry.weight, "rows": size, "rows_per_epoch": count, "share": count / total}
-        for entry, size, count in zip(entries, sizes, seen, strict=True)
-    ]
-
-
-def _count(recipe: Recipe, spec: FamilySpec, entry: SourceRecipe, counts: dict[str, int | None]) -> int | None:
-    """Return the rows of a source, asked of it where it can tell without building them; None where it is streamed."""
-    if entry.weight == 0:
-        return 0
-    source = spec.source(entry.source)
-    where = f"data.train.{entry.label}"
-    key = f"{entry.source}:{sorted(entry.options.items())}"
-    if key not in counts:
-        if source.count is not None:
-            counts[key] = resolve(source.count)(build_options(spec, entry.source, entry.options, where=where))
-        else:
-            rows = build_source(spec, entry, recipe, where).dataset
-            counts[key] = None if is_stream(rows) else len(rows)
-    return counts[key]
 
 
 class _StagePlanner:
@@ -180,7 +142,9 @@ class _StagePlanner:
         self.optim = str(self.arguments.get("optim", _DEFAULT_OPTIM))
         self.chunk = min(self.batch, self.stage.grad_cache or self.batch)  # rows whose activations are held at a time
 
-    def plan(self, samples: int, throughput: Throughput | None, gpus: Sequence[Gpu]) -> dict[str, Any]:
+    def plan(
+        self, samples: int, throughput: Throughput | None, gpus: Sequence[Gpu], cpu: Gpu | None, brief: bool
+    ) -> dict[str, Any]:
         """Return the stage's part of the plan."""
         epochs = float(self.arguments.get("num_train_epochs", _DEFAULT_EPOCHS))
         per_epoch = max(1, math.ceil(math.ceil(samples / self.batch) / self.accumulation))
@@ -190,9 +154,9 @@ class _StagePlanner:
         phases = self._phases(timeline)
         costs, notes = None, [f"no memory and time: family '{self.spec.name}' gives no `plan_batch`"]
         try:
-            work = self._workload(samples, timeline, fixed if fixed > 0 else None, gpus)
+            work = self._workload(samples, timeline, fixed if fixed > 0 else None, gpus, cpu)
             if work is not None:
-                costs, notes = training_costs(work, throughput), []
+                costs, notes = training_costs(replace(work, brief=brief), throughput), []
         except EstimateError as error:
             notes = [f"no memory and time: {error}"]
         if self.stage.grad_cache is not None:
@@ -242,7 +206,7 @@ class _StagePlanner:
         return rows
 
     def _workload(
-        self, samples: int, timeline: Timeline, max_steps: int | None, gpus: Sequence[Gpu]
+        self, samples: int, timeline: Timeline, max_steps: int | None, gpus: Sequence[Gpu], cpu: Gpu | None
     ) -> Workload | None:
         """Return what the stage computes; None where the family does not say what a batch looks like."""
         if not self.spec.has("plan_batch"):
@@ -270,6 +234,7 @@ class _StagePlanner:
                 kept, autocast = getattr(torch, cache.dtype), PRECISIONS[self._precision()].autocast
                 batch, once = profile_prefix(self.model, cut, batch, self.chunk, kept=kept, autocast=autocast)
                 self.cached = once
+        written = self._as_written()
         return Workload(
             model=self.model,
             batch=batch,
@@ -286,6 +251,8 @@ class _StagePlanner:
             four_bit=self.four_bit,
             loss=loss,
             gpus=gpus,
+            as_written=(written["setting"], written["checkpointing"]),
+            cpu=cpu,
         )
 
     def _reported_gradients(self) -> int:

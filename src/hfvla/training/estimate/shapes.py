@@ -19,7 +19,7 @@ from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
 from hfvla.training.estimate.devices import GPUS, Gpu
 from hfvla.training.estimate.sizes import find_precision
 from hfvla.training.estimate.timing import Throughput
-from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, part_rows, phase_row
+from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, device_statements, part_rows, phase_row
 from hfvla.training.stage.groups import assign_parameters
 
 __all__ = ["ShapeRun", "plan_shape", "shape_batch", "shape_model", "shape_names"]
@@ -139,7 +139,12 @@ def shape_batch(config: Any, batch_size: int, tokens: int, images: int, image_si
 
 
 def plan_shape(
-    name: str, run: ShapeRun | None = None, throughput: Throughput | None = None, gpus: Sequence[Gpu] = GPUS
+    name: str,
+    run: ShapeRun | None = None,
+    throughput: Throughput | None = None,
+    gpus: Sequence[Gpu] = GPUS,
+    cpu: Gpu | None = None,
+    brief: bool = False,
 ) -> dict[str, Any]:
     """Return a plan of one stage for a shipped backbone, in the form of `plan_recipe`.
 
@@ -148,6 +153,8 @@ def plan_shape(
         run: what it is made for.
         throughput: measured speeds.
         gpus: GPUs to plan for.
+        cpu: this machine's CPU, to estimate its time too.
+        brief: follow the plain setting alone; others only where it fits no GPU.
 
     Raises:
         HfvlaError: unknown shape or precision, or images that do not fit the tokens.
@@ -177,6 +184,8 @@ def plan_shape(
         accumulation=run.accumulation,
         four_bit=four_bit,
         gpus=gpus,
+        cpu=cpu,
+        brief=brief,
     )
     phase = phase_row(model, groups, trained, dict.fromkeys(entries, _LEARNING_RATE), {"add": entries})
     return {
@@ -185,7 +194,8 @@ def plan_shape(
         "parameters": parts,
         "total_parameters": total,
         "stages": [_stage(name, run, phase, training_costs(work, throughput), checkpoint_bytes(model, trained))],
-        "assumptions": list(ASSUMPTIONS),
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.memory_bytes, "like": gpu.like} for gpu in gpus],
+        "assumptions": [*device_statements(gpus, cpu), *ASSUMPTIONS],
     }
 
 

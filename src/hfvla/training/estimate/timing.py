@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ def _benchmark(content: dict[str, Any]) -> dict[str, float]:
     """Return TFLOP/s by GPU of a result of `benchmarks/gpu.py`; nothing where it holds none."""
     hardware = content.get("hardware", {})
     card = str(hardware.get("gpu", "")).lower()
-    gpus = [gpu for gpu in GPUS if gpu.name.split("-")[0] in re.split(r"[^a-z0-9]+", card)]
+    words = re.split(r"[^a-z0-9]+", card)
+    words += [first + second for first, second in itertools.pairwise(words)]  # "RTX 4090"
+    gpus = [gpu for gpu in GPUS if gpu.name.split("-")[0] in words]
     size = hardware.get("gpu_bytes", 0)
     gpu = min(gpus, key=lambda known: abs(known.memory_bytes - size), default=None)
     reached = [row["mfu"] for row in content.get("rows", ()) if row.get("mfu") and row.get("variant") == "sdpa"]

@@ -10,13 +10,15 @@ import torch
 from torch import nn
 
 from hfvla.family import ParameterGroup
-from hfvla.recipe import Lora
+from hfvla.recipe import Lora, Recipe
+from hfvla.training.estimate.devices import MFU, Gpu
 from hfvla.training.lora.injection import inject_lora, lora_targets
 from hfvla.training.stage.groups import adapter_of, table_dicts, trainable_table
 
-__all__ = ["add_adapters", "checkpoint_bytes", "part_rows", "phase_row"]
+__all__ = ["add_adapters", "checkpoint_bytes", "device_statements", "disk_bytes", "part_rows", "phase_row"]
 
 _ADAM_MOMENTS = 2
+_KEPT = 2  # checkpoints of a stage, where the recipe does not say it
 
 
 def add_adapters(model: Any, groups: Mapping[str, ParameterGroup], lora: Lora | None) -> list[str]:
@@ -89,3 +91,26 @@ def checkpoint_bytes(model: nn.Module, trained: Collection[str]) -> dict[str, in
         "adapter_bytes": sum(size[name] for name in beside) + buffers if adapters else 0,
         "resume_bytes": weights + sum(size[name] for name in adapters) + moments,
     }
+
+
+def disk_bytes(recipe: Recipe, stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the bytes of a finished run, and the most that lie on the disk while it trains.
+
+    While a stage trains, its checkpoints to resume from are there too: `save_total_limit`, and one being written.
+    """
+    done = most = 0
+    for stage, planned in zip(recipe.stages, stages, strict=True):
+        kept = int(recipe.stage_args(stage).get("save_total_limit") or _KEPT) + 1
+        own = planned["checkpoint_bytes"] + planned["adapter_bytes"]
+        most = max(most, done + own + kept * planned["resume_bytes"])
+        done += own
+    done += stages[-1]["checkpoint_bytes"]  # `final/`
+    return {"finished": done, "most": max(most, done)}
+
+
+def device_statements(gpus: Sequence[Gpu], cpu: Gpu | None) -> list[str]:
+    """Return what is assumed of devices whose speed nobody wrote down, a sentence each."""
+    found = [f"{gpu.name} computes like {gpu.like}" for gpu in gpus if gpu.like]
+    if cpu is not None:
+        found.append(f"this CPU reaches {MFU:.0%} of {cpu.peak_tflops * 1000:,.0f} GFLOP/s, measured just now")
+    return found

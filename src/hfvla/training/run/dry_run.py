@@ -8,8 +8,6 @@ hand-over that is not announced, memory.
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +29,7 @@ from hfvla.training.run.stage_run import StageRun
 from hfvla.training.stage.data import RecipeData, StageRows
 from hfvla.training.stage.phases import begins, entry_phases
 from hfvla.training.stage.plan import StagePlan
+from hfvla.training.trainer.memory import peak_bytes
 from hfvla.training.trainer.trainer import StagedTrainer
 from hfvla.training.trainer.zero import deepspeed_scope
 
@@ -187,7 +186,7 @@ class _Recorder(TrainerCallback):
             {
                 "phase": state.global_step - 1,
                 "step_seconds": time.perf_counter() - self._began,
-                "peak_bytes": _peak_bytes(),
+                "peak_bytes": peak_bytes(),
                 "gradients": self._gradients,
                 "losses": {},
             }
@@ -215,14 +214,6 @@ def _gradient_rows(trainer: StagedTrainer, phase: int) -> list[dict[str, Any]]:
             {"entry": entry, "tensors": len(own), "parameters": scalars, "with_gradient": len(gradients), "norm": norm}
         )
     return rows
-
-
-def _peak_bytes() -> int:
-    """Return the most memory used so far: of the GPU in this step, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _problems(stage: dict[str, Any]) -> Iterator[str]:

@@ -73,6 +73,15 @@ class EnergyCallback(TrainerCallback, ExportableState):
             self._guard(self._flush)
         return {"args": {"country": self.country}, "attributes": dict(self.used)}
 
+    def scalars(self) -> dict[str, float]:
+        """Return kWh, and CO2 where the country is known, up to CodeCarbon's last reading, for a log line."""
+        if self._ready(wait=False):
+            self._guard(lambda: self._read(self._tracker._prepare_emissions_data()))
+        if self._failed or self.used["kwh"] <= 0:
+            return {}
+        found = {"energy_kwh": self.used["kwh"]}
+        return {**found, "co2_kg": self.used["co2_kg"]} if self.country else found
+
     def summary(self) -> dict[str, Any] | None:
         """Return kWh, seconds, CO2 (where the country is known) and what was measured, or None without a reading."""
         if self._failed or self.used["kwh"] <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hfvla.hub.card import CARD, write_card
 from hfvla.hub.forms import push_checkpoint
 from hfvla.hub.push import check_access
 from hfvla.paths import expand_user
-from hfvla.recipe import Recipe, resolved_dict, save_resolved
+from hfvla.recipe import Recipe, Stage, resolved_dict, save_resolved
 from hfvla.registry import get_family
 from hfvla.sealing import check_contents, seal_folder
 from hfvla.training.checkpoint.adapters import share_adapter
@@ -30,6 +31,9 @@ from hfvla.training.run.lock import FolderLock
 from hfvla.training.run.model_size import check_models
 from hfvla.training.run.preflight import check_arguments, check_data
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
+from hfvla.training.run.screen.parts import run_parts
+from hfvla.training.run.screen.screen import RunScreen, run_screen
+from hfvla.training.run.screen.watching import StageWatcher, evaluated_line, finished_line
 from hfvla.training.run.stage_run import StageRun
 from hfvla.training.run.summary import write_summary
 from hfvla.training.run.trackers import stage_logs
@@ -111,6 +115,7 @@ class RecipeRun:
         self._meeting: Meeting | None = None
         self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
         self._began, self._seconds_before = time.perf_counter(), 0.0
+        self.screen = RunScreen(recipe.name, None)
 
     def open_folder(self, overwrite: bool, allow_recipe_change: bool = False) -> None:
         """Create the run folder, or check that the run found there is this one (`open_run_folder`)."""
@@ -139,6 +144,12 @@ class RecipeRun:
 
     def execute(self) -> dict[str, Any]:
         """Run the stages and finish."""
+        moving = not self.recipe.args.get("disable_tqdm")
+        with run_screen(self.recipe.name, self.output_dir if self.state.is_main_process else None, moving) as screen:
+            self.screen = screen
+            return self._execute()
+
+    def _execute(self) -> dict[str, Any]:
         previous = read_json(self.output_dir / "run.json") or {}
         self._seconds_before = previous.get("seconds", 0.0)
         self.record = {
@@ -156,17 +167,10 @@ class RecipeRun:
         if self.state.is_main_process:
             check_run_rows(self.output_dir, data.fingerprints(), self._allow_change)
         folders = dict(self.plan.folders)
+        self.screen.plan(run_parts(self.recipe, self.spec, self.plan.stages, data, self.state.num_processes))
         for stage in self.plan.stages:
-            stage_run = StageRun(self.recipe, self.spec, stage, self.output_dir / stage.name, self.state)
-            summary = stage_run.finished()
-            if summary is None:
-                report_to = self.recipe.stage_args(stage).get("report_to")
-                with deepspeed_scope(), stage_logs(self.output_dir, stage.name, self.recipe.name, report_to):
-                    summary = stage_run.train(data, folders)
-            else:
-                logger.info("stage '%s' is finished; its checkpoint is used as it is", stage.name)
+            self.record["stages"].append(self._run_stage(stage, data, folders))
             folders[stage.name] = self.output_dir / stage.name
-            self.record["stages"].append(summary)
             self._write_record()
         with (
             saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."),
@@ -176,6 +180,22 @@ class RecipeRun:
         self.meeting.alone("report", lambda: self._report(results))
         self.meeting.alone("push", self._push)
         return self.record
+
+    def _run_stage(self, stage: Stage, data: RecipeData, folders: dict[str, Path]) -> dict[str, Any]:
+        """Return the summary of a stage, trained now or before."""
+        watcher = StageWatcher(self.screen, stage)
+        stage_run = StageRun(self.recipe, self.spec, stage, self.output_dir / stage.name, self.state, [watcher])
+        summary = stage_run.finished()
+        if summary is not None:
+            logger.info("stage '%s' is finished; its checkpoint is used as it is", stage.name)
+            self.screen.skip(stage.name)
+            return summary
+        self.screen.begin("stage", stage.name)
+        report_to = self.recipe.stage_args(stage).get("report_to")
+        with deepspeed_scope(), stage_logs(self.output_dir, stage.name, self.recipe.name, report_to):
+            summary = stage_run.train(data, folders)
+        self.screen.say(finished_line(summary))
+        return summary
 
     def _push(self) -> None:
         """Push the result, once; a hub that is away ends the command, and nothing of the run is lost."""
@@ -214,6 +234,8 @@ class RecipeRun:
         from transformers import set_seed
 
         last = self.plan.stages[-1]
+        self.screen.progress.end()
+        self.screen.doing("calibrating and saving the final checkpoint")
         check_contents(folders[last.name])
         model = self.spec.load("model").from_pretrained(folders[last.name]).eval()
         processor = self.spec.load("processor").from_pretrained(folders[last.name])
@@ -230,9 +252,12 @@ class RecipeRun:
         }
         results = {}
         for name, source in build_sources(builders, self.meeting, "eval").items():
+            self.screen.begin("evaluation", name)
+            self.screen.progress.grow(len(source.dataset))
             set_seed(self.recipe.seed)
             results[name] = evaluate_together(name, self.meeting, model, processor, self.spec, source.dataset, context)
             results[name].census = source.census
+            self.screen.say(evaluated_line(name, results[name]))
         return results
 
     def _save_final(self, model: Any, processor: Any, folder: Path) -> None:
@@ -260,7 +285,7 @@ class RecipeRun:
             max_bad_fraction=self.recipe.data.max_bad_fraction,
             options=settings.options,
         )
-        return context.of_process(self.meeting.processes)
+        return context.of_process(replace(self.meeting.processes, progress=self.screen.batches))
 
     def _write_results(self, results: dict[str, EvaluationResult]) -> None:
         if not results:

@@ -7,9 +7,11 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
@@ -30,7 +32,9 @@ from hfvla.training.run.energy import EnergyCallback, energy_callbacks
 from hfvla.training.run.packing import ordered_rows
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
-from hfvla.training.run.tables import handover_text, trainable_text
+from hfvla.training.run.screen import DETAIL
+from hfvla.training.run.screen.watching import take_printers
+from hfvla.training.run.tables import handover_text, trainable_text, what_trains
 from hfvla.training.stage.data import RecipeData, StageRows
 from hfvla.training.stage.groups import table_dicts
 from hfvla.training.stage.phases import final_weights, loss_terms
@@ -62,10 +66,28 @@ def _merge(old: Any, new: Any) -> Any:
 
 
 class StageRun(StageContext):
-    """One stage of a run, on this process."""
+    """One stage of a run, on this process.
 
-    def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, folder: Path, state: Any) -> None:
+    Args:
+        recipe: the recipe.
+        spec: its family.
+        stage: the stage.
+        folder: `<out>/<stage>`.
+        state: accelerate's `PartialState`.
+        callbacks: further ones of its trainer.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        spec: FamilySpec,
+        stage: Stage,
+        folder: Path,
+        state: Any,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
         super().__init__(recipe, spec, stage, folder, state)
+        self.callbacks = callbacks
         self.index = recipe.stages.index(stage)
         self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
         self.packing: dict[str, Any] | None = None  # padding before and after, where samples are packed
@@ -102,12 +124,17 @@ class StageRun(StageContext):
         trainer = self._trainer(model, processor, rows)
         table = trainer.trainable_table()
         logger.info(
-            "stage '%s': %s training and %d validation rows\n%s\n%s",
+            "stage '%s': %s training and %d validation rows; %s",
             self.stage.name,
             "streamed" if rows.streamed else rows.counts["train"],
             rows.counts["validation"],
+            what_trains(table, report),
+        )
+        logger.info(
+            "%s\n%s",
             trainable_text(self.stage, table),
             handover_text(self.stage.name, report),
+            extra=DETAIL,
         )
         result = trainer.train(resume_from_checkpoint=self._last_checkpoint(trainer))
         summary = {
@@ -182,7 +209,7 @@ class StageRun(StageContext):
 
         arguments = stage_arguments(self.recipe, self.stage, self.spec, self.folder, rows.validation is not None)
         trainer_class = self.spec.load("trainer") if self.spec.has("trainer") else StagedTrainer
-        callbacks = energy_callbacks()
+        callbacks = [*energy_callbacks(), *self.callbacks]
         if self.stage.patience:
             callbacks.append(EarlyStoppingCallback(self.stage.patience))
         epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else math.inf
@@ -194,7 +221,7 @@ class StageRun(StageContext):
         if self.stage.cache is not None:
             rows, collator, census = cached_rows(self, model, processor, rows, collator, arguments)
             self.cache = census.to_dict()
-        return trainer_class(
+        trainer = trainer_class(
             model=model,
             args=arguments,
             stage=self.stage,
@@ -207,6 +234,8 @@ class StageRun(StageContext):
             compute_metrics=lambda prediction: quick_metrics(self.spec, prediction, model.config),
             callbacks=callbacks,
         )
+        take_printers(trainer)
+        return trainer
 
     def _training_rows(self, rows: Any, collator: Any, arguments: Any) -> Any:
         found = ordered_rows(self.stage, rows, collator, arguments)

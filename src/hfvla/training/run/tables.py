@@ -14,7 +14,7 @@ from hfvla.training.checkpoint.handover import HandoverReport
 from hfvla.training.stage.groups import GroupRow
 from hfvla.training.stage.phases import begins
 
-__all__ = ["handover_text", "trainable_text"]
+__all__ = ["handover_text", "trainable_text", "what_trains"]
 
 _WIDTH = 119
 
@@ -23,6 +23,19 @@ def _text(table: Table) -> str:
     buffer = io.StringIO()
     Console(file=buffer, width=_WIDTH, color_system=None).print(table)
     return buffer.getvalue().rstrip()
+
+
+def what_trains(rows: Sequence[GroupRow], report: HandoverReport) -> str:
+    """Return in one line what ever trains in a stage, of how much, and what it goes on from.
+
+    Args:
+        rows: `StagedTrainer.trainable_table`; the last one is the total of the last phase.
+        report: of the hand-over.
+    """
+    last = [row for row in rows if row.phase == rows[-1].phase]
+    groups = ", ".join(row.group for row in last[:-1] if row.trainable)
+    total = last[-1]
+    return f"trains {total.trainable:,} of {total.parameters:,} parameters ({groups}), from {report.source}"
 
 
 def trainable_text(stage: Stage, rows: Sequence[GroupRow]) -> str:

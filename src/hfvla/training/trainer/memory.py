@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import Any
 
 import torch
 
-__all__ = ["EarlierTrainers", "free_memory"]
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["EarlierTrainers", "free_memory", "peak_bytes"]
 
 
 def free_memory() -> None:
@@ -16,6 +22,16 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def peak_bytes() -> int:
+    """Return the most memory used so far: of the GPU where there is one, else of the process (0 where unknown)."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if resource is None:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class EarlierTrainers:

@@ -46,6 +46,7 @@ from hfvla.training.trainer.master_weights import engine_type, train_in_float32
 from hfvla.training.trainer.memory import EarlierTrainers
 from hfvla.training.trainer.objective import ObjectiveTrainer
 from hfvla.training.trainer.optimizers import stage_optimizer
+from hfvla.training.trainer.pace import Pace, callback_scalars
 from hfvla.training.trainer.weight_decay import decayed_parameters
 from hfvla.training.trainer.zero import accept_scalars, check_offload, fill_bucket_sizes, reset_joining_state
 
@@ -123,6 +124,7 @@ class StagedTrainer(ObjectiveTrainer):
         one_gpu_a_process(self.args.n_gpu, where)
         train_in_float32(self)
         self.add_callback(PhaseCallback(self._enter_step))
+        self.add_callback(Pace())
         self.build_objective()
         if self.is_deepspeed_enabled:
             accept_scalars()
@@ -255,7 +257,9 @@ class StagedTrainer(ObjectiveTrainer):
 
         Keys: `<stage>/loss_<term>`, `<stage>/weight_<term>`, `<stage>/balance_<term>` (what a term counts after
         `loss_weighting`), `<stage>/batches_without_a_term` and `<stage>/steps_left_out` where there are any,
-        `<stage>/phase` in a stage with phases, and `<stage>/learning_rate_<entry>` where the entries' differ.
+        `<stage>/phase` in a stage with phases, `<stage>/learning_rate_<entry>` where the entries' differ,
+        `<stage>/samples_per_second` and `<stage>/peak_memory_gb` (of the GPU, else of this process), and
+        `<stage>/energy_kwh` and `<stage>/co2_kg` where they are measured.
         """
         if "loss" in logs:
             self._log_terms(logs)
@@ -264,4 +268,5 @@ class StagedTrainer(ObjectiveTrainer):
             rates = self._last_rates
             if len(set(rates.values())) > 1:
                 logs.update({f"{self.stage.name}/learning_rate_{name}": rate for name, rate in rates.items()})
+            logs.update({f"{self.stage.name}/{name}": value for name, value in callback_scalars(self).items()})
         super().log(logs, start_time)
