@@ -5,11 +5,13 @@ Float64, so that the agreement asked for (1e-5) is not one of luck.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import (
+    AttentionInterface,
     AutoModelForImageTextToText,
     InternVLConfig,
     LlavaConfig,
@@ -18,6 +20,7 @@ from transformers import (
     Qwen3VLConfig,
     SmolVLMConfig,
 )
+from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from hfvla.data.packing import layout_for, pack, pack_batch
 from hfvla.nn.packed_positions import packed_position_ids
@@ -217,5 +220,38 @@ def test_a_sample_sees_no_other_and_would_without_its_positions(name):
         assert not torch.allclose(forward(model, plain)[last], before[last], atol=1e-3)
 
 
-def test_attention_implementations_without_a_mask_get_the_borders():
+def between_borders(module, query, key, value, attention_mask, scaling=None, position_ids=None, **kwargs):
+    """Attend as flash attention's varlen kernel does: inside borders that transformers takes from the positions."""
+    assert attention_mask is None and query.shape[0] == 1
+    (borders, _), _ = prepare_fa_kwargs_from_position_ids(position_ids)
+    assert len(borders) == 7  # of six samples
+    parts = []
+    for start, end in pairwise(borders.tolist()):
+        one, two, three = (states[:, :, start:end] for states in (query, key, value))
+        parts.append(F.scaled_dot_product_attention(one, two, three, is_causal=True, scale=scaling, enable_gqa=True))
+    return torch.cat(parts, dim=2).transpose(1, 2), None
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kernels_without_a_mask_get_the_borders_of_samples(name):
+    AttentionInterface.register("between_borders", between_borders)
+    kind = KINDS[name]
     assert layout_for("flash_attention_3") == "flat" and layout_for("flex_attention") == "rows"
+    model, found = build(kind), samples(kind)
+    alone, gradients = loss_and_gradients(model, [{**sample} for sample in found])
+    model.set_attn_implementation({"text_config": "between_borders"})
+    together, packed_gradients = loss_and_gradients(model, [packed(model, kind, found, "flat")])
+    assert together == pytest.approx(alone, abs=1e-5)
+    for parameter, gradient in gradients.items():
+        torch.testing.assert_close(packed_gradients[parameter], gradient, atol=1e-5, rtol=1e-5, msg=parameter)
+
+
+@pytest.mark.slow
+def test_flex_attention_sees_what_sdpa_sees():
+    kind = KINDS["llava"]
+    found = [{k: v.float() if v.is_floating_point() else v for k, v in one.items()} for one in samples(kind)]
+    masked, flexible = build(kind).float(), build(kind, "flex_attention").float()
+    with torch.no_grad():  # its way backward needs a GPU
+        batch = packed(masked, kind, found, layout_for("flex_attention"))
+        real = batch["sequence_ids"] >= 0
+        torch.testing.assert_close(forward(flexible, batch)[real], forward(masked, batch)[real], atol=1e-4, rtol=1e-4)

@@ -1,7 +1,11 @@
 """Packed stages: rows in sequences, the loss of the samples alone, exact resume, losses by source."""
 
+from ast import literal_eval
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -10,7 +14,9 @@ from hfvla.errors import DataError, RecipeError
 from hfvla.recipe import Stage
 from hfvla.training.run.packing import ordered_rows
 
+from ..launching import launch
 from ..packed_words import WordsCollator, build_rows, build_trainer, build_words
+from ..packed_worker import train as train_packed
 
 STAGE = {"name": "words", "train": ["all"], "losses": {"sft": 1.0}}
 
@@ -121,3 +127,15 @@ def test_rows_of_one_length_are_the_simple_alternative(tmp_path):
     by_length = sum(max(lengths[a], lengths[b]) for a, b in zip(order[::2], order[1::2], strict=True))
     assert by_length < sum(max(a, b) for a, b in zip(lengths[::2], lengths[1::2], strict=True))
     trainer.train()
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_train_what_one_does(tmp_path):
+    launch(2, Path(__file__).parents[1] / "packed_worker.py", tmp_path)
+    one = train_packed(tmp_path / "one", 4)
+    for name, value in load_file(tmp_path / "two.safetensors").items():
+        torch.testing.assert_close(value, one.model.state_dict()[name], atol=1e-5, rtol=1e-5)
+    logged, line = literal_eval((tmp_path / "log.txt").read_text()), one.state.log_history[0]
+    assert {"words/loss_sft/even", "words/loss_sft/odd"} <= set(logged)
+    assert logged == pytest.approx({key: line[key] for key in logged}, abs=1e-5)
