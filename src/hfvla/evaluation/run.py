@@ -41,6 +41,7 @@ __all__ = [
     "evaluate_together",
     "load_training_rows",
     "metrics_json",
+    "process_device",
     "remake_report",
     "results_table",
     "write_evaluation",
@@ -136,7 +137,7 @@ def evaluate_checkpoint(
     if not data:
         raise DataError("no evaluation set is named", fix="Pass at least one source.")
     _check_options(family_of_checkpoint(checkpoint) if options else None, options or {})
-    started, device = time.perf_counter(), _device(device)
+    started, device = time.perf_counter(), process_device(device)
     processes = Processes.current()
     processes.gather_done(lambda: _claim(output_dir) if processes.is_main else None)
     spec, model, processor = load_checkpoint(checkpoint)
@@ -161,7 +162,7 @@ def evaluate_checkpoint(
     return results
 
 
-def _device(device: str | None) -> str:
+def process_device(device: str | None) -> str:
     """Return the device of this process; started by a launcher, it joins the others first."""
     import torch
 

@@ -1,6 +1,7 @@
 """Benchmarks run on files: scores, chance and blind, what was not run, and `hfvla eval --benchmarks`."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from hfvla.evaluation.benchmarks.running import benchmark_record, run_benchmark,
 from hfvla.family import ChatSystem, EvaluationContext
 
 from ...backbones.tiny_llava import save
+from ...training.launching import launch
 from .files import NAMES, Seer, choice_row, write_mme, write_pope, write_tsv
 
 CONTEXT = EvaluationContext(bootstrap_samples=20, batch_size=3)
@@ -100,3 +102,17 @@ def test_command_on_a_model_of_transformers(folder, tmp_path):
 def test_refusals(more, match, tmp_path):
     found = CliRunner().invoke(app, ["eval", "--checkpoint", str(tmp_path), "--output", str(tmp_path / "o"), *more])
     assert found.exit_code != 0 and match in " ".join(found.output.split())
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_processes_share_the_questions(folder, tmp_path):
+    model = save(tmp_path / "model")
+    for count in (1, 2):
+        launch(count, Path(__file__).with_name("worker.py"), model, folder, tmp_path / f"by_{count}")
+    alone, together = (
+        json.loads((tmp_path / f"by_{count}/evaluation_results.json").read_text())["benchmarks"] for count in (1, 2)
+    )
+    assert alone == together and alone["MME"]["n"] == 8 and alone["MME"]["blank_image"]["n"] == 8
+    said = [(tmp_path / f"by_{count}/predictions.jsonl").read_text() for count in (1, 2)]
+    assert said[0] == said[1]

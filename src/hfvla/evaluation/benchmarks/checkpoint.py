@@ -18,6 +18,7 @@ from hfvla.evaluation.benchmarks.running import (
 )
 from hfvla.evaluation.chat_system import load_chat_system
 from hfvla.evaluation.output import write_evaluation
+from hfvla.evaluation.run import process_device
 from hfvla.family import EvaluationContext
 from hfvla.outputs import claim_folder, mark_folder, purpose_of
 from hfvla.paths import expand_user
@@ -64,12 +65,13 @@ def evaluate_benchmarks(
     chosen = chosen_benchmarks(names)
     target, files = Path(expand_user(str(output_dir))), Path(expand_user(str(folder)))
     check_folder(files)
-    claim_folder(target, "evaluation")
-    system = load_chat_system(where, device)
+    place = process_device(device)  # started by a launcher, this process joins the others here
+    processes = Processes.current()
+    processes.gather_done(lambda: claim_folder(target, "evaluation") if processes.is_main else None)
+    system = load_chat_system(where, place)
     context = EvaluationContext(
-        seed=seed, batch_size=batch_size, bootstrap_samples=bootstrap_samples, ablations=ablations,
-        processes=Processes.current(),
-    )  # fmt: skip
+        seed=seed, batch_size=batch_size, bootstrap_samples=bootstrap_samples, ablations=ablations
+    ).of_process(processes)
     run = run_benchmarks(system, chosen, files, context, limit)
     for name, reason in run.not_run.items():
         next(iter(run.results.values())).notes.append(f"{name} was not run: {reason}.")
@@ -81,9 +83,13 @@ def evaluate_benchmarks(
         "seed": seed,
         "evaluation_seconds": time.perf_counter() - started,
     }
+    processes.gather_done(lambda: _write(run, record, target, info) if processes.is_main else None)
+    return run, record
+
+
+def _write(run: BenchmarkRun, record: dict[str, Any], target: Path, info: dict[str, Any]) -> None:
     write_evaluation(run.results, target, info)
     write_record(record, target)
     purpose = purpose_of(target)
     if purpose is not None:
         mark_folder(target, purpose, ["evaluation_results.json"])
-    return run, record
