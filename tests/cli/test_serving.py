@@ -78,7 +78,7 @@ def test_a_checkpoint_is_served_until_it_is_interrupted(serve, family, monkeypat
 
 def test_a_family_without_actions_is_refused_before_its_weights_are_read(serve, family):
     family.spec.load = {"model": object}.__getitem__
-    done = serve("c")
+    done = serve("c", "--protocol", "websocket")
     assert done.code == 2 and "c: this family predicts no actions; got 'made'" in done.err and not family.loaded
 
 
@@ -93,5 +93,77 @@ def test_a_port_that_is_taken(serve, family):
 @pytest.mark.parametrize("name", ["ember_vlm"])
 def test_real_families_without_actions(serve, name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
-    done = serve(str(tmp_path))
+    done = serve(str(tmp_path), "--protocol", "websocket")
     assert done.code == 2 and f"got '{name}'" in done.err and "hfvla predict" in done.err
+
+
+def test_over_http_a_port_that_is_taken_is_said_before_weights_are_read(serve, family):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = serve("c", "--protocol", "http", "--port", str(taken.getsockname()[1]))
+    assert done.code == 2 and "cannot listen" in done.err and "another --port" in done.err and not family.loaded
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "which checkpoint?; got 'none'"),
+        (["c", "--checkpoint", "d"], "which checkpoint?; got 'two'"),
+        (["c", "--protocol", "grpc"], "--protocol: no such protocol; got 'grpc'"),
+        (["c", "--max-batch", "4"], "--max-batch does nothing over websocket"),
+        (["c", "--api-key", "word"], "--api-key does nothing over websocket"),
+        (["c", "--protocol", "http", "--n-action-steps", "4"], "--n-action-steps does nothing over http"),
+        (["c", "--protocol", "http", "--log-format", "xml"], "--log-format: no such log; got 'xml'"),
+        (["c", "--protocol", "http", "--api-key", "a b"], "the API key"),
+        (["c", "--protocol", "http", "--host", "no.such.host.invalid"], "cannot listen"),
+        (["c", "--protocol", "http", "--tls-key", "k.pem"], "a key without a certificate"),
+    ],
+)
+def test_words_that_do_not_go_together(serve, family, words, told):
+    done = serve(*words)
+    assert done.code == 2 and told in done.err and not family.loaded
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere/at-all", "../../etc", "/dev/null", "a" * 5000, "with\nbreak", "\x00", "user/name/more", " "]
+)
+def test_names_of_checkpoints_that_are_none(serve, name, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = serve(name, "--port", "0")
+    lines = [line for line in done.err.splitlines() if line.strip()]
+    assert done.code == 2 and lines[-1].startswith("error: ") and "Traceback" not in done.err
+    assert max(map(len, lines)) < 2500
+
+
+def test_a_checkpoint_is_served_over_http_until_it_is_interrupted(serve, monkeypatch, tmp_path):
+
+    from ..serve.http_fakes import parts
+
+    _, model, processor = parts("ember_vlm")
+    model.save_pretrained(tmp_path / "run" / "final")
+    processor.save_pretrained(tmp_path / "run" / "final")
+    seen = []
+
+    def ask(server):
+        import httpx
+
+        with httpx.Client(base_url=server.url) as http:
+            seen.append(http.get("/model_info").json())
+            seen.append(http.post("/select", json={"task": "look", "reasoning": False}).json())
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("not interrupted")
+
+    def run(server):
+        with server:
+            ask(server)
+
+    monkeypatch.setattr("hfvla.cli.serving_http._serve_here", run)
+    before = signal.getsignal(signal.SIGTERM)
+    done = serve("--checkpoint", str(tmp_path / "run" / "final"), "--port", "0", "--device", "cpu", "--json")
+    assert done.code == 0 and json.loads(done.out) == {"answered": 2}
+    assert seen[0]["model"] == "run-final" and len(seen[1]["choices"]) == 3
+    logged = [json.loads(line) for line in done.err.splitlines() if line.startswith("{")]
+    assert any("serving run-final on http://127.0.0.1:" in line["message"] for line in logged)
+    assert any(line.get("path") == "/select" and line["status"] == 200 for line in logged)
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -5,6 +5,7 @@ Free of torch: `hfvla predict --checkpoint DIR --help` reads it before any weigh
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,15 @@ class Request:
         fields: in the order in which they are shown.
         one_of: sets of fields of which exactly one is given, e.g. (("images", "gallery"),).
         description: one line.
+        path: last part of the address under which a server answers it, e.g. "select" for "/select".
+        example: values of some fields, as they may be given; for help pages.
     """
 
     fields: tuple[RequestField, ...]
     one_of: tuple[tuple[str, ...], ...] = ()
     description: str = ""
+    path: str = "predict"
+    example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse names that stand twice, and sets of fields that are not there."""

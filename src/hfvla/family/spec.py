@@ -38,6 +38,9 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "answer_file": ("evaluation.submission:write_answers",),
     "chat_system": ("conversing:chat_system", "answering:chat_system"),
     "predict": ("answering:predict", "acting:predict", "search:predict"),
+    "predict_batch": ("serving:predict_batch",),
+    "chat": ("serving:chat",),
+    "facts": ("serving:facts",),
     "embed_images": ("search:embed_images",),
     "embed_texts": ("search:embed_texts",),
     "plain_backbone": ("export:plain_backbone",),
@@ -74,6 +77,12 @@ class FamilySpec:
       with one answer a question. A question without an answer is named as failed, never given one.
     - `conversing.chat_system(model, processor) -> ChatSystem` (or in `answering`), how it answers conversations about
       pictures: what benchmarks and their adapters need.
+    - `serving.predict_batch(model, processor, requests) -> list`, answers to several checked requests in one pass,
+      each as `predict` gives it; where a request cannot be answered, its `HfvlaError` stands in the answer's place.
+    - `serving.chat(model, processor, turns, images) -> ChatPrompt` (`hfvla.nn.chat_prompt`), a conversation as
+      arguments of `generate`. A plain model of transformers with a chat template needs none.
+    - `serving.facts(model, processor) -> dict`, what a server tells of a checkpoint: each key has an address of its
+      own, e.g. {"robots": [...]} is GET /robots.
     - `search.embed_images(model, processor, paths, batch_size) -> (array, failures)`: unit vectors [I, D] of pictures,
       float32, and the reason by picture number where one cannot be read; `search.embed_texts(model, processor, texts,
       batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.

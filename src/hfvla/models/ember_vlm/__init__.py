@@ -109,6 +109,8 @@ FAMILY = FamilySpec(
             RequestField("reasoning", "also write the reasoning and the plan (slower)", kind="switch", default=True),
         ),
         description="a task, with a picture of the scene or without: which robots",
+        path="select",
+        example={"task": "Survey the flooded valley from above", "top_k": 2, "reasoning": False},
     ),
 )
 

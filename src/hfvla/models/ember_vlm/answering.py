@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 else:
     _Model = object  # of a mixin: the model it is mixed into has what its methods use
 
-__all__ = ["RobotInferenceMixin", "RobotSelection", "predict"]
+__all__ = ["RobotInferenceMixin", "RobotSelection", "predict", "reply"]
 
 
 class RobotSelection(list):
@@ -86,33 +87,44 @@ class RobotInferenceMixin(_Model):
             DataError: the task is empty or the image cannot be read.
             PredictionError: the model's scores are not finite.
         """
+        found = self.select_many(processor, [image], [task_description], [top_k], return_reasoning, max_new_tokens)[0]
+        if isinstance(found, PredictionError):
+            raise found
+        return found
+
+    @torch.inference_mode()
+    def select_many(
+        self,
+        processor: EmberVLMProcessor,
+        images: Sequence[Any],
+        tasks: Sequence[str],
+        top_k: Sequence[int],
+        return_reasoning: bool = True,
+        max_new_tokens: int = 256,
+    ) -> list[RobotSelection | PredictionError]:
+        """Pick robots for several tasks in one pass; see `select_robots`.
+
+        Returns:
+            A selection for each task, or the error in its place where the model's scores are not finite.
+
+        Raises:
+            DataError: a task is empty, or an image cannot be read.
+        """
         self.eval()
-        batch = processor.prompts([task_description], [image]).to(self.device)
-        logits = self(**batch).selection_logits
-        if not logits.isfinite().all():
-            raise PredictionError("the model's scores are not finite", got=logits[0].tolist())
+        logits = self(**processor.prompts(tasks, images).to(self.device)).selection_logits
         probabilities = self.probabilities(logits)
-        chosen = self.chosen(probabilities)[0].tolist()
-        scores = probabilities[0].tolist()
-        answer = None
+        chosen = self.chosen(probabilities).tolist()
+        written: Sequence[RobotAnswer | None] = [None] * len(tasks)
         if return_reasoning:
-            answer = self.generate_answers(processor, [task_description], [image], max_new_tokens)[0]
-        names = self.config.robots
-        ranked = sorted(range(len(names)), key=lambda index: -scores[index])
-        choices = [
-            {
-                "robot_type": names[index],
-                "confidence": scores[index],
-                "reasoning": answer.reasoning if answer else "",
-            }
-            for index in ranked[:top_k]
-        ]
-        return RobotSelection(
-            choices,
-            robots=tuple(names[index] for index in ranked if chosen[index]),
-            probabilities=dict(zip(names, scores, strict=True)),
-            answer=answer,
-        )
+            written = self.generate_answers(processor, tasks, images, max_new_tokens)
+        found: list[RobotSelection | PredictionError] = []
+        for row, answer in enumerate(written):
+            if logits[row].isfinite().all():
+                scores = probabilities[row].tolist()
+                found.append(_selection(self.config.robots, scores, chosen[row], answer, top_k[row]))
+            else:
+                found.append(PredictionError("the model's scores are not finite", got=logits[row].tolist()))
+        return found
 
     @torch.inference_mode()
     def generate_reasoning(
@@ -162,10 +174,25 @@ class RobotInferenceMixin(_Model):
         return [processor.parse_answer(ids) for ids in self.generate_reasoning(**batch, max_new_tokens=max_new_tokens)]
 
 
+def _selection(
+    names: Sequence[str], scores: Sequence[float], chosen: Sequence[bool], answer: RobotAnswer | None, top_k: int
+) -> RobotSelection:
+    """Return the choices of one task, best first."""
+    ranked = sorted(range(len(names)), key=lambda index: -scores[index])
+    reasoning = answer.reasoning if answer else ""
+    choices = [
+        {"robot_type": names[index], "confidence": scores[index], "reasoning": reasoning} for index in ranked[:top_k]
+    ]
+    return RobotSelection(
+        choices,
+        robots=tuple(names[index] for index in ranked if chosen[index]),
+        probabilities=dict(zip(names, scores, strict=True)),
+        answer=answer,
+    )
+
+
 def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """Pick robots as `FAMILY.request` says; the reply is JSON-serialisable."""
-    from dataclasses import asdict
-
     from hfvla.models.ember_vlm.processing_ember_vlm import load_image
 
     image = request.get("image")
@@ -176,6 +203,11 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
         top_k=int(request.get("top_k", 3)),
         return_reasoning=bool(request.get("reasoning", True)),
     )
+    return reply(request, selection)
+
+
+def reply(request: Mapping[str, Any], selection: RobotSelection) -> dict[str, Any]:
+    """Return a selection as the answer to a request; JSON-serialisable."""
     return {
         "task": request.get("task"),
         "choices": [{"robot_type": c["robot_type"], "confidence": c["confidence"]} for c in selection],

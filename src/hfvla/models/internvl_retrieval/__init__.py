@@ -118,6 +118,8 @@ FAMILY = FamilySpec(
         ),
         one_of=(("gallery", "images"),),
         description="a text: which pictures fit it",
+        path="retrieve",
+        example={"text": "a red car beside the tower", "top_k": 1},
     ),
 )
 

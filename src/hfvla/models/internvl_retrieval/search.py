@@ -30,6 +30,7 @@ __all__ = [
     "encode_images",
     "encode_texts",
     "predict",
+    "ranking",
     "unit",
 ]
 
@@ -285,22 +286,53 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
     pictures = list_pictures(request["gallery"]) if "gallery" in request else _named(request["images"])
     sources = list(request["images"]) if "images" in request else [picture.path for picture in pictures]
     found = encode_images(model, processor, sources, batch_size=_BATCH)
-    if found.failures:
-        first = min(found.failures)
-        raise DataError("a picture cannot be read", where=pictures[first].id, got=found.failures[first])
     words = unit(encode_texts(model, processor, [str(request["text"])], batch_size=1))
-    scores = (unit(found.embed) @ words[0]).tolist()
+    reply = ranking(request, unit(found.embed), words[0], found.failures, pictures=pictures)
+    if request.get("sheet") is not None:
+        place_of = {picture.id: number for number, picture in enumerate(pictures)}
+        shown = [(sources[place_of[one["id"]]], f"{one['rank']}  {one['score']:.3f}  {one['id']}")
+                 for one in reply["results"]]  # fmt: skip
+        save_sheet(draw_sheet(str(request["text"]), shown), request["sheet"])
+        reply["sheet"] = str(request["sheet"])
+    return reply
+
+
+def ranking(
+    request: Mapping[str, Any],
+    vectors: Tensor,
+    words: Tensor,
+    failures: Mapping[int, str],
+    lost: str | None = None,
+    *,
+    pictures: Sequence[Picture] | None = None,
+) -> dict[str, Any]:
+    """Return the answer to one request from its vectors.
+
+    Args:
+        request: with `text` and `top_k`.
+        vectors: [I, D] of its pictures, of length 1.
+        words: [D] of its text, of length 1.
+        failures: reason by number of each picture that has no vector.
+        lost: why the text has none.
+        pictures: I names and files; those of `images` when None.
+
+    Raises:
+        DataError: a picture cannot be read.
+        PredictionError: the text has no vector.
+    """
+    pictures = _named(request["images"]) if pictures is None else pictures
+    if failures:
+        first = min(failures)
+        raise DataError("a picture cannot be read", where=pictures[first].id, got=failures[first])
+    if lost is not None:
+        raise PredictionError(lost, where=repr(request["text"]))
+    scores = (vectors @ words).tolist()
     ranked = sorted(range(len(pictures)), key=lambda number: -scores[number])[: request.get("top_k")]
     results = [
         {"rank": place, "id": pictures[number].id, "score": scores[number], "path": pictures[number].path}
         for place, number in enumerate(ranked, 1)
     ]
-    reply = {"text": request["text"], "searched": len(pictures), "results": results}
-    if request.get("sheet") is not None:
-        shown = [(sources[n], f"{place}  {scores[n]:.3f}  {pictures[n].id}") for place, n in enumerate(ranked, 1)]
-        save_sheet(draw_sheet(str(request["text"]), shown), request["sheet"])
-        reply["sheet"] = str(request["sheet"])
-    return reply
+    return {"text": request["text"], "searched": len(pictures), "results": results}
 
 
 def _named(images: Sequence[Any]) -> list[Picture]:

@@ -91,6 +91,8 @@ FAMILY = FamilySpec(
             RequestField("generate", "let the model write its answer", kind="switch", default=False),
         ),
         description="a question with choices about a video: which of them",
+        path="answer",
+        example={"question": "Which lane is the car in?", "choices": ["the left one", "the right one"]},
     ),
 )
 

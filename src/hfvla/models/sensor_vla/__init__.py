@@ -145,6 +145,8 @@ FAMILY = FamilySpec(
             RequestField("denoising_steps", "of diffusion and flow experts", kind="integer", least=1),
         ),
         description="what a robot sees and feels now, and its task: its next actions",
+        path="act",
+        example={"task": "insert the peg", "state": [0.0, 0.0, 0.0]},
     ),
 )
 

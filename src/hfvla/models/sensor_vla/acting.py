@@ -14,7 +14,7 @@ from hfvla.data.signals.observation import Observation
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError, PredictionError
 
-__all__ = ["ActionInferenceMixin", "predict"]
+__all__ = ["ActionInferenceMixin", "observation_of", "predict", "reply"]
 
 
 class ActionInferenceMixin:
@@ -113,6 +113,17 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
         DataError: something is missing or cannot be used.
         PredictionError: the model's actions are not finite.
     """
+    observation = observation_of(processor, request)
+    actions = model.predict_actions(processor, [observation], steps=request.get("denoising_steps"))[0]
+    return reply(processor, observation, actions)
+
+
+def observation_of(processor: Any, request: Mapping[str, Any]) -> Observation:
+    """Return what a robot sees and feels from a request.
+
+    Raises:
+        DataError: something is missing or cannot be used.
+    """
     if processor.state_dim and request.get("state") is None:
         raise DataError("the request is not complete", got="no state", expected=f"{processor.state_dim} numbers")
     names = list(request["views"])
@@ -125,20 +136,22 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
     now_s = request.get("time_s")
     if now_s is None:
         now_s = sensor.times_s[-1] if sensor is not None and sensor.times_s.size else 0.0
-    time_s = float(_numbers({"time_s": now_s}, "time_s", np.float64))
-    observation = Observation(
+    return Observation(
         views=dict(zip(names, pixels, strict=True)),
         state=_numbers({"state": request.get("state") or []}, "state", np.float32),
         task=str(request["task"]),
-        time_s=time_s,
+        time_s=float(_numbers({"time_s": now_s}, "time_s", np.float64)),
         sensor=sensor,
     )
-    actions = model.predict_actions(processor, [observation], steps=request.get("denoising_steps"))[0]
+
+
+def reply(processor: Any, observation: Observation, actions: np.ndarray) -> dict[str, Any]:
+    """Return a chunk [H, A] as the answer to a request; JSON-serialisable."""
     return {
         "actions": actions.tolist(),
         "names": processor.action["names"],
         "fps": processor.fps,
-        "sensor": sensor is not None and processor.sensor is not None,
+        "sensor": observation.sensor is not None and processor.sensor is not None,
     }
 
 
