@@ -35,6 +35,23 @@ def _read(path: str, source: str | None, option: Sequence[str] | None) -> Any:
     return read_path(path, sources, source, values_of_options(option or ()))
 
 
+def _is_recipe(path: str) -> bool:
+    return Path(path).suffix in (".yaml", ".yml")
+
+
+def _recipe_sets(paths: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return what the recipes among some paths train on, and what they are scored on."""
+    trained: list[Any] = []
+    scored: list[Any] = []
+    for path in filter(_is_recipe, paths):
+        from hfvla.recipe import load_recipe
+        from hfvla.training.stage.data import recipe_sets
+
+        one, other = recipe_sets(load_recipe(path))
+        trained, scored = trained + one, scored + other
+    return trained, scored
+
+
 @data.command()
 def inspect(
     path: DataPath,
@@ -85,7 +102,10 @@ def inspect(
 @data.command()
 def check(
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", parser=expand_user, help="What is trained on; splits are compared.")
+        list[str],
+        typer.Argument(
+            metavar="PATH", parser=expand_user, help="What is trained on, or a recipe with its evaluation sets."
+        ),
     ],
     against: Annotated[
         list[str] | None,
@@ -107,8 +127,11 @@ def check(
         from hfvla.data.inspection.checks import check_sets
         from hfvla.data.inspection.splitting import checked_sets
 
-        training = [one for path in paths for one in checked_sets(_read(path, source, option), rows, seed)]
-        held = [one for path in against or () for one in checked_sets(_read(path, source, option), rows, seed, True)]
+        trained, scored = _recipe_sets(paths)
+        trained += [_read(path, source, option) for path in paths if not _is_recipe(path)]
+        scored += [_read(path, source, option) for path in against or ()]
+        training = [one for found in trained for one in checked_sets(found, rows, seed)]
+        held = [one for found in scored for one in checked_sets(found, rows, seed, whole=True)]
         findings = check_sets(training, held, near_bits)
         failed.append(sum(one.status == "fail" for one in findings))
         return {"failed": failed[0], "findings": findings} if as_json else findings

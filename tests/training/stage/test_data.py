@@ -2,10 +2,12 @@
 
 import pytest
 
+from hfvla.data.inspection.checks import check_sets
+from hfvla.data.inspection.splitting import checked_sets
 from hfvla.errors import DataError, RecipeError
 from hfvla.registry import get_family
 from hfvla.training.run.arguments import stage_arguments
-from hfvla.training.stage.data import RecipeData
+from hfvla.training.stage.data import RecipeData, recipe_sets
 
 from ..recipes import build_recipe, selection_stage, tasks, write_tasks
 
@@ -135,3 +137,15 @@ def test_arguments_of_a_stage(tmp_path, files):
     assert found.label_names == ["robot_labels", "robot_mask"] and not found.remove_unused_columns
     plain = build_recipe(files[0], tmp_path / "run", [selection_stage(keep_best="eval_macro_f1")])
     assert stage_arguments(plain, plain.stages[0], SPEC, tmp_path, has_validation=True).greater_is_better
+
+
+def test_the_sets_of_a_recipe_are_checked_against_each_other(tmp_path, files):
+    train, leaky = [source(files[0], name="a")], {"held": source(files[1])}
+    _, recipe = load(tmp_path, train, eval=leaky)
+    trained, scored = recipe_sets(recipe)
+    assert [one.path for one in (*trained, *scored)] == ["tiny: a", "tiny: eval held"]
+    sets = [checked_sets(one, 1000, whole=True)[0] for one in (*trained, *scored)]
+    found = {one.check: one for one in check_sets(sets[:1], sets[1:])}
+    # sixteen tasks are in both files
+    assert (found["groups"].status, found["groups"].count) == ("fail", 16)
+    assert found["equal questions about the same"].status == "fail"

@@ -23,6 +23,7 @@ _DOMINANT, _FEW = 0.5, 20  # share of the commonest answer above which it is sai
 _FAR = 4.0  # interquartile ranges beyond the quartiles
 _DRAFT = 64  # pixels of a side that a JPEG is decoded at, at least
 _NAMED = 3
+_ASKED = frozenset({"user", "question", "task", "query", "instruction"})  # turns and columns that ask for something
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,11 @@ def _add_texts(found: CheckedRows, row: Mapping[str, Any], place: int) -> None:
     said = row_texts(row)
     words = sum(len(one.text.split()) for one in said)
     found.numbers["words of a row"].append((words, place))
+    for one in said:
+        if one.who in _ASKED:
+            found.questions[normalised(one.text)].append(place)
     if not is_chat(row):
         return
-    for one in said:
-        if one.who == "user":
-            found.questions[normalised(one.text)].append(place)
     learned = [one.text for one in said if one.learned]
     if len(learned) == 1:
         found.answers[str(row.get("kind") or "")][normalised(learned[0])] += 1

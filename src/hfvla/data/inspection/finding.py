@@ -88,7 +88,9 @@ def read_path(
                 raise
             reasons[name] = str(error).splitlines()[0]
             continue
-        if is_stream(data.dataset) or len(data.dataset):
+        if is_stream(data.dataset):
+            reasons[name] = "rows without a number; read it without streaming"
+        elif len(data.dataset):
             found[name] = data
         else:
             reasons[name] = "no usable record"
@@ -101,7 +103,7 @@ def read_path(
             fix="Name one with --source, and its options with --option.",
         )
     # Of two that make the same of it, the one that reads nothing else tells more.
-    best = max(found, key=lambda name: (len(found[name].dataset), name not in SOURCES))
+    best = max(found, key=lambda name: (len(found[name].dataset), name.split(":")[-1] not in SOURCES))
     others = {name: len(data.dataset) for name, data in found.items() if name != best}
     return ReadData(str(path), best, found[best], others)
 

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from hfvla.data.inspection.finding import ReadData
 from hfvla.data.processes import Meeting
 from hfvla.data.rows.mixing import is_stream, mix
 from hfvla.data.rows.splits import grouped_split
@@ -18,9 +19,10 @@ from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, SourceData, resolve
 from hfvla.recipe import EvalSourceRecipe, Recipe, SourceRecipe, Stage, build_options
+from hfvla.registry import get_family
 from hfvla.training.stage.fingerprint import rows_fingerprint
 
-__all__ = ["RecipeData", "StageRows", "build_source"]
+__all__ = ["RecipeData", "StageRows", "build_source", "recipe_sets"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,26 @@ def build_source(spec: FamilySpec, entry: EvalSourceRecipe, recipe: Recipe, wher
     if "max_bad_fraction" in fields and "max_bad_fraction" not in options.model_fields_set:
         options = options.model_copy(update={"max_bad_fraction": recipe.data.max_bad_fraction})
     return resolve(spec.source(entry.source).build)(options, seed=recipe.seed)
+
+
+def recipe_sets(recipe: Recipe) -> tuple[list[ReadData], list[ReadData]]:
+    """Return what a recipe trains on, all stages together, and the sets that it is scored on; streams are left out.
+
+    Raises:
+        DataError: a source cannot be read.
+    """
+    spec, seen = get_family(recipe.family), set()
+    trained, scored = [], []
+    for entry in (entry for stage in recipe.stages for entry in recipe.stage_sources(stage)):
+        if _key(entry) not in seen and entry.weight > 0:
+            seen.add(_key(entry))
+            data = build_source(spec, entry, recipe, f"data.train.{entry.label}")
+            trained.append(ReadData(f"{recipe.name}: {entry.label}", entry.source, data))
+    for name, one in recipe.data.eval.items():
+        data = build_source(spec, one, recipe, f"data.eval.{name}")
+        scored.append(ReadData(f"{recipe.name}: eval {name}", one.source, data))
+    whole = [[found for found in part if not is_stream(found.data.dataset)] for part in (trained, scored)]
+    return whole[0], whole[1]
 
 
 @dataclass
