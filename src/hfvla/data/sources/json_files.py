@@ -73,7 +73,7 @@ def parse_json(text: str, where: str, *, line: int = 1, expected: str | None = N
             or a number of thousands of digits.
     """
     try:
-        return json.loads(text, object_pairs_hook=unique_keys)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         number = line + error.lineno - 1
         raise DataError(
@@ -114,3 +114,6 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise RepeatedKeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
     return found
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)

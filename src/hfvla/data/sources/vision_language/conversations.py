@@ -21,9 +21,11 @@ from hfvla.data.samples.chat import Box, ChatSample, ImageRef, Part, Role, Turn
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.json_files import parse_json
 from hfvla.data.sources.vision_language.image_files import check_bytes
-from hfvla.data.sources.vision_language.reading import Reading, optional_text, record_id, text_of
+from hfvla.data.sources.vision_language.reading import Reading, optional_text, record_id, spelled, text_of
 from hfvla.data.sources.vision_language.records import Taken, iterate_records
 from hfvla.data.sources.vision_language.splits import image_group, split_of_path
+from hfvla.data.text import text_problem
+from hfvla.errors import DataError
 
 __all__ = ["conversation_sample", "pictures_of", "read_conversations", "reference_of", "turns_of"]
 
@@ -45,7 +47,9 @@ _PICTURES = ("images", "image", "image_path", "img")
 _DATA_URI = re.compile(r"^data:image/[\w.+-]+;base64,", re.ASCII)
 
 
-def conversation_sample(record: Any, where: str, path: Path, reading: Reading, source: str) -> ChatSample:
+def conversation_sample(
+    record: Any, where: str, path: Path, reading: Reading, source: str, split: str = ""
+) -> ChatSample:
     """Return the sample of a record with a conversation or a preference pair.
 
     Args:
@@ -54,6 +58,7 @@ def conversation_sample(record: Any, where: str, path: Path, reading: Reading, s
         path: of the file, which pictures are looked for beside.
         reading: of the source.
         source: name of the set.
+        split: official one, "" where there is none.
 
     Raises:
         UnusableError: turns of no known form, a missing picture, a video.
@@ -61,11 +66,12 @@ def conversation_sample(record: Any, where: str, path: Path, reading: Reading, s
     if not isinstance(record, Mapping):
         raise UnusableError("not an object", f"got {type(record).__name__}")
     said, worse, named = _both_sides(record)
-    images = tuple(reference_of(one, path, reading) for one in [*pictures_of(record), *named])
+    given = pictures_of(record)
+    images = tuple(reference_of(one, path, reading) for one in [*given, *named])
     system = optional_text(record.get("system"), "system")
     head = (Turn("system", (Part("text", system),)),) if system and (not said or said[0].role != "system") else ()
     said, worse = (*head, *said), (*head, *worse) if worse else ()
-    first = next((one for one in pictures_of(record) if isinstance(one, str)), "")
+    first = next((one for one in given if isinstance(one, str)), "")
     identity = record.get("id", record.get("question_id"))
     return ChatSample(
         id=str(identity) if isinstance(identity, str | int) and str(identity) else where,
@@ -73,8 +79,9 @@ def conversation_sample(record: Any, where: str, path: Path, reading: Reading, s
         images=images,
         rejected=_placed(worse, len(images)) if worse else (),
         source=_own(record, "source") or source,
+        split=split,
         kind=optional_text(record.get("kind", record.get("type")), "kind"),
-        references=tuple(one for one in _listed(record, "references") if isinstance(one, str)),
+        references=spelled(_listed(record, "references")),
         boxes=_own_boxes(record),
         group=_own(record, "group")
         or (image_group(first) if first else f"{source}/{identity if identity is not None else where}"),
@@ -84,13 +91,16 @@ def conversation_sample(record: Any, where: str, path: Path, reading: Reading, s
 def _own(record: Mapping[str, Any], key: str) -> str:
     """Return a text that a record of ours has beside the conversation (`hfvla data convert`); "" in other sets."""
     value = record.get(key)
-    return value if isinstance(value, str) else ""
+    return value if isinstance(value, str) and not text_problem(value) else ""
 
 
 def _listed(record: Mapping[str, Any], key: str) -> list[Any]:
     value = record.get(key)
     if isinstance(value, str) and value.startswith("["):  # in a table
-        value = parse_json(value, key)
+        try:
+            value = parse_json(value, key)
+        except DataError as error:
+            raise UnusableError(f"{key} that are no JSON", value[:120]) from error
     return list(value) if isinstance(value, list | tuple) else []
 
 
@@ -174,6 +184,8 @@ def _content(content: Any, number: int, named: list[Any]) -> tuple[Part, ...]:
 
 def _parts(text: str) -> tuple[Part, ...]:
     """Return a text cut at its placeholders."""
+    if "<image>" not in text and "<video>" not in text:
+        return (Part("text", text),)
     parts: list[Part] = []
     for piece in _PLACES.split(text):
         if piece in ("<image>", "<video>"):
@@ -207,6 +219,8 @@ def pictures_of(record: Mapping[str, Any]) -> list[Any]:
 
 def reference_of(value: Any, path: Path, reading: Reading) -> ImageRef:
     """Return the place or the bytes of a picture in any of the forms that sets have."""
+    if isinstance(value, str) and not value.startswith(("data:", "http")):
+        return reading.picture(value, path)
     if isinstance(value, Mapping):  # a picture of `datasets`
         value = value.get("bytes") or value.get("path") or value.get("url")
     if isinstance(value, ImageRef):
@@ -231,8 +245,10 @@ def read_conversations(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
     for head in taken.heads:
         split = split_of_path(head.name)
         for where, record in iterate_records(head, reading):
-            if not reading.wants(str(record.get("split") or split) if isinstance(record, Mapping) else split):
+            own = record.get("split") if isinstance(record, Mapping) else None
+            told = own if isinstance(own, str) and own else split
+            if not reading.wants(told):
                 continue
             with reading.record(where, record_id(record, "id", "question_id")):
-                sample = conversation_sample(record, where, head.path, reading, taken.source)
-                yield from reading.take(replace(sample, split=_own(record, "split") or split), again="keep")
+                sample = conversation_sample(record, where, head.path, reading, taken.source, told)
+                yield from reading.take(sample, again="keep")

@@ -69,6 +69,7 @@ class ImageFiles:
         self.folders, self.level, self.follow_links = list(folders), level, follow_links
         self._top = os.path.realpath(self.root)
         self._ranked: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        self._below: dict[Path, tuple[str, str | None]] = {}
         self._checked: OrderedDict[str, UnusableError | None] = OrderedDict()
         self._real = lru_cache(maxsize=4096)(os.path.realpath)
 
@@ -87,8 +88,9 @@ class ImageFiles:
             UnusableError: no path, one that leaves the root, a missing picture, or one that cannot be read.
         """
         given = [names] if isinstance(names, str) else list(names)
+        told = usual_split(split) if split else ""
         for name in given:
-            found = self._find(name, beside, usual_split(split))
+            found = self._find(name, beside, told)
             if found:
                 self._check(found)
                 return found
@@ -116,17 +118,25 @@ class ImageFiles:
 
     def _direct(self, name: str, folder: Path) -> Iterator[str]:
         """Yield where a path may lie: seen from the folder of the file that names it, and from the root."""
-        below = folder != self.root and folder.is_relative_to(self.root)
+        root, below = self._places(folder)
         if isinstance(name, str) and _PLAIN.fullmatch(name) and ".." not in name:
-            if below:
-                yield os.path.join(folder, name)
-            yield os.path.join(self.root, name)
+            if below is not None:
+                yield f"{folder}/{name}"
+            yield f"{root}/{name}"
             return
-        if below and isinstance(name, str) and not os.path.isabs(name):
-            yield str(inside_root(self.root, os.path.join(folder.relative_to(self.root), name), "image"))
+        if below is not None and isinstance(name, str) and not os.path.isabs(name):
+            yield str(inside_root(self.root, os.path.join(below, name), "image"))
             if ".." in name:
                 return
         yield str(inside_root(self.root, name, "image"))
+
+    def _places(self, folder: Path) -> tuple[str, str | None]:
+        """Return the root, and a folder's way from there, None where it is not below."""
+        found = self._below.get(folder)
+        if found is None:
+            below = folder != self.root and folder.is_relative_to(self.root)
+            found = self._below[folder] = str(self.root), str(folder.relative_to(self.root)) if below else None
+        return found
 
     def _ranks(self, beside: Path, split: str) -> list[tuple[str, int]]:
         """Return the folders of pictures, the likeliest first, each with how much of its path it shares."""

@@ -107,9 +107,10 @@ class SeenIds:
         key = hash(parts)
         if key in self._recent:
             return True
-        place = int(np.searchsorted(self._sorted, key))
-        if place < len(self._sorted) and int(self._sorted[place]) == key:
-            return True
+        if len(self._sorted):
+            place = int(np.searchsorted(self._sorted, key))
+            if place < len(self._sorted) and int(self._sorted[place]) == key:
+                return True
         self._recent.add(key)
         if len(self._recent) >= self._most:
             fresh = np.fromiter(self._recent, np.int64, len(self._recent))

@@ -78,12 +78,15 @@ def image_group(name: str, fallback: str = "") -> str:
         name: path or file name of the picture.
         fallback: namespace of a set's own names, where the path has none that is known.
     """
-    path = PurePath(name.replace("\\", "/"))
-    coco = _COCO.match(path.stem)
+    path = name.replace("\\", "/") if "\\" in name else name
+    folders, _, last = path.rpartition("/")
+    stem = last.rpartition(".")[0] or last
+    coco = _COCO.match(stem)
     if coco:
         return f"coco/{int(coco[1])}"
-    for part in reversed(path.parts[:-1]):
-        space = _NAMESPACES.get(part.casefold())
-        if space:
-            return f"{space}/{path.stem}"
-    return f"{fallback}/{path.stem}" if fallback else path.as_posix()
+    if folders:
+        for part in reversed(folders.casefold().split("/")):
+            space = _NAMESPACES.get(part)
+            if space:
+                return f"{space}/{stem}"
+    return f"{fallback}/{stem}" if fallback else path
