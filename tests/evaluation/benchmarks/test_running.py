@@ -1,6 +1,8 @@
 """Benchmarks run on files: scores, chance and blind, what was not run, and `hfvla eval --benchmarks`."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,18 @@ def test_what_is_not_run_is_said(folder):
     assert "T" in record["timestamp"]
     with pytest.raises(DataError, match=r"no benchmark could be run.*MMVet.*judge"):
         run_benchmarks(Seer().system(), chosen_benchmarks(["mmvet"]), folder, CONTEXT)
+
+
+def test_another_file_than_the_published_one_is_said_so(folder):
+    place = folder / "MMBench_DEV_EN_V11.tsv"
+    benchmark = BENCHMARKS["MMBench_DEV_EN_V11"]
+    system = Seer().system()
+    assert any(
+        "is not the file that VLMEvalKit publishes" in n
+        for n in run_benchmark(system, benchmark, place, CONTEXT).notes
+    )
+    published = replace(benchmark, md5=hashlib.md5(place.read_bytes()).hexdigest())
+    assert not run_benchmark(system, published, place, CONTEXT).notes
 
 
 def test_a_limit_is_no_official_score(folder):

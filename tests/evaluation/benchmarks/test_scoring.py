@@ -70,3 +70,28 @@ def test_unpublished_answers_are_not_scored():
 def test_ocrbench_looks_inside():
     sample = benchmark_sample("1", "What?", [], scorer="contains", answers=("STOP sign",))
     assert judge(BENCHMARKS["OCRBench"], sample, "It says stop\nsign.") == 1.0
+
+
+def test_a_question_of_several_categories_counts_in_each():
+    samples = [yes_no("1", "random,popular", "yes", "1"), yes_no("2", "random", "no", "2")]
+    found = benchmark_scores(BENCHMARKS["POPE"], samples, ["yes", "yes"], np.array([1.0, 0.0]))
+    assert found["n"] == 3 and found["accuracy"] == pytest.approx(2 / 3)
+    assert found["accuracy_by_category/random"] == 0.5 and found["accuracy_by_category/popular"] == 1.0
+
+
+def test_splits_are_told_apart():
+    samples = [
+        benchmark_sample(str(n), "What?", [], scorer="relaxed", answers=("3",), details={"split": split})
+        for n, split in enumerate(["human", "human", "augmented"])
+    ]
+    found = benchmark_scores(BENCHMARKS["ChartQA_TEST"], samples, ["3", "4", "3"], np.array([1.0, 0.0, 1.0]))
+    assert found["accuracy_by_split/human"] == 0.5 and found["accuracy_by_split/augmented"] == 1.0
+
+
+def test_formulas_and_open_questions():
+    formula = "Handwritten Mathematical Expression Recognition"
+    sample = benchmark_sample("1", "What?", [], scorer="contains", answers=("x ^ 2",), category=formula)
+    assert judge(BENCHMARKS["OCRBench"], sample, "x^2 + 1") == 1.0
+    assert judge(BENCHMARKS["OCRBench"], sample, "X^2 + 1") == 0.0  # here letter case counts
+    opened = benchmark_sample("2", "How many?", [], scorer="choice", answers=("two dogs",))
+    assert judge(BENCHMARKS["MMMU_DEV_VAL"], opened, "The 2 dogs.") == 1.0

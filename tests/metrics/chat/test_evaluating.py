@@ -1,18 +1,19 @@
 """The shared chat evaluation: every task by its score, baselines, the blank picture, failures, and the report."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from hfvla.data.samples.chat import ChatSample, chat_features
+from hfvla.data.samples.chat import ChatSample, chat_features, text_turn
 from hfvla.errors import DataError
 from hfvla.evaluation.output import write_evaluation
 from hfvla.family import ChatSystem, EvaluationContext
 from hfvla.metrics.chat import evaluate_chat
 
-from .fakes import Seer, mixed, sample, vqa
+from .fakes import Seer, caption, mixed, sample, vqa
 
 ROWS = 12
 
@@ -112,6 +113,16 @@ def test_a_row_that_cannot_be_answered_is_named_and_the_others_are():
     strict = EvaluationContext(bootstrap_samples=0, max_bad_fraction=0.01, ablations=False)
     with pytest.raises(DataError, match="1 of 8 rows have no answer; first: vqa3"):
         evaluate_chat(ChatSystem(write), rows, strict)
+
+
+def test_five_captions_of_a_picture_are_one_question():
+    told = caption(0, "red")
+    rows = [replace(told, id=str(n), turns=(told.turns[0], text_turn("assistant", text)))
+            for n, text in enumerate(told.references)]  # fmt: skip
+    seer, context = Seer(), EvaluationContext(bootstrap_samples=0, ablations=False)
+    result = evaluate_chat(seer.system(), rows_of([*rows, caption(1, "blue")]), context)
+    assert len(seer.asked) == 2 and result.metrics["n"] == 2
+    assert any("3 rows ask what another row asks" in note for note in result.notes)
 
 
 def test_nothing_to_evaluate():

@@ -27,6 +27,7 @@ class Benchmark:
         circular: a question counts where it is answered rightly under all cyclic orders of its choices.
         needs: why it cannot be scored here; "" where it can.
         max_new_tokens: of an answer.
+        md5: of the TSV file that VLMEvalKit publishes; another file's score is no official one, and is said so.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Benchmark:
     circular: bool = False
     needs: str = ""
     max_new_tokens: int = 32
+    md5: str = ""
 
 
 _JUDGE = "its official score comes from a language model as judge; run it through VLMEvalKit or lmms-eval"
@@ -43,19 +45,33 @@ _JUDGE = "its official score comes from a language model as judge; run it throug
 BENCHMARKS: dict[str, Benchmark] = {
     benchmark.name: benchmark
     for benchmark in (
-        Benchmark("MME", "yes_no", layout="mme"),
-        Benchmark("SEEDBench_IMG", "choice", ("seed", "seedbench"), layout="seed"),
-        Benchmark("MMBench_DEV_EN_V11", "choice", ("mmbench", "mmbench_dev_en"), circular=True),
-        Benchmark("TextVQA_VAL", "vqa", ("textvqa",)),
-        Benchmark("AI2D_TEST", "choice", ("ai2d",)),
-        Benchmark("ScienceQA_VAL", "choice", ("scienceqa",), layout="scienceqa"),
-        Benchmark("MMStar", "choice"),
-        Benchmark("MMMU_DEV_VAL", "choice", ("mmmu",)),
-        Benchmark("ChartQA_TEST", "relaxed", ("chartqa",)),
-        Benchmark("DocVQA_VAL", "anls", ("docvqa",)),
-        Benchmark("OCRBench", "contains", max_new_tokens=64),
-        Benchmark("HallusionBench", "yes_no"),
-        Benchmark("POPE", "yes_no", layout="pope"),
+        Benchmark("MME", "yes_no", md5="b36b43c3f09801f5d368627fb92187c3", layout="mme"),
+        Benchmark(
+            "SEEDBench_IMG",
+            "choice",
+            md5="68017231464752261a2526d6ca3a10c0",
+            also=("seed", "seedbench"),
+            layout="seed",
+        ),
+        Benchmark(
+            "MMBench_DEV_EN_V11",
+            "choice",
+            md5="30c05be8f2f347a50be25aa067248184",
+            also=("mmbench", "mmbench_dev_en"),
+            circular=True,
+        ),
+        Benchmark("TextVQA_VAL", "vqa", md5="b233b31f551bbf4056f2f955da3a92cd", also=("textvqa",)),
+        Benchmark("AI2D_TEST", "choice", md5="0f593e0d1c7df9a3d69bf1f947e71975", also=("ai2d",)),
+        Benchmark(
+            "ScienceQA_VAL", "choice", md5="96320d05e142e585e7204e72affd29f3", also=("scienceqa",), layout="scienceqa"
+        ),
+        Benchmark("MMStar", "choice", md5="e1ecd2140806c1b1bbf54b43372efb9e"),
+        Benchmark("MMMU_DEV_VAL", "choice", md5="585e8ad75e73f75dcad265dfd0417d64", also=("mmmu",)),
+        Benchmark("ChartQA_TEST", "relaxed", md5="c902e0aa9be5582a7aad6dcf52734b42", also=("chartqa",)),
+        Benchmark("DocVQA_VAL", "anls", md5="d5ee77e1926ff10690d469c56b73eabf", also=("docvqa",)),
+        Benchmark("OCRBench", "contains", md5="e953d98a987cc6e26ef717b61260b778", max_new_tokens=64),
+        Benchmark("HallusionBench", "yes_no", md5="0c23ac0dc9ef46832d7a24504f2a0c7c"),
+        Benchmark("POPE", "yes_no", md5="c12f5acb142f2ef1f85a26ba2fbe41d5", layout="pope"),
         Benchmark("MathVista_MINI", "contains", ("mathvista",), needs=_JUDGE),
         Benchmark("MMVet", "contains", needs=_JUDGE),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,9 +136,19 @@ def run_benchmark(
         _answer(found, system, benchmark, chunk, blind, context)
         logger.info("%s: %d answers", benchmark.name, len(found.samples))
     result = _scored(benchmark, found, context)
+    result.notes += _file_note(benchmark, place)
     if limit is not None and limit < len(groups):
         result.notes.append(f"Only {len(kept)} of {len(groups)} questions, drawn by the seed: no official score.")
     return result
+
+
+def _file_note(benchmark: Benchmark, place: Path) -> list[str]:
+    """Say where a TSV file is not the published one: a part of it, or another edition."""
+    if not place.is_file() or not benchmark.md5:
+        return []
+    with place.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return [] if found == benchmark.md5 else [f"{place.name} is not the file that VLMEvalKit publishes (md5 {found})."]
 
 
 def _asked(questions: Iterator[ChatSample], rotate: bool) -> Iterator[ChatSample]:

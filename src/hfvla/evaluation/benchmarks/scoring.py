@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hfvla.data.samples.chat import ChatSample
 from hfvla.evaluation.benchmarks.catalog import Benchmark
 from hfvla.metrics.chat.reading import read_choice
 from hfvla.metrics.chat.tasks import choices_of, gold_choice
-from hfvla.metrics.vqa import vqa_accuracy
+from hfvla.metrics.vqa import normalise_answer, vqa_accuracy
 
 __all__ = ["anls", "benchmark_scores", "chance", "judge", "read_yes_no", "relaxed_match"]
 
@@ -24,6 +25,7 @@ _ANLS_LEAST = 0.5
 _PERCEPTION = (
     "OCR", "artwork", "celebrity", "color", "count", "existence", "landmark", "position", "posters", "scene"
 )  # fmt: skip
+_FORMULAS = "Handwritten Mathematical Expression Recognition"  # of OCRBench, where blanks do not count
 _COGNITION = ("code_reasoning", "commonsense_reasoning", "numerical_calculation", "text_translation")
 
 
@@ -74,12 +76,14 @@ def _distance(first: str, second: str) -> int:
 
 def judge(benchmark: Benchmark, sample: ChatSample, text: str) -> float:
     """Return the score of one answer, 0..1; NaN where the right answer is not published."""
-    if benchmark.scorer == "choice":
+    if benchmark.scorer == "choice" and choices_of(sample):
         gold = gold_choice(sample)
         return float(read_choice(text, choices_of(sample)) == gold) if gold >= 0 else np.nan
     answers = sample.references
     if not answers:
         return np.nan
+    if benchmark.scorer == "choice":  # an open question among the others
+        return float(normalise_answer(text) in map(normalise_answer, answers))
     if benchmark.scorer == "yes_no":
         return float(read_yes_no(text) == _yes_no_gold(answers[0]))
     if benchmark.scorer == "vqa":
@@ -88,6 +92,8 @@ def judge(benchmark: Benchmark, sample: ChatSample, text: str) -> float:
         return float(any(relaxed_match(answer, text) for answer in answers))
     if benchmark.scorer == "anls":
         return anls(answers, text)
+    if sample.kind == _FORMULAS:
+        return float(any("".join(answer.split()) in "".join(text.split()) for answer in answers))
     said = " ".join(text.lower().split())
     return float(any(" ".join(answer.lower().split()) in said for answer in answers))
 
@@ -99,7 +105,7 @@ def _yes_no_gold(answer: str) -> str:
 def chance(benchmark: Benchmark, samples: Sequence[ChatSample]) -> float | None:
     """Return what guessing reaches, or None where nobody can guess."""
     if benchmark.scorer == "choice":
-        return float(np.mean([1 / len(choices_of(sample)) for sample in samples]))
+        return float(np.mean([1 / len(choices_of(sample)) if choices_of(sample) else 0.0 for sample in samples]))
     return 0.5 if benchmark.scorer == "yes_no" else None
 
 
@@ -115,18 +121,22 @@ def benchmark_scores(
         scores: [N] of `judge`, none NaN.
 
     Returns:
-        `dict`: `accuracy` (of the first order of each question, where there are several) and by category; what else
+        `dict`: `accuracy` (of the first order of each question, where there are several), by category and by split;
+        what else
         the benchmark has: `circular_accuracy`; MME's `perception` (of 2,000), `cognition` (of 800) and points by
         category; POPE's `precision`, `recall`, `f1`, `yes_share`; HallusionBench's `question_accuracy` and
         `figure_accuracy`.
     """
+    if benchmark.name == "POPE":
+        samples, texts, scores = _each_category(samples, texts, scores)
     first = _first_of_group(benchmark, samples)
     found = {"n": float(len(first)), "accuracy": float(scores[first].mean())}
-    kinds = np.array([sample.kind for sample in samples])
-    for kind in sorted(set(kinds[first]) - {""}):
-        members = [number for number in first if kinds[number] == kind]
-        found[f"accuracy_by_category/{kind}"] = float(scores[members].mean())
-        found[f"n_by_category/{kind}"] = float(len(members))
+    for name, values in (("category", [s.kind for s in samples]), ("split", [_split(s) for s in samples])):
+        told = {values[number] for number in first} - {""}
+        for value in sorted(told) if name == "category" or len(told) > 1 else ():
+            members = [number for number in first if values[number] == value]
+            found[f"accuracy_by_{name}/{value}"] = float(scores[members].mean())
+            found[f"n_by_{name}/{value}"] = float(len(members))
     own = {"MME": _mme, "POPE": _pope, "HallusionBench": _hallusion}.get(benchmark.name)
     if own is not None:
         found |= own(samples, texts, scores)
@@ -136,9 +146,22 @@ def benchmark_scores(
     if benchmark.scorer == "yes_no":
         found["answered"] = float(np.mean([read_yes_no(text) != "" for text in texts]))
     elif benchmark.scorer == "choice":
-        read = [read_choice(text, choices_of(s)) >= 0 for text, s in zip(texts, samples, strict=True)]
-        found["answered"] = float(np.mean(read))
+        read = [read_choice(t, choices_of(s)) >= 0 for t, s in zip(texts, samples, strict=True) if choices_of(s)]
+        found |= {"answered": float(np.mean(read))} if read else {}
     return found
+
+
+def _split(sample: ChatSample) -> str:
+    return sample.details.get("split", "")
+
+
+def _each_category(
+    samples: Sequence[ChatSample], texts: Sequence[str], scores: np.ndarray
+) -> tuple[list[ChatSample], list[str], np.ndarray]:
+    """Count a question of several categories ("popular,random") once in each, as POPE's own script does."""
+    pairs = [(n, kind.strip()) for n, sample in enumerate(samples) for kind in sample.kind.split(",")]
+    chosen = [n for n, _ in pairs]
+    return [replace(samples[n], kind=kind) for n, kind in pairs], [texts[n] for n in chosen], scores[chosen]
 
 
 def _first_of_group(benchmark: Benchmark, samples: Sequence[ChatSample]) -> list[int]:

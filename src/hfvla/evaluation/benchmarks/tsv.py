@@ -121,8 +121,6 @@ def _sample(
             raise DataError("letters of the choices with a gap", where=where, got=", ".join(letters))
         if answer and answer not in letters:
             raise DataError("the answer is none of the choices", where=where, got=answer, expected=", ".join(letters))
-    elif benchmark.scorer == "choice":
-        raise DataError("a question without choices", where=where, got=f"columns {', '.join(map(str, row))}"[:200])
     base = int(index) % 1_000_000 if index.isdecimal() else index
     details = {name: str(row[name]) for name in _KEPT if row.get(name)}
     return benchmark_sample(

@@ -52,8 +52,7 @@ def evaluate_chat(
     """
     if not len(rows):
         raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
-    drawn = np.sort(np.random.default_rng(context.seed).permutation(len(rows))[: context.max_generate])
-    samples = [ChatSample.from_row(rows[int(place)]) for place in drawn]
+    samples, repeated = _drawn(rows, context)
     texts, failures = write_answers(system, samples, context, max_new_tokens, "write")
     result = EvaluationResult(metrics={"n": len(samples), "failures": len(failures)})
     note = failure_note(failures, [sample.id for sample in samples], context.max_bad_fraction)
@@ -62,13 +61,30 @@ def evaluate_chat(
     kept, answers = [samples[number] for number in answered], [texts[number] for number in answered]
     if kept:
         _score(result, system, kept, answers, context, max_new_tokens)
-    if len(drawn) < len(rows):
-        result.notes.append(f"Answers were written for {len(drawn)} of {len(rows)} rows.")
+    if len(samples) + repeated < len(rows):
+        result.notes.append(f"Answers were written for {len(samples)} of {len(rows)} rows.")
+    if repeated:
+        result.notes.append(f"{repeated} rows ask what another row asks of the same picture, and were left out.")
     losses = _losses(result, system, rows, context)
     aligned = add_alignment(result, system, rows, context)
     result.figures += [*chat_figures(result, kept, answers, losses), *aligned]
     result.rows += [_failed_row(samples[number], reason) for number, reason in failures.items()]
     return result
+
+
+def _drawn(rows: Any, context: EvaluationContext) -> tuple[list[ChatSample], int]:
+    """Return the rows to answer, and how many were passed over: a picture's five captions are one question."""
+    found: dict[tuple[Any, ...], tuple[int, ChatSample]] = {}
+    repeated = 0
+    for place in np.random.default_rng(context.seed).permutation(len(rows)):
+        if len(found) == context.max_generate:
+            break
+        sample = ChatSample.from_row(rows[int(place)])
+        key: tuple[Any, ...] = (sample.source, sample.group, question_of(sample), references_of(sample))
+        key = key if sample.group and sample.references else (sample.source, sample.id, int(place))
+        repeated += key in found
+        found.setdefault(key, (int(place), sample))
+    return [sample for _, sample in sorted(found.values(), key=lambda pair: pair[0])], repeated
 
 
 def _score(

@@ -20,7 +20,7 @@ __all__ = ["chat_figures"]
 _MAX_EXAMPLES = 8
 _MAX_KINDS = 16
 _MAX_TOKENS = 24
-_SHARES = tuple(name for name in MAIN_SCORE.values() if name != "cider")
+_SHARES = (*(name for name in MAIN_SCORE.values() if name != "cider"), "rouge_l")
 
 
 def chat_figures(
@@ -35,15 +35,22 @@ def chat_figures(
         losses: of right answers, may be empty.
     """
     tasks = tasks_of(samples)
-    found = [_scores(result), _by_kind(result), _lengths(samples, texts)]
+    found = [
+        _scores(result, _SHARES, "answer_scores", "Answers against the baselines", {"ylim": [0, 1]}),
+        _scores(result, ("cider",), "caption_scores", "Captions against the baselines", {}),
+        _by_kind(result),
+        _lengths(samples, texts),
+    ]
     if losses:
         found += [_by_position(losses), _token_chances(losses)]
     found.append(_examples(result, samples, texts, tasks))
     return [figure for figure in found if figure is not None]
 
 
-def _scores(result: EvaluationResult) -> Figure | None:
-    metrics = [name for name in _SHARES if name in result.metrics]
+def _scores(
+    result: EvaluationResult, names: Sequence[str], file: str, title: str, more: dict[str, Any]
+) -> Figure | None:
+    metrics = [name for name in names if name in result.metrics]
     if not metrics:
         return None
     systems = {"model": result.metrics, **result.baselines}
@@ -52,14 +59,14 @@ def _scores(result: EvaluationResult) -> Figure | None:
     systems = {name: scores for name, scores in systems.items() if any(metric in scores for metric in metrics)}
     prefixes = {name: "" if name == "model" else f"baselines/{name}/" for name in systems}
     data = {
-        "groups": [metric.replace("_", " ") for metric in metrics],
+        "groups": ["CIDEr" if metric == "cider" else metric.replace("_", " ") for metric in metrics],
         "series": {name: [scores.get(metric) for metric in metrics] for name, scores in systems.items()},
         "errors": {name: [result.intervals.get(prefixes[name] + m) for m in metrics] for name in systems},
         "ylabel": "score",
-        "ylim": [0, 1],
+        **more,
     }
     caption = "Whiskers: 95 % bootstrap intervals over pictures. Blank: the same model, shown grey pictures."
-    return Figure("answer_scores", "bars", "Answers against the baselines", data, caption)
+    return Figure(file, "bars", title, data, caption)
 
 
 def _by_kind(result: EvaluationResult) -> Figure | None:
@@ -71,7 +78,7 @@ def _by_kind(result: EvaluationResult) -> Figure | None:
             series.setdefault(metric, {})[kind] = value
     kinds = sorted({kind for values in series.values() for kind in values},
                    key=lambda kind: -result.metrics.get(f"n_by_kind/{kind}", 0))[:_MAX_KINDS]  # fmt: skip
-    if not kinds:
+    if len(kinds) < 2:
         return None
     data = {
         "groups": [f"{kind}\n(n={result.metrics[f'n_by_kind/{kind}']:.0f})" for kind in kinds],
