@@ -20,6 +20,7 @@ from hfvla.metrics.retrieval import chance_recalls, retrieval_scores
 __all__ = ["add_alignment", "thumbnail"]
 
 _MOST_PAIRS = 1_000
+_MOST_LOOKED_AT = 5_000  # rows, of sets with few captions among them
 _FEWEST = 2
 
 
@@ -74,7 +75,7 @@ def add_alignment(result: EvaluationResult, system: ChatSystem, rows: Any, conte
 def _pairs(rows: Any, seed: int) -> list[ChatSample]:
     """Return captions of different pictures: one a group."""
     found: dict[str, ChatSample] = {}
-    for place in np.random.default_rng(seed).permutation(len(rows)):
+    for place in np.random.default_rng(seed).permutation(len(rows))[:_MOST_LOOKED_AT]:
         sample = ChatSample.from_row(rows[int(place)])
         if len(sample.images) == 1 and answer_of(sample) and task_of(sample) == "caption":
             found.setdefault(sample.group or sample.id, sample)

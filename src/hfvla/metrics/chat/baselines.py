@@ -25,6 +25,7 @@ _MAX_TRAINING = 20_000
 _MAX_PICTURES = 3_000
 _NEIGHBOURS = (1, 5, 15, 50)
 _HELD_OUT = 0.2
+_CHUNK = 256
 _ANSWERED: tuple[Task, ...] = ("vqa", "exact")
 
 Baseline = Callable[[Sequence[ChatSample], Sequence[Task], Sequence[ChatSample], int], list[Prediction]]
@@ -130,20 +131,20 @@ def question_only(
     held_out = np.isin(groups, different[: max(1, int(_HELD_OUT * len(different)))])
     fitting = [sample for sample, out in zip(known, held_out, strict=True) if not out]
     checking = [sample for sample, out in zip(known, held_out, strict=True) if out]
+    gold = [normalise_answer(_answer_text(sample)) for sample in checking]
+    near = _neighbours(checking, fitting)
     right = {
         voters: np.mean(
-            [
-                said == normalise_answer(_answer_text(sample))
-                for said, sample in zip(_vote(checking, fitting, voters), checking, strict=True)
-            ]
+            [said == told for said, told in zip(_vote(checking, fitting, near, voters), gold, strict=True)]
         )
         for voters in _NEIGHBOURS
     }
     voters = max(right, key=lambda count: (right[count], count))
     logger.info("question_only: %d neighbours vote", voters)
     answers: list[Prediction] = [None] * len(samples)
-    for place, said in zip(wanted, _vote([samples[place] for place in wanted], known, voters), strict=True):
-        answers[place] = said
+    asked = [samples[place] for place in wanted]
+    for place, told in zip(wanted, _vote(asked, known, _neighbours(asked, known), voters, letters=True), strict=True):
+        answers[place] = told
     return answers
 
 
@@ -155,26 +156,51 @@ def _answer_text(sample: ChatSample) -> str:
     return usual_answer(sample)
 
 
-def _vote(asked: Sequence[ChatSample], known: Sequence[ChatSample], voters: int) -> list[str]:
-    """Return the cleaned-up answer that the nearest questions vote for; the letter where a question has choices."""
+def _neighbours(asked: Sequence[ChatSample], known: Sequence[ChatSample]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the most similar known questions, [N, K], and their cosines."""
     words = _words()
     memory = words.fit_transform([question_of(sample) for sample in known])
+    count = min(_NEIGHBOURS[-1], len(known))
+    places, cosines = [], []
+    for start in range(0, len(asked), _CHUNK):
+        told = words.transform([question_of(sample) for sample in asked[start : start + _CHUNK]])
+        found = (told @ memory.T).toarray()
+        order = np.argsort(-found, axis=1, kind="stable")[:, :count]
+        places.append(order)
+        cosines.append(np.take_along_axis(found, order, axis=1))
+    return np.concatenate(places), np.concatenate(cosines)
+
+
+def _vote(
+    asked: Sequence[ChatSample],
+    known: Sequence[ChatSample],
+    near: tuple[np.ndarray, np.ndarray],
+    voters: int,
+    *,
+    letters: bool = False,
+) -> list[str]:
+    """Return the cleaned-up answer that the nearest questions vote for, among a question's choices where it has some.
+
+    Args:
+        asked: N questions.
+        known: questions with answers.
+        near: of `_neighbours`.
+        voters: how many of them vote, weighted by cosine.
+        letters: answer with the letter of a choice.
+    """
     answers = [normalise_answer(_answer_text(sample)) for sample in known]
     found = []
-    for start in range(0, len(asked), 256):
-        part = asked[start : start + 256]
-        cosines = (words.transform([question_of(sample) for sample in part]) @ memory.T).toarray()
-        for sample, row in zip(part, cosines, strict=True):
-            votes: Counter[str] = Counter()
-            for place in np.argsort(-row, kind="stable")[:voters]:
-                votes[answers[place]] += row[place] + 1e-6
-            shown = choices_of(sample) if task_of(sample) == "choice" else ()
-            choices = [normalise_answer(choice) for choice in shown]
-            if choices:
-                best = max(range(len(choices)), key=lambda place: (votes[choices[place]], -place))
-                found.append(chr(65 + best))
-            else:
-                found.append(votes.most_common(1)[0][0])
+    for sample, places, cosines in zip(asked, *near, strict=True):
+        votes: Counter[str] = Counter()
+        for place, cosine in zip(places[:voters], cosines[:voters], strict=True):
+            votes[answers[place]] += cosine + 1e-6
+        shown = choices_of(sample) if task_of(sample) == "choice" else ()
+        choices = [normalise_answer(choice) for choice in shown]
+        if choices:
+            best = max(range(len(choices)), key=lambda place: (votes[choices[place]], -place))
+            found.append(chr(65 + best) if letters else choices[best])
+        else:
+            found.append(votes.most_common(1)[0][0])
     return found
 
 
