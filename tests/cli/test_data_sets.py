@@ -74,3 +74,8 @@ def test_what_nothing_reads_ends_with_2(tmp_path, capsys):
     code, said = run(capsys, "inspect", tmp_path / "notes")
     assert code == 2 and "no source reads it" in said.err
     assert run(capsys, "inspect", tmp_path / "absent")[0] == 2
+
+
+def test_formats_that_do_not_fit_the_rows_are_refused(tmp_path, capsys):
+    code, said = run(capsys, "convert", make(tmp_path / "set", range(1, 3)), tmp_path / "out", "--to", "lerobot")
+    assert code == 2 and "vision_language" in said.err and not (tmp_path / "out").exists()

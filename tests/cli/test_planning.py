@@ -162,6 +162,20 @@ def test_the_summary_answers_in_ten_lines(capsys):
     assert "a batch takes" not in out
 
 
+def test_the_summary_says_what_an_epoch_has_of_each_source(capsys):
+    small = {"source": "small", "rows": 36, "rows_per_epoch": 27, "share": 0.225, "weight": 1.0}
+    large = {"source": "large", "rows": 180, "rows_per_epoch": 93, "share": 0.775, "weight": 2.0}
+    plan = {**plan_with(None), "gpus": []}
+    (stage,) = plan["stages"]
+    plan["stages"] = [{**stage, "mixture": [small, large]}]
+    show_summary(plan, "x")
+    assert "Rows    small 27 of 36 (22.5%), large 93 of 180 (77.5%)" in capsys.readouterr().out
+    streamed = {**large, "rows": None, "rows_per_epoch": None}
+    plan["stages"] = [{**stage, "mixture": [small]}, {**stage, "name": "last", "mixture": [small, streamed]}]
+    show_summary(plan, "x")
+    assert "Rows    last: small 27 of 36 (22.5%), large 77.5% streamed" in capsys.readouterr().out
+
+
 def test_the_summary_says_where_nothing_fits_as_written(capsys):
     cheapest = [option(gpu="a40-48", setting="zero3", gpus=4, hours=3.0)]
     plan = plan_with({"settings": [], "cheapest": cheapest, "as_written": [], "cpu": None}, notes=["it branches"])

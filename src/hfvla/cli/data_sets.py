@@ -86,7 +86,8 @@ def inspect(
 
             viewer, lengths = viewer_of_checkpoint(checkpoint)
         found = _read(path, source, option)
-        result = describe(found, rows, seed, (lambda row: lengths([row])[0]) if lengths else None)
+        tokens = (lambda row: lengths([row])[0]) if lengths else (lambda row: viewer(row).tokens) if viewer else None
+        result = describe(found, rows, seed, tokens)
         if sheet is not None:
             result["sheet"] = {"file": sheet, "samples": write_sheet(found, Path(sheet), samples, seed, viewer)}
         return result
@@ -150,21 +151,34 @@ def check(
 def convert(
     path: DataPath,
     output: Annotated[str, typer.Argument(metavar="DIR", parser=expand_user, help="New folder.")],
-    to: Annotated[str, typer.Option(metavar="FORMAT", help="jsonl, parquet or webdataset.")] = "jsonl",
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="jsonl, parquet, webdataset or lerobot.")] = "jsonl",
     source: SourceName = None,
     option: SourceOption = None,
     shard: Annotated[int, typer.Option(min=1, help="Rows of a Parquet file or a tar.")] = 5000,
+    lossless: Annotated[bool, typer.Option("--lossless", help="Cameras as PNG, not as videos; for lerobot.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write conversations about pictures as JSON lines, Parquet or tar shards that hold the pictures."""
+    """Write conversations as JSON lines, Parquet or tars that hold their pictures, and robot episodes for LeRobot."""
 
     def work() -> Any:
         from hfvla.data.inspection.converting import FORMATS, convert_rows
+        from hfvla.data.inspection.episodes import convert_episodes, is_episodes
 
-        if to not in FORMATS:
-            raise HfvlaError("no such format", where="--to", got=to, expected=", ".join(FORMATS))
+        if to not in (*FORMATS, "lerobot"):
+            raise HfvlaError("no such format", where="--to", got=to, expected=", ".join((*FORMATS, "lerobot")))
         found = _read(path, source, option)
-        return {**convert_rows(found.data.dataset, output, to, shard, path), "read_as": found.source}
+        if is_episodes(found.data.dataset) != (to == "lerobot"):
+            raise HfvlaError(
+                "these rows have another format",
+                where=f"--to {to}",
+                got=f"{path}, read as {found.source}",
+                fix="Robot episodes go --to lerobot, conversations to the others.",
+            )
+        if to == "lerobot":
+            result = convert_episodes(found.data.dataset, output, path, lossless)
+        else:
+            result = convert_rows(found.data.dataset, output, to, shard, path)
+        return {**result, "read_as": found.source}
 
     def show(result: Mapping[str, Any]) -> None:
         from hfvla.cli.tables import show_values

@@ -101,7 +101,7 @@ def _as_written(stage: Mapping[str, Any], gpus: int = 1) -> Mapping[str, Any] | 
 
 def _answers(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     stages = [stage for stage in plan["stages"] if stage.get("costs")]
-    found = []
+    found = [("Rows", text) for text in _mixtures(plan["stages"])]
     if len(stages) == len(plan["stages"]):
         names = [gpu["name"] for gpu in plan["gpus"]]
         found.append(("Fits", _fits(stages, names)))
@@ -119,6 +119,26 @@ def _answers(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     return found
+
+
+def _mixtures(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what an epoch has of each source, for stages with several; stages with one mixture share a line."""
+    names: dict[str, list[str]] = {}
+    for stage in stages:
+        sources = stage.get("mixture") or ()
+        if len(sources) > 1:
+            parts = [_part(source) for source in sources[:_MAX_ENTRIES]]
+            more = f" and {len(sources) - _MAX_ENTRIES} more" if len(sources) > _MAX_ENTRIES else ""
+            names.setdefault(", ".join(parts) + more, []).append(stage["name"])
+    several = len(stages) > 1 and (len(names) > 1 or any(len(of) < len(stages) for of in names.values()))
+    return [f"{', '.join(of)}: {text}" if several else text for text, of in list(names.items())[:_MAX_NOTES]]
+
+
+def _part(source: Mapping[str, Any]) -> str:
+    if source["rows_per_epoch"] is None:
+        return f"{source['source']} {source['share']:.1%} streamed"
+    seen = f"{number(source['rows_per_epoch'])} of {number(source['rows'])}"
+    return f"{source['source']} {seen} ({source['share']:.1%})"
 
 
 def _general(statement: str) -> bool:

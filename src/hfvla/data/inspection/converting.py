@@ -14,24 +14,23 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hfvla.data.inspection.rows import is_chat, picture_sources
 from hfvla.data.samples.chat import ChatSample, Turn
 from hfvla.errors import DataError
 from hfvla.outputs import claim_new_folder
 
-__all__ = ["FORMATS", "ConvertedTo", "convert_rows"]
+__all__ = ["FORMATS", "convert_rows"]
 
-ConvertedTo = Literal["jsonl", "parquet", "webdataset"]
-FORMATS: tuple[ConvertedTo, ...] = ("jsonl", "parquet", "webdataset")
+FORMATS = ("jsonl", "parquet", "webdataset")
 
 _ROWS_A_SHARD = 5000
 _SUFFIXES = {b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tif", b"MM\0*": "tif"}
 
 
 def convert_rows(
-    rows: Any, output: str | Path, to: ConvertedTo, rows_a_shard: int = _ROWS_A_SHARD, where: str = "rows"
+    rows: Any, output: str | Path, to: str, rows_a_shard: int = _ROWS_A_SHARD, where: str = "rows"
 ) -> dict[str, Any]:
     """Write conversations into a new folder, which appears when it is complete.
 

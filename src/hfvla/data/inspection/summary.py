@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 from hfvla.data.inspection.finding import ReadData
 from hfvla.data.inspection.rows import is_chat, row_boxes, row_name, row_texts, sizes_of
-from hfvla.errors import DataError
+from hfvla.errors import DataError, HfvlaError
 
 __all__ = ["chosen_rows", "describe", "histogram"]
 
@@ -51,7 +52,8 @@ def describe(found: ReadData, most: int = 2000, seed: int = 0, tokens: Callable[
         if is_chat(row):
             texts["words learned"].append(sum(len(one.text.split()) for one in said if one.learned))
         if tokens is not None:
-            texts.setdefault("tokens", []).append(tokens(row))
+            with contextlib.suppress(HfvlaError):  # a row that the model cannot take; the sheet says why
+                texts.setdefault("tokens", []).append(tokens(row))
         pictures.add(row, row_name(row, number))
         boxes.update(box.label for box in row_boxes(row))
     return {

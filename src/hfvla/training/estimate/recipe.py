@@ -164,6 +164,11 @@ class _StagePlanner:
                 f"grad_cache: memory and time of chunks of {self.chunk} rows; their features and the second pass "
                 "forward are not counted"
             )
+        if self.stage.packing is not None:
+            notes.append(
+                "packing: a row of a batch holds several samples, so that there are fewer steps than these; the log of "
+                "the run says how many samples a sequence has"
+            )
         if self.stage.cache is not None:
             notes.append(cache_note(self.cached, samples, self.stage.cache.views))
         last = phases[-1]
