@@ -166,8 +166,8 @@ class _StagePlanner:
             )
         if self.stage.packing is not None:
             notes.append(
-                "packing: a row of a batch holds several samples, so that there are fewer steps than these; the log of "
-                "the run says how many samples a sequence has"
+                "packing: a row of a batch holds several samples, so that there are fewer steps than these; "
+                "the log of the run says how many samples a sequence has"
             )
         if self.stage.cache is not None:
             notes.append(cache_note(self.cached, samples, self.stage.cache.views))
