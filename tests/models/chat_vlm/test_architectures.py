@@ -139,3 +139,20 @@ def test_an_unknown_architecture_asks_for_patterns():
         find_groups(Odd())
     found = find_groups(Odd(), {"groups": {"vision": ["eyes.*"], "language": ["mind.*", "words.*"]}})
     assert found["vision"].patterns == ("eyes.*",) and found["language"].patterns == ("mind.*", "words.*")
+
+
+def test_packed_samples_are_those_of_padded_rows(kind, samples):
+    """Lengths told from headers are those of the processor; loss, sums and counts do not depend on packing."""
+    model, processor = made(kind)
+    model = FAMILY.give_objective(copy.deepcopy(model), losses=("sft",))
+    collator = FAMILY.load("collator")(processor, model.config, losses=("sft",))
+    rows = [replace(sample, weight=weight).to_row() for sample, weight in zip(samples, (1.0, 0.5, 2.0), strict=False)]
+    assert collator.token_lengths(rows) == [int(collator([row])["attention_mask"].sum()) for row in rows]
+    padded, packed = collator(rows), collator([{"pack": rows[:2]}, *([{"pack": rows[2:]}] if rows[2:] else [])])
+    assert "attention_mask" not in packed and len(packed["sequence_weights"]) == len(rows)
+    with torch.inference_mode():
+        wanted, found = model(**padded), model(**packed)
+    torch.testing.assert_close(found.loss, wanted.loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.row_losses["sft"], wanted.row_losses["sft"], atol=1e-4, rtol=1e-4)
+    assert torch.equal(found.predictions, wanted.predictions)
+    assert float(model.term_counts(packed)["sft"]) == float(model.term_counts(padded)["sft"])

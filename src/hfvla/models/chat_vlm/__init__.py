@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hfvla.data.sources.vision_language import SOURCES
-from hfvla.family import FamilySpec, Metric, ParameterGroup, Request, RequestField, Source
+from hfvla.family import FamilySpec, Metric, Option, ParameterGroup, Request, RequestField, Source
 
 _HERE = "hfvla.models.chat_vlm"
 _FOUND = "found by the structure of the model (`hfvla plan` shows where)"
@@ -48,8 +48,8 @@ FAMILY = FamilySpec(
     metrics=(
         Metric("token_accuracy", "Token accuracy", quick=True, headline=False),
         Metric("answer_accuracy", "Answers, all tokens right", quick=True),
-        Metric("accuracy", "Accuracy"),
     ),
+    evaluation_options={"max_new_tokens": Option("most tokens of a written answer", least=1)},
     request=Request(
         (
             RequestField("question", "what is asked", required=True),

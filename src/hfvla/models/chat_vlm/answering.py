@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from hfvla.data.samples.chat import ChatSample, ImageRef, Part, Turn
+from hfvla.data.samples.chat_pictures import load_reference, reference_of
 from hfvla.errors import DataError, PredictionError
-from hfvla.models.chat_vlm.batches import check_placeholders, encode, longest, name_of, open_image
-from hfvla.models.chat_vlm.rendering import render_prompt
+from hfvla.family import AnswerLosses, ChatSystem
+from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.chat_vlm.batches import (
+    check_placeholders,
+    conversation_of,
+    encode,
+    encode_conversations,
+    longest,
+    name_of,
+    picture_name,
+)
+from hfvla.models.chat_vlm.rendering import render, render_prompt
 
-__all__ = ["predict", "prompt_batch", "write_answers"]
+__all__ = ["chat_system", "predict", "prompt_batch", "write_answers"]
 
 _BESIDE = ("offset_mapping", "text_replacement_offsets", "labels")
 
@@ -35,7 +48,7 @@ def prompt_batch(processor: Any, config: Any, samples: Sequence[ChatSample], roo
         where = name_of(sample)
         check_placeholders(processor, sample.turns, where)
         texts.append(render_prompt(processor, sample.turns, where))
-        images.append([open_image(image, f"{where}, picture {n}") for n, image in enumerate(sample.images)])
+        images.append([load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images)])
     batch = {
         name: value for name, value in encode(processor, texts, images, side="left").items() if name not in _BESIDE
     }
@@ -66,19 +79,64 @@ def write_answers(
         settings: of `generate`.
     """
     model.eval()
-    batch = prompt_batch(processor, model.config, samples, max_new_tokens)
-    batch = {name: value.to(model.device) if hasattr(value, "to") else value for name, value in batch.items()}
-    accepted = inspect.signature(model.forward).parameters
-    if "pixel_values" in batch and model.dtype != torch.float32:
-        batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
-        batch = {name: value for name, value in batch.items() if name in accepted}
+    batch = _placed(model, prompt_batch(processor, model.config, samples, max_new_tokens))
     ends = ends_of(model, processor)
     pad = processor.tokenizer.pad_token_id
     chosen = {"do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0] if pad is None else pad, **settings}
     ids = model.generate(**batch, max_new_tokens=max_new_tokens, **chosen)
     written = ids[:, batch["input_ids"].shape[1] :]
     return [text.strip() for text in processor.tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+
+def _placed(model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch on the model's device, pixels in its own type, without what `forward` does not take."""
+    accepted = inspect.signature(model.forward).parameters
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
+    found = {}
+    for name, value in batch.items():
+        if any_name or name in accepted:
+            value = value.to(model.device) if isinstance(value, torch.Tensor) else value
+            found[name] = value.to(model.dtype) if name.startswith("pixel_values") else value
+    return found
+
+
+def chat_system(model: Any, processor: Any) -> ChatSystem:
+    """Return how a model answers conversations: for evaluations, benchmarks and servers."""
+
+    @torch.inference_mode()
+    def answer_losses(samples: Sequence[ChatSample]) -> list[AnswerLosses]:
+        model.eval()
+        most = longest(processor, model.config)
+        batch = encode_conversations(processor, [conversation_of(processor, _last(s)) for s in samples], most)
+        labels = batch.pop("labels")
+        given = {name: value for name, value in batch.items() if name != "sequence_weights"}
+        logits = model(**_placed(model, given)).logits.float().cpu()
+        found = []
+        for row, targets in zip(logits, labels, strict=True):
+            places = (targets != IGNORE_INDEX).nonzero()[:, 0]
+            ids = targets[places]
+            losses = torch.nn.functional.cross_entropy(row[places - 1], ids, reduction="none")
+            pieces = tuple(processor.tokenizer.decode([int(token)]) for token in ids)
+            found.append(AnswerLosses(ids.numpy(), losses.numpy().astype(np.float64), pieces))
+        return found
+
+    def answer_ids(sample: ChatSample) -> list[int]:
+        rendered = render(processor, _last(sample).turns, name_of(sample))
+        text = rendered.suffix if rendered.suffix is not None else rendered.text[slice(*rendered.spans[-1])]
+        return list(processor.tokenizer(text, add_special_tokens=False).input_ids)
+
+    return ChatSystem(
+        write=lambda samples, tokens: write_answers(model, processor, samples, tokens),
+        answer_losses=answer_losses,
+        answer_ids=answer_ids,
+        vocabulary=int(model.get_input_embeddings().weight.shape[0]),
+    )
+
+
+def _last(sample: ChatSample) -> ChatSample:
+    """Return a sample of whose answers the last alone is learned."""
+    turns = [replace(turn, train=False) for turn in sample.turns[:-1]]
+    return replace(sample, turns=(*turns, replace(sample.turns[-1], train=True)), rejected=())
 
 
 def ends_of(model: Any, processor: Any) -> list[int]:
@@ -89,46 +147,33 @@ def ends_of(model: Any, processor: Any) -> list[int]:
 
 
 def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer {"question", "image" or "images", "messages", "max_new_tokens"}; the reply is JSON-serialisable.
+    """Answer {"question", "image", "max_new_tokens"}; the reply is JSON-serialisable.
 
     Args:
         model: of `load_checkpoint`.
         processor: its processor.
-        request: `image` is a path, `images` several; `messages` is a conversation in OpenAI's form, in place of
-            `question`, whose pictures are given by `images` in the order of the image parts.
+        request: `image` is one picture or a list: paths, bytes or PIL images.
 
     Raises:
         DataError: no question, or a picture cannot be read.
         PredictionError: nothing was written.
     """
-    sample = _asked(request)
+    given = request.get("image") or ()
+    images = tuple(_reference(image) for image in (given if isinstance(given, list | tuple) else [given]))
+    question = str(request.get("question") or "").strip()
+    if not question:
+        raise DataError(
+            "the request is not complete", got="no question", expected="question, and image if there is one"
+        )
+    turn = Turn("user", (*[Part("image")] * len(images), Part("text", question)))
+    sample = ChatSample(id="request", turns=(turn,), images=images)
     text = write_answers(model, processor, [sample], int(request.get("max_new_tokens") or 256))[0]
     if not text:
-        raise PredictionError("the model ends its answer before a word", where=name_of(sample))
-    return {"question": sample.turns[-1].text, "answer": text, "images": [image.path for image in sample.images]}
+        raise PredictionError("the model ends its answer before a word", where=question)
+    return {"question": question, "answer": text, "images": [image.path for image in images if image.path]}
 
 
-def _asked(request: Mapping[str, Any]) -> ChatSample:
-    paths = request.get("images") or ([request["image"]] if request.get("image") else [])
-    images = tuple(ImageRef(path=str(path)) for path in paths)
-    if request.get("messages"):
-        turns = tuple(_turn(message) for message in request["messages"])
-    elif str(request.get("question") or "").strip():
-        turns = (Turn("user", (*[Part("image")] * len(images), Part("text", str(request["question"])))),)
-    else:
-        raise DataError(
-            "the request is not complete", got="no question", expected="question, and image where there is one"
-        )
-    placed = sum(part.type == "image" for turn in turns for part in turn.content)
-    if placed != len(images):
-        raise DataError("image parts and images differ", got=f"{placed} parts, {len(images)} images")
-    return ChatSample(id="request", turns=turns, images=images)
-
-
-def _turn(message: Mapping[str, Any]) -> Turn:
-    content = message.get("content") or ""
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    shown = tuple(
-        Part("text", str(part.get("text", ""))) if part.get("type") == "text" else Part("image") for part in parts
-    )
-    return Turn(message.get("role", "user"), shown)
+def _reference(image: Any) -> ImageRef:
+    if isinstance(image, bytes):
+        return ImageRef(data=image)
+    return ImageRef(path=str(image)) if isinstance(image, str) or hasattr(image, "__fspath__") else reference_of(image)

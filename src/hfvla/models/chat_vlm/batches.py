@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hfvla.data.pictures import load_picture
+from hfvla.data.packing import layout_for, pack_batch, unpacked
+from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
 from hfvla.data.samples.chat import ChatSample, ImageRef, Turn, check_chat
+from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.data.sources.census import UnusableError
-from hfvla.errors import DataError
+from hfvla.errors import DataError, RecipeError
 from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.chat_vlm.lengths import TokenLengths
 from hfvla.models.chat_vlm.objective import PAIRS, WEIGHTS
 from hfvla.models.chat_vlm.rendering import Rendered, render
 
-__all__ = ["ChatCollator", "Conversation", "encode", "encode_conversations", "open_image", "read_sample"]
+__all__ = [
+    "ChatCollator",
+    "Conversation",
+    "check_placeholders",
+    "conversation_of",
+    "encode",
+    "encode_conversations",
+    "longest",
+    "name_of",
+    "picture_name",
+    "read_sample",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +57,7 @@ class Conversation:
 
 
 class ChatCollator:
-    """Makes batches of `hfvla.data.samples.chat.ChatSample` rows.
+    """Makes batches of `hfvla.data.samples.chat.ChatSample` rows, padded or packed (`hfvla.data.packing`).
 
     Args:
         processor: of the model.
@@ -56,6 +70,7 @@ class ChatCollator:
         self.processor, self.config = processor, config
         self.losses = tuple(losses) or ("sft",)
         self.max_length = longest(processor, config)
+        self.lengths = TokenLengths(processor)
         check_vocabulary(processor, config)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
@@ -64,30 +79,69 @@ class ChatCollator:
         Raises:
             DataError: a row that cannot be used, by its name.
         """
+        packs = unpacked(rows)
+        rows = rows if packs is None else [row for members in packs for row in members]
         chosen: list[Conversation] = []
         worse: list[tuple[int, Conversation]] = []
         for row in rows:
             sample = read_sample(row)
-            chosen.append(self._conversation(sample, sample.turns, sample.weight))
+            chosen.append(conversation_of(self.processor, sample))
             if sample.rejected and "dpo" in self.losses:
-                worse.append((len(chosen) - 1, self._conversation(sample, sample.rejected, 0.0)))
+                pair = replace(sample, turns=sample.rejected, weight=0.0)
+                worse.append((len(chosen) - 1, conversation_of(self.processor, pair)))
         conversations = [*chosen, *(conversation for _, conversation in worse)]
+        if packs is not None:
+            return self._packed(packs, rows, chosen)
         batch = encode_conversations(self.processor, conversations, self.max_length)
+        batch[SOURCE_IDS] = torch.tensor(source_ids([*rows, *(rows[better] for better, _ in worse)]))
         if "dpo" in self.losses:
             pairs = [[better, len(chosen) + number] for number, (better, _) in enumerate(worse)]
             batch[PAIRS] = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
         return batch
 
-    def _conversation(self, sample: ChatSample, turns: Sequence[Turn], weight: float) -> Conversation:
-        where = name_of(sample)
-        images = tuple(open_image(image, f"{where}, picture {n}") for n, image in enumerate(sample.images))
-        check_placeholders(self.processor, turns, where)
-        return Conversation(render(self.processor, turns, where), images, where, weight)
+    def token_lengths(self, rows: Any) -> list[int]:
+        """Return the tokens of each row, its pictures' included; of pictures only the headers are read."""
+        return [self.lengths(read_sample(row)) for row in rows]
+
+    def _packed(
+        self, packs: Sequence[Sequence[Any]], rows: Sequence[Any], conversations: Sequence[Conversation]
+    ) -> dict[str, Tensor]:
+        if "dpo" in self.losses:
+            raise RecipeError("packing does not go with the dpo term", fix="Take one of them out of the stage.")
+        encoded = [encode_conversations(self.processor, [one], self.max_length) for one in conversations]
+        weights = torch.cat([one.pop(WEIGHTS) for one in encoded])
+        wide = any("pixel_attention_mask" in one and one["pixel_values"].ndim == 5 for one in encoded)  # Idefics' kind
+        axes = {"pixel_values": 1, "pixel_attention_mask": 1} if wide else {}
+        parts = iter(encoded)
+        batch = pack_batch(
+            [[next(parts) for _ in members] for members in packs],
+            self.processor.tokenizer.pad_token_id or 0,
+            layout_for(getattr(self.config, "_attn_implementation", None)),
+            axes,
+        )
+        return {**batch, WEIGHTS: weights, SOURCE_IDS: torch.tensor(source_ids(rows))}
+
+
+def conversation_of(processor: Any, sample: ChatSample) -> Conversation:
+    """Return a sample ready for the processor, its pictures decoded.
+
+    Raises:
+        DataError: a picture cannot be read, or which tokens are the assistant's is not certain.
+    """
+    where = name_of(sample)
+    check_placeholders(processor, sample.turns, where)
+    images = tuple(load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images))
+    return Conversation(render(processor, sample.turns, where), images, where, sample.weight)
 
 
 def name_of(sample: ChatSample) -> str:
     """Return how errors name a sample: its source and id."""
     return f"row '{sample.id}'" + (f" of {sample.source}" if sample.source else "")
+
+
+def picture_name(where: str, number: int, image: ImageRef) -> str:
+    """Return how errors name a picture of a sample."""
+    return f"{where}, picture {number}" + (f", {image.path}" if image.path else "")
 
 
 def read_sample(row: Mapping[str, Any]) -> ChatSample:
@@ -110,24 +164,6 @@ def read_sample(row: Mapping[str, Any]) -> ChatSample:
     except UnusableError as error:
         raise DataError(str(error), where=name_of(sample)) from None
     return sample
-
-
-def open_image(image: ImageRef, where: str) -> Any:
-    """Decode a picture from where its bytes lie.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if image.data:
-        return load_picture(image.data, where)
-    if not image.size:
-        return load_picture(image.path, f"{where}, {image.path}")
-    try:
-        with open(image.path, "rb") as file:
-            file.seek(image.offset)
-            return load_picture(file.read(image.size), f"{where}, {image.path} at {image.offset}")
-    except OSError as error:
-        raise DataError("a picture cannot be read", where=f"{where}, {image.path}", got=str(error)) from None
 
 
 def check_placeholders(processor: Any, turns: Sequence[Turn], where: str) -> None:
@@ -219,7 +255,9 @@ def encode_conversations(processor: Any, conversations: Sequence[Conversation], 
                 fix="Raise model.options.max_length, show fewer or smaller pictures, or say too_long: drop.",
             )
         if not suffixes:
-            learned = _learned(conversation, offsets[number], replaced[number] if replaced else [])
+            learned = _learned(
+                conversation, offsets[number], replaced[number] if isinstance(replaced, list) and replaced else []
+            )
             labels[number, learned] = ids[number, learned]
     batch["labels"] = labels
     batch[WEIGHTS] = torch.tensor([conversation.weight for conversation in conversations], dtype=torch.float32)

@@ -1,6 +1,7 @@
 """The loss terms `sft`, `dpo` and `distill` of a model of transformers, from its logits.
 
-Shapes: S sequences, T tokens, K positions that predict a token which is learned in any sequence, V words, P pairs.
+Shapes: B rows of a batch, K positions that predict a token which is learned in any row, V words, S samples (one a row,
+or several in a packed one), N learned tokens, P pairs.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hfvla.data.packing import SEQUENCE_IDS
 from hfvla.errors import CheckpointError, RecipeError
-from hfvla.losses.text import IGNORE_INDEX
+from hfvla.losses.text import IGNORE_INDEX, sums_by_row
 from hfvla.models.chat_vlm.options import ChatOptions
-from hfvla.nn.objective import PlainObjective
+from hfvla.nn.objective import Learned, PlainObjective, learned_of
 
 __all__ = ["PAIRS", "WEIGHTS", "Objective"]
 
 WEIGHTS = "sequence_weights"
-"""Key of a batch: [S] how much each token of a sequence counts in `sft` and `distill`; 0 for rejected answers."""
+"""Key of a batch: [S] how much each token of a sample counts in `sft` and `distill`; 0 for rejected answers."""
 
 PAIRS = "pairs"
-"""Key of a batch: [P, 2] the sequence with the better answer, and the one with the worse."""
+"""Key of a batch: [P, 2] the sample with the better answer, and the one with the worse."""
 
 
 class Objective(PlainObjective):
@@ -57,84 +59,88 @@ class Objective(PlainObjective):
         """Return the weighted tokens that `sft` and `distill` are means over, and the pairs of `dpo`."""
         if batch.get("labels") is None:
             return {}
-        learned = batch["labels"][:, 1:] != IGNORE_INDEX
-        weights = batch.get(WEIGHTS)
-        tokens = learned.sum() if weights is None else (learned.sum(1) * weights).sum()
+        learned = learned_of(batch["labels"], batch.get(SEQUENCE_IDS), None)
+        tokens, _ = _weights(learned, batch.get(WEIGHTS))
         pairs = batch.get(PAIRS)
-        return {"sft": tokens, "distill": tokens, "dpo": 0.0 if pairs is None else float(len(pairs))}
+        return {"sft": tokens.sum(), "distill": tokens.sum(), "dpo": 0.0 if pairs is None else float(len(pairs))}
 
     def terms(
         self,
         model: nn.Module,
         logits: Tensor,
-        positions: Tensor | None,
+        learned: Learned,
         batch: Mapping[str, Any],
         extras: Mapping[str, Any],
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the terms that the batch has what they need for."""
-        targets = _targets(extras["labels"], positions)
-        weights = extras.get(WEIGHTS)
+        if logits.is_meta:
+            flat = learned.targets.flatten().to(logits.device)
+            mean = F.cross_entropy(logits.float().flatten(0, 1), flat, ignore_index=IGNORE_INDEX)
+            return dict.fromkeys(self.losses, mean), {}
+        weights, owners = _weights(learned, extras.get(WEIGHTS))  # [N] each
         found: dict[str, Tensor] = {}
-        if logits.is_meta or targets.is_meta:
-            mean = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
-            return dict.fromkeys(self.losses, mean)
-        learned = targets != IGNORE_INDEX
-        each = torch.ones(len(targets), device=targets.device) if weights is None else weights
-        token_weights = each[:, None].expand(targets.shape)[learned]  # [N]
-        counted = bool((token_weights > 0).any())
+        rows: dict[str, Tensor] = {}
+        chosen = learned.targets != IGNORE_INDEX
+        counted = bool((weights > 0).any())
         if "sft" in self.losses and counted:
-            nll = F.cross_entropy(logits[learned].float(), targets[learned], reduction="none")  # [N]
-            found["sft"] = (nll * token_weights).sum() / token_weights.sum()
+            losses = F.cross_entropy(logits[chosen].float(), learned.targets[chosen], reduction="none")  # [N]
+            found["sft"] = (losses * weights).sum() / weights.sum()
+            rows["sft"] = sums_by_row(losses[weights > 0], owners[weights > 0], _samples(extras, learned))
         if "dpo" in self.losses and extras.get(PAIRS) is not None and len(extras[PAIRS]):
-            found["dpo"] = self._dpo(logits, targets, positions, batch, extras[PAIRS])
+            found["dpo"] = self._dpo(logits, learned, batch, extras)
         if "distill" in self.losses and counted:
-            found["distill"] = self._distill(logits, learned, positions, batch, token_weights)
-        return found
+            found["distill"] = self._distill(logits, learned, batch, weights)
+        return found, rows
 
-    def _dpo(self, logits: Tensor, targets: Tensor, positions: Tensor | None, batch: Any, pairs: Tensor) -> Tensor:
+    def _dpo(self, logits: Tensor, learned: Learned, batch: Any, extras: Mapping[str, Any]) -> Tensor:
         if self.reference is None:
             raise RecipeError("the dpo term needs the model that its stage began with")
+        samples, pairs = _samples(extras, learned), extras[PAIRS]
         with torch.no_grad():
-            base = _answer_logps(_logits_of(self.reference, batch, positions, logits.device), targets)
-        gain = _answer_logps(logits, targets) - base  # [S]
+            base = _answer_logps(_logits_of(self.reference, batch, learned.positions, logits.device), learned, samples)
+        gain = _answer_logps(logits, learned, samples) - base  # [S]
         margin = self.options.dpo.beta * (gain[pairs[:, 0]] - gain[pairs[:, 1]])  # [P]
         smoothing = self.options.dpo.label_smoothing
         return -((1 - smoothing) * F.logsigmoid(margin) + smoothing * F.logsigmoid(-margin)).mean()
 
-    def _distill(
-        self, logits: Tensor, learned: Tensor, positions: Tensor | None, batch: Any, weights: Tensor
-    ) -> Tensor:
+    def _distill(self, logits: Tensor, learned: Learned, batch: Any, weights: Tensor) -> Tensor:
         if self.teacher is None:
             raise RecipeError("the distill term needs a teacher, or the model that its stage began with")
+        chosen = learned.targets != IGNORE_INDEX
         with torch.no_grad():
-            taught = _logits_of(self.teacher, batch, positions, logits.device)[learned]
+            taught = _logits_of(self.teacher, batch, learned.positions, logits.device)[chosen]
         scale = self.options.distill.temperature
-        own = F.log_softmax(logits[learned].float() / scale, -1)
+        own = F.log_softmax(logits[chosen].float() / scale, -1)
         aim = F.log_softmax(taught.float() / scale, -1)
         divergence = F.kl_div(own, aim, reduction="none", log_target=True).sum(-1) * scale**2  # [N]
         return (divergence * weights).sum() / weights.sum()
 
-    def predictions(self, logits: Tensor, positions: Tensor | None, extras: Mapping[str, Any]) -> Tensor | None:
-        """Return [S, 2]: tokens of each sequence that are the likeliest, and tokens; rejected answers have none."""
-        targets = _targets(extras["labels"], positions)
-        learned = targets != IGNORE_INDEX
-        if extras.get(WEIGHTS) is not None:
-            learned = learned & (extras[WEIGHTS] > 0)[:, None]
-        right = (logits.argmax(-1) == targets) & learned
-        return torch.stack([right.sum(1), learned.sum(1)], 1)
+    def predictions(self, logits: Tensor, learned: Learned, extras: Mapping[str, Any]) -> Tensor | None:
+        """Return [S, 2]: tokens of each sample that are the likeliest, and tokens; rejected answers have none."""
+        weights, owners = _weights(learned, extras.get(WEIGHTS))
+        chosen = learned.targets != IGNORE_INDEX
+        right = (logits.argmax(-1)[chosen] == learned.targets[chosen]) & (weights > 0)
+        counts = torch.zeros(_samples(extras, learned), 2, dtype=torch.long, device=logits.device)
+        return counts.index_add_(0, owners, torch.stack([right, weights > 0], 1).long())
 
 
-def _targets(labels: Tensor, positions: Tensor | None) -> Tensor:
-    """Return the token after each position, [S, K]; with all positions the last one has none."""
-    if positions is not None:
-        return labels[:, positions + 1]
-    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
+def _samples(extras: Mapping[str, Any], learned: Learned) -> int:
+    """Return the number of samples in a batch, padded or packed."""
+    weights = extras.get(WEIGHTS)
+    return len(weights) if weights is not None else int(learned.owners.max()) + 1
 
 
-def _answer_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the log-likelihood [S] of each sequence's learned tokens."""
-    losses = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=IGNORE_INDEX, reduction="none")
-    return -losses.sum(1)
+def _weights(learned: Learned, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return weight and sample of each learned token, [N] each."""
+    owners = learned.owners[learned.targets != IGNORE_INDEX]
+    return torch.ones_like(owners, dtype=torch.float32) if weights is None else weights[owners], owners
+
+
+def _answer_logps(logits: Tensor, learned: Learned, samples: int) -> Tensor:
+    """Return the log-likelihood [S] of each sample's learned tokens."""
+    chosen = learned.targets != IGNORE_INDEX
+    losses = F.cross_entropy(logits[chosen].float(), learned.targets[chosen], reduction="none")
+    return -losses.new_zeros(samples).index_add_(0, learned.owners[chosen], losses)
 
 
 def _logits_of(model: Any, batch: Mapping[str, Any], positions: Tensor | None, device: Any) -> Tensor:

@@ -52,7 +52,6 @@ class ChatOptions(BaseModel):
         vocab_size: size of the tokenizer that is learned on the training text, where no language model brings one.
         dtype: of the weights of parts that are loaded.
         max_length: most tokens of a conversation, its pictures' included; default: the model's context.
-        too_long: what becomes of a longer one: an error, or left out and counted.
         pixels: [fewest, most] pixels of a picture, for models that take any size (Qwen-VL); saved with the processor.
         groups: patterns of parameter names by group, for models in which they are not found, or for further groups.
         dpo: how the `dpo` term is computed.
@@ -69,7 +68,6 @@ class ChatOptions(BaseModel):
     vocab_size: int = Field(1024, ge=300, le=1_000_000)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_length: int | None = Field(None, ge=8)
-    too_long: Literal["error", "drop"] = "error"
     pixels: tuple[int, int] | None = None
     groups: dict[str, list[str]] = Field(default_factory=dict)
     dpo: DpoOptions = Field(default_factory=lambda: DpoOptions())

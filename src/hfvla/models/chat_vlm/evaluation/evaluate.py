@@ -1,101 +1,58 @@
-"""Answers are written and compared with the accepted ones; the same with a blank picture, and without any."""
+"""Answers are written and scored by what is asked; the same with a grey picture, and without any."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from hfvla.data.samples.chat import ChatSample, ImageRef, Turn
+from hfvla.data.samples.chat import ChatSample
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext, EvaluationResult
-from hfvla.metrics.bootstrap import bootstrap_intervals
-from hfvla.models.chat_vlm.answering import write_answers
-from hfvla.models.chat_vlm.batches import open_image, read_sample
+from hfvla.metrics.chat.evaluating import evaluate_chat
+from hfvla.metrics.chat.scores import score_answers
+from hfvla.metrics.chat.tasks import tasks_of
+from hfvla.metrics.chat.writing import write_answers
+from hfvla.models.chat_vlm.answering import chat_system
 
 __all__ = ["evaluate"]
 
-_MOST_TOKENS = 32
-_GREY = (128, 128, 128)
-
 
 def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> EvaluationResult:
-    """Let the model answer the last question of each conversation, and score it.
+    """Let the model answer the last question of conversations, and score what it wrote by what each asks for.
+
+    See `hfvla.metrics.chat.evaluating.evaluate_chat`; beside its baselines stands this model without any picture
+    (`no_image`), which tells how much of a score is in the questions.
 
     Args:
         model: of transformers.
         processor: its processor.
         rows: of `ChatSample`.
-        context: batch size, seed, resamples, and how many answers are written.
+        context: training rows, batch size, seed, resamples, how many answers are written; options `max_new_tokens`.
 
     Raises:
-        DataError: no rows.
+        DataError: no rows, or more of them fail than the context allows.
     """
-    samples = [read_sample(rows[number]) for number in range(min(len(rows), context.max_generate or len(rows)))]
-    if not samples:
-        raise DataError("there is nothing to evaluate", got="0 rows", fix="Check the evaluation source's options.")
-    asked = [replace(sample, turns=sample.turns[:-1], rejected=()) for sample in samples]
-    ways = {"": asked}
+    system, most = chat_system(model, processor), int(context.options.get("max_new_tokens", 64))
+    result = evaluate_chat(system, rows, context, max_new_tokens=most)
     if context.ablations:
-        ways |= {"blank_image": [_blank(s) for s in asked], "question_only": [_without(s) for s in asked]}
-    written = {name: _written(model, processor, given, context) for name, given in ways.items()}
-    right = {
-        name: np.array([_right(text, sample) for text, sample in zip(texts, samples, strict=True)], dtype=float)
-        for name, texts in written.items()
-    }
-    kinds = np.array([sample.kind for sample in samples])
-    result = EvaluationResult({"n": len(samples), "accuracy": float(right[""].mean())})
-    result.baselines = {name: {"accuracy": float(found.mean())} for name, found in right.items() if name}
-    result.metrics |= {f"accuracy/{kind}": float(right[""][kinds == kind].mean()) for kind in sorted({*kinds} - {""})}
-    result.intervals = bootstrap_intervals(
-        lambda right: {"accuracy": float(right.mean())},
-        {"right": right[""]},
-        [sample.group or sample.id for sample in samples],
-        context.bootstrap_samples,
-        context.seed,
-    )
-    result.rows = [
-        {
-            "id": sample.id,
-            "group": sample.group,
-            "question": sample.turns[-2].text,
-            "prediction": text,
-            "gold": sample.turns[-1].text,
-            "scores": {"accuracy": float(one)},
-        }
-        for sample, text, one in zip(samples, written[""], right[""], strict=True)
-    ]
+        answered = {row["id"] for row in result.rows if row.get("prediction") is not None}
+        samples = [ChatSample.from_row(row) for row in _named(rows, answered)]
+        samples = [sample for sample in samples if sample.images]
+        texts, lost = write_answers(system, samples, context, most, "no image", _without_pictures)
+        if samples and not lost:
+            scores = score_answers(samples, tasks_of(samples), texts)
+            result.ablations["no_image"] = scores.summary() | {"n": float(len(samples))}
     return result
 
 
-def _written(model: Any, processor: Any, samples: Sequence[ChatSample], context: EvaluationContext) -> list[str]:
-    size = context.batch_size
-    parts = [samples[start : start + size] for start in range(0, len(samples), size)]
-    found = context.processes.share(lambda part: write_answers(model, processor, part, _MOST_TOKENS), parts)
-    return [text for part in found for text in part]
+def _named(rows: Any, names: set[str]) -> list[dict[str, Any]]:
+    """Return the rows of these ids, in their order."""
+    ids = rows["id"] if hasattr(rows, "column_names") else [row["id"] for row in rows]
+    return [dict(rows[number]) for number, name in enumerate(ids) if name in names]
 
 
-def _blank(sample: ChatSample) -> ChatSample:
-    from PIL import Image
-
-    from hfvla.worlds.shapes.drawing import png
-
-    sizes = [open_image(image, sample.id).size for image in sample.images]
-    return replace(sample, images=tuple(ImageRef(data=png(Image.new("RGB", size, _GREY))) for size in sizes))
-
-
-def _without(sample: ChatSample) -> ChatSample:
-    turns = [Turn(t.role, tuple(part for part in t.content if part.type == "text"), t.train) for t in sample.turns]
-    return replace(sample, turns=tuple(turns), images=(), videos=())
-
-
-def _right(text: str, sample: ChatSample) -> bool:
-    accepted = sample.references or (sample.turns[-1].text,)
-    return _plain(text) in {_plain(one) for one in accepted}
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^\w\s]", "", text.lower()).strip()
+def _without_pictures(sample: ChatSample) -> ChatSample:
+    turns = tuple(replace(turn, content=tuple(p for p in turn.content if p.type == "text")) for turn in sample.turns)
+    if not all(turn.content for turn in turns):
+        raise DataError("without its pictures nothing is left of a turn", where=sample.id)
+    return replace(sample, turns=turns, images=(), videos=())

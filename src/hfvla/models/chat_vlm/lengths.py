@@ -1,0 +1,68 @@
+"""How many tokens a conversation has, its pictures' included, without decoding one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hfvla.data.pictures import picture_size
+from hfvla.data.samples.chat import ChatSample
+from hfvla.data.samples.chat_pictures import encoded_bytes
+from hfvla.errors import DataError
+from hfvla.models.chat_vlm.rendering import render
+
+__all__ = ["TokenLengths"]
+
+
+class TokenLengths:
+    """Counts the tokens of conversations.
+
+    What a picture of a size costs is asked of the processor itself, once for each size, with a blank one in its place:
+    every processor has a rule of its own (tiles, thumbnails, marks of rows and columns).
+
+    Args:
+        processor: of the model.
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self._costs: dict[tuple[tuple[int, int], ...], int] = {}
+
+    def __call__(self, sample: ChatSample) -> int:
+        """Return the tokens of a whole conversation.
+
+        Raises:
+            DataError: a picture's header cannot be read, or the conversation cannot be rendered.
+        """
+        where = f"row '{sample.id}'"
+        if sample.videos:
+            raise DataError("how long a video is in tokens is not known before it is read", where=where)
+        rendered = render(self.processor, sample.turns, where)
+        text = rendered.text if rendered.suffix is None else f"{rendered.text}\n{rendered.suffix}"
+        tokens = len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        if rendered.suffix is not None:
+            tokens += 2  # the marks of beginning and end that the processor writes
+        sizes = tuple(
+            picture_size(encoded_bytes(image, where), f"{where}, picture {number}")
+            for number, image in enumerate(sample.images)
+        )
+        return tokens + (self._cost(sizes) if sizes else 0)
+
+    def _cost(self, sizes: tuple[tuple[int, int], ...]) -> int:
+        """Return what pictures add to the placeholders that stand for them.
+
+        They are asked for together: some models cut fewer tiles of each where there are several.
+        """
+        if sizes not in self._costs:
+            from PIL import Image
+
+            token = self.processor.image_token
+            token = getattr(self.processor, "boi_token", None) or token  # Gemma writes a mark where others have it
+            shown = token * len(sizes)
+            blank = [Image.new("RGB", size) for size in sizes]
+            batch = self.processor(text=[shown], images=[blank], add_special_tokens=False, return_tensors="pt")
+            bare = len(self.processor.tokenizer(shown, add_special_tokens=False).input_ids)
+            extra = (
+                2 if hasattr(type(self.processor), "prepare_inputs_layout") and batch.get("labels") is not None else 0
+            )
+            self._costs[sizes] = int(batch["input_ids"].shape[1]) - extra - bare
+        return self._costs[sizes]
