@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfvla.data.samples.chat import ChatSample, chat_features
+from hfvla.data.samples.chat import ChatSample
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.vision_language.arrow_cache import cache_folder, cache_key, cached_rows
 from hfvla.data.sources.vision_language.conversations import conversation_sample
@@ -42,7 +42,7 @@ def build_hub(options: HubOptions, *, seed: int = 0) -> SourceData:
         from datasets import IterableDataset
 
         given = {"options": options, "splits": list(splits)}
-        rows = IterableDataset.from_generator(stream_hub_rows, features=chat_features(), gen_kwargs=given)
+        rows = IterableDataset.from_generator(stream_hub_rows, gen_kwargs=given)
         return SourceData(rows, {"streaming": True, "files": {options.name: "hub"}, "rejected": {}})
     kept = options.model_dump(exclude={"streaming", "cache_dir", "max_bad_fraction"})
     kept["fingerprints"] = {name: getattr(rows, "_fingerprint", "") for name, rows in splits.items()}

@@ -22,6 +22,7 @@ from hfvla.data.sources.vision_language.image_files import PICTURE_SUFFIXES, che
 from hfvla.data.sources.vision_language.reading import Reading, text_of
 from hfvla.data.sources.vision_language.records import Taken
 from hfvla.data.sources.vision_language.splits import split_of_path
+from hfvla.data.sources.vision_language.tar_members import iterate_members
 from hfvla.errors import DataError
 
 __all__ = ["is_shard", "read_shards"]
@@ -30,6 +31,9 @@ _TEXTS = ("txt", "caption", "text")
 _HEADER_BYTES = 1 << 16
 _LARGEST = 1 << 29  # bytes of a member that is read
 _FORGET = 1000
+_BUFFER = 1 << 18
+_READ = frozenset((*_TEXTS, "json"))
+_PICTURES = frozenset(suffix[1:] for suffix in PICTURE_SUFFIXES)
 
 
 def is_shard(head: Head) -> bool:
@@ -72,51 +76,66 @@ def read_shards(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
 
 def _groups(head: Head, reading: Reading) -> Iterator[_Group]:
     """Yield groups; streamed, with the pictures' bytes, or else with their places in the shard."""
-    with open(head.path, "rb") as file:
+    with open(head.path, "rb", buffering=_BUFFER) as file:
         packed = file.read(2) == b"\x1f\x8b"
-    if packed and not reading.options.streaming:
-        raise DataError(
-            "a compressed tar has no places of pictures",
-            where=str(head.path),
-            fix="Unpack it to a plain .tar, or say streaming: true.",
-        )
-    with tarfile.open(head.path, "r|*" if reading.options.streaming else "r:") as archive:
+        if packed and not reading.options.streaming:
+            raise DataError(
+                "a compressed tar has no places of pictures",
+                where=str(head.path),
+                fix="Unpack it to a plain .tar, or say streaming: true.",
+            )
         group = _Group("")
-        for number, member in enumerate(archive):
-            if number % _FORGET == 0:
-                archive.members = []  # type: ignore[attr-defined]  # it would remember every file of the shard
-            if not member.isfile():
-                continue
-            folder, _, last = member.name.rpartition("/")
+        for name, picture, text in _packed_files(head) if packed else _files(file, head, reading.options.streaming):
+            folder, slash, last = name.rpartition("/")
             if last.startswith("."):
                 continue
             stem, _, suffix = last.partition(".")
-            key = f"{folder}/{stem}" if folder else stem
+            key = f"{folder}{slash}{stem}"
             if key != group.key:
                 if group.key:
                     yield group
                 group = _Group(key)
-            _add(group, suffix.casefold(), member, archive, head, streamed=reading.options.streaming)
+            if picture is not None:
+                group.picture, group.picture_name = picture, name
+            elif text is not None:
+                group.texts[suffix.casefold()] = text
         if group.key:
             yield group
 
 
-def _add(
-    group: _Group, suffix: str, member: tarfile.TarInfo, archive: tarfile.TarFile, head: Head, *, streamed: bool
-) -> None:
-    if f".{suffix.rpartition('.')[2]}" in PICTURE_SUFFIXES:
-        group.picture_name = member.name
-        if streamed:
-            group.picture = ImageRef(data=_bytes(archive, member))
-        else:
-            group.picture = ImageRef(str(head.path), offset=member.offset_data, size=member.size)
-    elif suffix in (*_TEXTS, "json"):
-        group.texts[suffix] = _bytes(archive, member)
+_File = tuple[str, ImageRef | None, bytes | None]  # name; a picture, or the bytes of a text
 
 
-def _bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file: IO[bytes] | None = archive.extractfile(member) if member.size <= _LARGEST else None
-    return file.read() if file is not None else b""
+def _files(file: IO[bytes], head: Head, streamed: bool) -> Iterator[_File]:
+    path = str(head.path)
+    for name, offset, size in iterate_members(file):
+        kind = _kind(name)
+        if kind == "picture" and not streamed:
+            yield name, ImageRef(path, offset=offset, size=size), None
+        elif kind and size <= _LARGEST:
+            file.seek(offset)
+            data = file.read(size)
+            yield (name, ImageRef(data=data), None) if kind == "picture" else (name, None, data)
+
+
+def _packed_files(head: Head) -> Iterator[_File]:
+    with tarfile.open(head.path, "r|*") as archive:
+        for number, member in enumerate(archive):
+            if number % _FORGET == 0:
+                archive.members = []  # type: ignore[attr-defined]  # it would remember every file of the shard
+            kind = _kind(member.name) if member.isfile() and member.size <= _LARGEST else ""
+            content = archive.extractfile(member) if kind else None
+            if content is not None:
+                data = content.read()
+                yield (member.name, ImageRef(data=data), None) if kind == "picture" else (member.name, None, data)
+
+
+def _kind(name: str) -> str:
+    """Return what a file of a sample is by its name: "picture", "text", or "" for what is passed over."""
+    suffix = name.rpartition(".")[2].casefold()
+    if suffix in _PICTURES:
+        return "picture"
+    return "text" if name.rpartition("/")[2].partition(".")[2].casefold() in _READ else ""
 
 
 def _sample(group: _Group, where: str, head: Head, source: str, reading: Reading) -> ChatSample:
