@@ -85,6 +85,21 @@ def test_weights_of_half_the_size(parts, system):
     assert rough == pytest.approx(exact, rel=0.1, abs=0.3)
 
 
+def test_the_tokenizers_end_token_ends_an_answer_too(parts):
+    import copy
+
+    model, processor = copy.deepcopy(parts[0]), parts[1]
+    row = asked("a", "what colour is it ?", "red")
+    words = image_text_system(model, processor).write([row], 6)[0].split()
+    model.generation_config.eos_token_id = 2  # the model knows another end than its tokenizer
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.eos_token = words[2]
+    processor = copy.copy(processor)
+    processor.tokenizer = tokenizer
+    # A word, so that it stays in the text; after it nothing is written.
+    assert image_text_system(model, processor).write([row], 6)[0].split() == words[:3] != words
+
+
 def test_refusals(system):
     with pytest.raises(DataError, match="sample 'x'|x"):
         system.answer_losses([asked("x", "a dog ?")])

@@ -41,14 +41,18 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
         max_pictures: of a sample.
     """
     tokenizer = processor.tokenizer
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    ends = _ends(model, tokenizer)
+    settings: dict[str, Any] = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    if ends:
+        settings |= {"eos_token_id": ends}
+        settings["pad_token_id"] = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     @torch.inference_mode()
     def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
         model.eval()
         prompts = [_text(processor, sample, sample.turns, ask=True) for sample in samples]
         inputs = _placed(_encoded(processor, samples, prompts, side="left"), model)
-        written = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad)
+        written = model.generate(**inputs, max_new_tokens=max_new_tokens, **settings)
         new = written[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
@@ -81,6 +85,14 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
         vocabulary=int(model.config.get_text_config().vocab_size),
         max_pictures=max_pictures,
     )
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end an answer: those of the model, and the tokenizer's, which its template may write."""
+    config = getattr(model, "generation_config", None)
+    own = getattr(config, "eos_token_id", None)
+    found = [*(own if isinstance(own, list | tuple) else [own]), tokenizer.eos_token_id]
+    return [int(token) for token in dict.fromkeys(found) if token is not None]
 
 
 def _placed(inputs: Any, model: Any) -> Any:

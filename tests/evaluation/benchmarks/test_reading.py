@@ -146,6 +146,28 @@ def test_damaged_lines_are_named(tmp_path, row, match):
     assert "MMStar.tsv" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "lacks index, question, answer; got 'an empty file'"),
+        (b"index\tquestion\tanswer\n1\tcaf\xe9\tA\n", "cannot be read"),
+        (b"index\tquestion\n1\tq\n", "lacks answer"),
+    ],
+)
+def test_files_that_are_no_table_are_named(tmp_path, content, match):
+    path = tmp_path / "MMStar.tsv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        list(read_tsv(path, BENCHMARKS["MMStar"]))
+
+
+def test_a_byte_order_mark_is_no_letter(tmp_path):
+    path = tmp_path / "MMStar.tsv"
+    write_tsv(path, [choice_row(1, "red")])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [sample.id for sample in read_tsv(path, BENCHMARKS["MMStar"])] == ["1"]
+
+
 def test_damaged_folders_are_named(tmp_path):
     write_mme(tmp_path / "MME")
     (tmp_path / "MME/color/0.txt").write_text("Is it red? Maybe\n")
