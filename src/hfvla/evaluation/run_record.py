@@ -72,6 +72,7 @@ def read_run(folder: Path) -> RunRecord:
         record.figures += [balance] if balance else []
     progression = _progression(stages)
     record.figures += [progression] if progression else []
+    record.figures += [_stage_scores(name, found) for name, found in (run.get("stage_scores") or {}).items()]
     for kind, title in (("trainable", "Trainable parameters"), ("handover", "Hand-over")):
         for stage in stages:
             table = _table(_read_json(Path(folder) / stage.get("name", "") / f"{kind}.json"))
@@ -168,6 +169,18 @@ def _progression(stages: list[dict[str, Any]]) -> Figure | None:
     data = {"stages": [stage.get("name", "") for stage in stages], "series": series}
     caption = "Scores on the validation rows after each stage, before calibration."
     return Figure("progression", "progression", "Scores from stage to stage", data, caption)
+
+
+def _stage_scores(name: str, found: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """One row a score of a set, one column a stage: what each stage gave, and what it forgot."""
+    stages = list(found)
+    scores = dict.fromkeys(
+        key for metrics in found.values() for key, value in metrics.items() if isinstance(value, int | float)
+    )
+    rows = [[key.replace("_", " "), *(found[stage].get(key, "") for stage in stages)] for key in scores]
+    data: dict[str, Any] = {"columns": ["score", *stages], "rows": rows}
+    caption = "Before the first stage and after each one, on the same rows, before calibration."
+    return Figure(f"stage_scores_{name}", "table", f"{name}: from stage to stage", data, caption)
 
 
 def _cell(value: Any) -> Any:

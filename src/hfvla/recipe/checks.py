@@ -167,6 +167,11 @@ def _evaluation_problems(tree: Mapping[str, Any], families: Mapping[str, FamilyS
     spec = families.get(tree.get("family") or "") if isinstance(tree.get("family"), str) else None
     if spec is None:
         return
+    known = _mapping(_mapping(tree.get("data")).get("eval"))
+    for place, name in enumerate(_mapping(tree.get("evaluation")).get("stages") or ()):
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            yield Problem(("evaluation", "stages", place), f"no set '{name}' in data.eval. {hint}")
     options = _mapping(_mapping(tree.get("evaluation")).get("options"))
     yield from evaluation_option_problems(options, spec, ("evaluation", "options"))
 

@@ -57,7 +57,8 @@ class MixtureRecipe(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> MixtureRecipe:
-        if self.kind != "temperature" and "temperature" in self.model_fields_set:
+        default = type(self).model_fields["temperature"].default  # a saved recipe names every key
+        if self.kind != "temperature" and self.temperature != default:
             raise ValueError(f"`temperature` belongs to kind 'temperature'; got kind '{self.kind}'")
         return self
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hfvla.fetching import is_hub_name
 from hfvla.paths import UserPath
-from hfvla.recipe.base import RunName, Section
+from hfvla.recipe.base import RunName, Section, Word
 from hfvla.recipe.data_schema import DataRecipe, MixtureRecipe, SourceRecipe
 from hfvla.recipe.stage_schema import Stage
 
@@ -41,6 +41,11 @@ class EvaluationRecipe(Section):
     batch_size: int = Field(32, ge=1, description="Samples a forward pass.")
     ablations: bool = Field(True, description="Also score the model with parts of its input taken away.")
     options: dict[str, Any] = Field(default_factory=dict, description="What the family's evaluation may be told.")
+    stages: list[Word] = Field(
+        default_factory=list,
+        description="Sets of `data.eval` that are also scored before the first stage and after each one: what a stage "
+        "gives, and what it forgets.",
+    )
 
 
 def _checked_repo(value: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from hfvla.data.processes import Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
 from hfvla.evaluation.run import evaluate_together, write_evaluation
-from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
+from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData
 from hfvla.hub.card import CARD, write_card
 from hfvla.hub.forms import push_checkpoint
 from hfvla.hub.push import check_access
@@ -35,6 +36,7 @@ from hfvla.training.run.screen.parts import run_parts
 from hfvla.training.run.screen.screen import RunScreen, run_screen
 from hfvla.training.run.screen.watching import StageWatcher, evaluated_line, finished_line
 from hfvla.training.run.stage_run import StageRun
+from hfvla.training.run.stage_scores import START, StageScores
 from hfvla.training.run.summary import write_summary
 from hfvla.training.run.trackers import stage_logs
 from hfvla.training.stage.data import RecipeData, build_source
@@ -113,6 +115,7 @@ class RecipeRun:
         self._lock: FolderLock | None = None
         self._allow_change = False
         self._meeting: Meeting | None = None
+        self._sets: dict[str, SourceData] | None = None  # of data.eval
         self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self.screen = RunScreen(recipe.name, None)
@@ -168,9 +171,12 @@ class RecipeRun:
             check_run_rows(self.output_dir, data.fingerprints(), self._allow_change)
         folders = dict(self.plan.folders)
         self.screen.plan(run_parts(self.recipe, self.spec, self.plan.stages, data, self.state.num_processes))
+        scores = StageScores(self.output_dir, tuple(self.recipe.evaluation.stages), self.meeting)
+        self._score_start(scores, data, folders)
         for stage in self.plan.stages:
             self.record["stages"].append(self._run_stage(stage, data, folders))
             folders[stage.name] = self.output_dir / stage.name
+            self._score_stage(scores, stage.name, partial(self._loaded, folders[stage.name]), data)
             self._write_record()
         with (
             saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."),
@@ -196,6 +202,37 @@ class RecipeRun:
             summary = stage_run.train(data, folders)
         self.screen.say(finished_line(summary))
         return summary
+
+    def _score_start(self, scores: StageScores, data: RecipeData, folders: dict[str, Path]) -> None:
+        """Score the model that the first stage starts from."""
+        first = self.plan.stages[0]
+        stage_run = StageRun(self.recipe, self.spec, first, self.output_dir / first.name, self.state)
+        self._score_stage(scores, START, lambda: stage_run.start(data, folders), data)
+
+    def _score_stage(
+        self, scores: StageScores, name: str, build: Callable[[], tuple[Any, Any]], data: RecipeData
+    ) -> None:
+        if scores.missing(name):
+            with out_of_memory_told(lambda: f"the evaluation of '{name}'", self._smaller_evaluation):
+                scores.score(name, build, self.spec, self._eval_sources(), self._context(data))
+        if scores.names:
+            self.record["stage_scores"] = scores.record([stage.name for stage in self.plan.stages])
+
+    def _loaded(self, folder: Path) -> tuple[Any, Any]:
+        """Return model and processor of a finished stage."""
+        check_contents(folder)
+        model = self.spec.load("model").from_pretrained(folder).eval()
+        return model, self.spec.load("processor").from_pretrained(folder)
+
+    def _eval_sources(self) -> dict[str, SourceData]:
+        """Return the evaluation sets by name, built once."""
+        if self._sets is None:
+            builders = {
+                name: partial(build_source, self.spec, entry, self.recipe, f"data.eval.{name}")
+                for name, entry in self.recipe.data.eval.items()
+            }
+            self._sets = build_sources(builders, self.meeting, "eval")
+        return self._sets
 
     def _push(self) -> None:
         """Push the result, once; a hub that is away ends the command, and nothing of the run is lost."""
@@ -236,9 +273,7 @@ class RecipeRun:
         last = self.plan.stages[-1]
         self.screen.progress.end()
         self.screen.doing("calibrating and saving the final checkpoint")
-        check_contents(folders[last.name])
-        model = self.spec.load("model").from_pretrained(folders[last.name]).eval()
-        processor = self.spec.load("processor").from_pretrained(folders[last.name])
+        model, processor = self._loaded(folders[last.name])
         model.to(self.state.device)
         context = self._context(data)
         validation = data.stage_rows(last).validation
@@ -246,12 +281,8 @@ class RecipeRun:
             set_seed(self.recipe.seed)
             self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
         self.meeting.alone("final", lambda: self._save_final(model, processor, folders[last.name]))
-        builders = {
-            name: partial(build_source, self.spec, entry, self.recipe, f"data.eval.{name}")
-            for name, entry in self.recipe.data.eval.items()
-        }
         results = {}
-        for name, source in build_sources(builders, self.meeting, "eval").items():
+        for name, source in self._eval_sources().items():
             self.screen.begin("evaluation", name)
             self.screen.progress.grow(len(source.dataset))
             set_seed(self.recipe.seed)

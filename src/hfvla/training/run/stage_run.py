@@ -102,6 +102,11 @@ class StageRun(StageContext):
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         return unsealed(summary)
 
+    def start(self, data: RecipeData, folders: Mapping[str, Path]) -> tuple[Any, Any]:
+        """Return the model that the stage starts from, and its processor."""
+        model, processor, _ = self._take_over(data, folders)
+        return model, processor
+
     def train(self, data: RecipeData, folders: Mapping[str, Path]) -> dict[str, Any]:
         """Train the stage and complete its folder.
 
