@@ -50,6 +50,12 @@ FAMILY = FamilySpec(
             name: replace(source, build="hfvla.models.ember_vlm.conversations:build_conversations")
             for name, source in SOURCES.items()
         },
+        "shapes": Source(
+            options="hfvla.worlds.shapes:ShapesOptions",
+            build="hfvla.worlds.shapes:build_shapes",
+            count="hfvla.worlds.shapes:count_shapes",
+            description="drawn pictures of coloured shapes, with questions, captions and boxes",
+        ),
         "fleet": Source(
             options="hfvla.worlds.fleet:FleetOptions",
             build="hfvla.worlds.fleet:build_fleet",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from hfvla.data.samples.chat import ChatSample, ImageRef, Turn, chat_features, text_turn
+from hfvla.data.samples.chat import Box, ChatSample, ImageRef, Turn, chat_features, text_turn
 from hfvla.family import SourceData
 from hfvla.worlds.shapes.drawing import draw, png
 from hfvla.worlds.shapes.questions import KINDS, Kind, ask
-from hfvla.worlds.shapes.scene import Split, make_scene
+from hfvla.worlds.shapes.scene import Split, Thing, make_scene
 
 __all__ = ["ShapesOptions", "build_shapes", "count_shapes"]
 
@@ -62,11 +62,15 @@ def _sample(options: ShapesOptions, seed: int, number: int) -> ChatSample:
     for place, question in enumerate(asked):
         turns += [text_turn("user", question.text, images=int(place == 0)), text_turn("assistant", question.answer)]
     name = f"shapes-{options.split}-{seed}-{number}"
+    side = options.image_size
+    found = [question.thing for question in asked if question.thing is not None]
+    boxes = tuple(_box(thing, side) for thing in found)
     rejected = (*turns[:-1], text_turn("assistant", asked[-1].wrong)) if options.preferences else ()
     return ChatSample(
         id=name,
         turns=tuple(turns),
         images=(ImageRef(data=picture),),
+        boxes=boxes,
         rejected=rejected,
         references=(asked[-1].answer,),
         kind=asked[-1].kind,
@@ -74,3 +78,8 @@ def _sample(options: ShapesOptions, seed: int, number: int) -> ChatSample:
         split=options.split,
         group=name,
     )
+
+
+def _box(thing: Thing, side: int) -> Box:
+    left, top, right, bottom = (min(max(share * side, 0.0), float(side)) for share in thing.box)
+    return Box(0, thing.name, (left, top, right, bottom), (side, side))

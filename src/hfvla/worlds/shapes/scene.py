@@ -18,6 +18,15 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 
+_REACH: dict[str, tuple[float, float, float, float]] = {
+    "circle": (1.0, 1.0, 1.0, 1.0),
+    "square": (0.85, 0.85, 0.85, 0.85),
+    "triangle": (0.866, 1.0, 0.866, 0.5),
+    "star": (0.951, 1.0, 0.951, 0.809),
+    "cross": (1.0, 1.0, 1.0, 1.0),
+}
+"""How far a shape reaches to the left, up, right and down from its middle, in its sizes."""
+
 
 @dataclass(frozen=True)
 class Thing:
@@ -41,6 +50,13 @@ class Thing:
     def name(self) -> str:
         """Return "red circle"."""
         return f"{self.colour} {self.shape}"
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom as shares of the picture's side."""
+        left, up, right, down = _REACH[self.shape]
+        x, y = 0.25 + 0.5 * (self.place % 2) + self.shift[0], 0.25 + 0.5 * (self.place // 2) + self.shift[1]
+        return x - left * self.size, y - up * self.size, x + right * self.size, y + down * self.size
 
 
 @dataclass(frozen=True)
