@@ -48,6 +48,15 @@ def load_recipe(
     Raises:
         RecipeError: with every problem of the file and the overrides, each with its line.
     """
+    if not isinstance(path, str | Path):
+        raise RecipeError("no recipe's file", where="load_recipe(path=...)", got=str(type(path)), expected="a path")
+    if isinstance(overrides, str | Mapping):
+        raise RecipeError(
+            "overrides are a list",
+            where="load_recipe(overrides=...)",
+            got=overrides,
+            expected='["key.path=value", ...]',
+        )
     path = Path(expand_user(str(path)))
     document = read_document(path)
     failed = apply_overrides(document, overrides)

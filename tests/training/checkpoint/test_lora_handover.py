@@ -353,10 +353,10 @@ def test_a_run_that_was_cut_off_ends_bit_equal(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(StagedTrainer, "training_step", power_cut)
     with pytest.raises(KeyboardInterrupt):
-        run_recipe(recipe, tmp_path, stop_after="two")
+        run_recipe(recipe, output_dir=tmp_path, stop_after="two")
     monkeypatch.setattr(StagedTrainer, "training_step", step)
     assert (tmp_path / "two/checkpoints/checkpoint-2").is_dir() and not (tmp_path / "two/model.safetensors").exists()
-    run_recipe(recipe, tmp_path, stop_after="two")
+    run_recipe(recipe, output_dir=tmp_path, stop_after="two")
     for name in ("model", "adapter/adapter_model", "adapter/base"):
         one, two = (load_file(root / f"two/{name}.safetensors") for root in (folder, tmp_path))
         assert set(one) == set(two) and all(torch.equal(two[key], value) for key, value in one.items())

@@ -15,7 +15,7 @@ from hfvla.training.run.run import run_recipe
 
 def main(folder: Path) -> None:
     recipe = load_recipe(folder / "recipe.yaml")
-    record = run_recipe(recipe, folder / "run")
+    record = run_recipe(recipe, output_dir=folder / "run")
     sets = {"first": {"source": "robot_selection", "path": recipe.data.eval["first"].options["path"]}}
     results = evaluate_checkpoint(
         folder / "run/final",

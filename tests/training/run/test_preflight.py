@@ -44,10 +44,10 @@ def test_arguments_of_a_later_stage_are_built_before_the_first(args, message, tm
     second = chosen.stages[1].name
     for look in (lambda: check_arguments(chosen, get_family("ember_vlm")), lambda: plan_recipe(chosen)):
         with pytest.raises(RecipeError, match=f"stage '{second}': its args do not go together") as caught:
-            look()
+            look(chosen)
         assert message in str(caught.value) and len(caught.value.problems) == 1
     with pytest.raises(RecipeError, match="do not go together"):
-        run_recipe(chosen, tmp_path / "run")
+        run_recipe(chosen, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(RecipeError, match="do not go together"):
         dry_run(chosen)
@@ -98,7 +98,8 @@ def test_rows_of_all_stages_are_looked_at_before_the_first(tmp_path):
     chosen = recipe(
         "args.dataloader_drop_last=true", "stages.1.args={per_device_train_batch_size: 4000}", "args.max_steps=1"
     )
-    for look in (lambda: plan_recipe(chosen), lambda: run_recipe(chosen, tmp_path / "run"), lambda: dry_run(chosen)):
+    runs = (plan_recipe, lambda recipe: run_recipe(recipe, output_dir=tmp_path / "run"), dry_run)
+    for look in runs:
         with pytest.raises(RecipeError, match=f"stage '{chosen.stages[1].name}': .* do not fill one batch of 4000"):
             look()
     assert not (tmp_path / "run" / chosen.stages[0].name).exists()
@@ -116,7 +117,7 @@ def test_a_model_that_no_machine_holds_is_counted_not_built(tmp_path):
     with pytest.raises(RecipeError, match=r"the weights of [0-9,]{15,} parameters take [0-9,]+ GiB, and the machines"):
         check_models(chosen, get_family("ember_vlm"))
     with pytest.raises(RecipeError, match="lower the sizes in model.config"):
-        run_recipe(chosen, tmp_path / "run")
+        run_recipe(chosen, output_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

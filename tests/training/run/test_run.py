@@ -187,7 +187,7 @@ def test_running_again_trains_nothing(copied, monkeypatch):
     folder, recipe = copied
     steps = Steps(monkeypatch)
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.safetensors")}
-    record = run_recipe(recipe, folder)
+    record = run_recipe(recipe, output_dir=folder)
     assert steps == []
     for path, (modified, content) in before.items():
         assert path.read_bytes() == content

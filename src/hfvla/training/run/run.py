@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 
 from hfvla.data.processes import Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
+from hfvla.errors import RecipeError
 from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData
 from hfvla.hub.card import CARD, write_card
 from hfvla.hub.forms import push_checkpoint
 from hfvla.hub.push import check_access
 from hfvla.paths import expand_user
-from hfvla.recipe import Recipe, Stage, resolved_dict, save_resolved
+from hfvla.recipe import Recipe, Stage, load_recipe, resolved_dict, save_resolved
 from hfvla.registry import get_family
 from hfvla.sealing import check_contents, seal_folder
 from hfvla.training.checkpoint.adapters import share_adapter
@@ -50,10 +52,11 @@ logger = logging.getLogger(__name__)
 
 
 def run_recipe(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
+    overrides: Sequence[str] | Path = (),
+    *,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
-    *,
     allow_recipe_change: bool = False,
     start_at: str | None = None,
     from_checkpoint: str | Path | None = None,
@@ -65,7 +68,8 @@ def run_recipe(
     an unfinished one continues from its last checkpoint.
 
     Args:
-        recipe: a checked recipe (`hfvla.recipe.load_recipe`).
+        recipe: a recipe's file, or what `hfvla.recipe.load_recipe` made of it.
+        overrides: "key=value", as on the command line; for a file.
         output_dir: run folder; default is the recipe's.
         overwrite: delete an earlier run in that folder first.
         allow_recipe_change: go on with a recipe that was changed since; finished stages stay as they are.
@@ -84,6 +88,10 @@ def run_recipe(
         CheckpointError: a hand-over changes something that the recipe does not announce; a checkpoint cannot be gone
             on from with these settings; the disk is full.
     """
+    if isinstance(overrides, str | Path):
+        warnings.warn("run_recipe(recipe, folder) is run_recipe(recipe, output_dir=folder) now", DeprecationWarning, 2)
+        output_dir, overrides = overrides, ()
+    recipe = _loaded(recipe, overrides)
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
     check_arguments(recipe, get_family(recipe.family), plan.stages)
     check_models(recipe, get_family(recipe.family))
@@ -95,6 +103,27 @@ def run_recipe(
         return run.execute()
     finally:
         run.close_folder()
+
+
+def _loaded(recipe: Any, overrides: Sequence[str]) -> Recipe:
+    """Return a recipe from its file, or as it is.
+
+    Raises:
+        RecipeError: what is passed is no recipe, or overrides with one that is loaded.
+    """
+    if isinstance(recipe, str | Path):
+        return load_recipe(recipe, overrides)
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(
+            "no recipe", where="run_recipe(recipe=...)", got=str(type(recipe)), expected="a file, or a Recipe",
+            fix="Write Recipe(**recipe)." if isinstance(recipe, Mapping) else None,
+        )  # fmt: skip
+    if overrides:
+        raise RecipeError(
+            "overrides change a recipe's file, and this recipe is loaded", where="run_recipe(overrides=...)",
+            got=overrides, fix="Give them to load_recipe.",
+        )  # fmt: skip
+    return recipe
 
 
 class RecipeRun:

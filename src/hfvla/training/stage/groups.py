@@ -88,8 +88,25 @@ def expand_group(model: nn.Module, groups: Mapping[str, ParameterGroup], express
         raise RecipeError(
             f"'{expression}' matches no parameter of {type(model).__name__}",
             expected=f"parameters named {', '.join(patterns)}",
+            fix=_named_alike(patterns, [name for _, name in plain]),
         )
     return found
+
+
+def _named_alike(patterns: Sequence[str], names: Sequence[str]) -> str:
+    """Return what the model has in place of a pattern: the part of its name that still fits, and what follows it."""
+    wanted = patterns[0].split(".")
+    parts = [name.split(".") for name in names]
+    depth = 0
+    while depth < len(wanted) and any(part[: depth + 1] == wanted[: depth + 1] for part in parts):
+        depth += 1
+    following = sorted({part[depth] for part in parts if part[:depth] == wanted[:depth] and len(part) > depth})
+    # Names of another version of transformers: the part is there, and lies elsewhere.
+    elsewhere = sorted({".".join(part[: part.index(wanted[depth]) + 1]) for part in parts if wanted[depth] in part})
+    hint = f" '{wanted[depth]}' is at {', '.join(elsewhere)}." if elsewhere else ""
+    if not elsewhere and (near := did_you_mean(wanted[depth], following)).startswith("Did"):
+        hint = f" {near}"
+    return f"The model has {'.'.join([*wanted[:depth], '...'])}: {', '.join(following[:12])}.{hint}"
 
 
 def _layer_patterns(model: nn.Module, name: str, group: ParameterGroup, end: str, count: int) -> list[str]:

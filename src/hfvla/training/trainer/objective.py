@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfvla.errors import DataError, RecipeError
+from hfvla.errors import DataError, RecipeError, did_you_mean
 from hfvla.losses.gathering import one_process
 from hfvla.losses.weighing import weighted_sum
 from hfvla.training.checkpoint.checkpoints import ExactResume
@@ -21,6 +21,7 @@ from hfvla.training.trainer.balance.report import build_monitor
 from hfvla.training.trainer.checkpointing import evaluate_frozen
 from hfvla.training.trainer.devices import stage_out_of_memory_told
 from hfvla.training.trainer.evaluation_rows import filled_up, own_batch
+from hfvla.training.trainer.given import check_reach
 from hfvla.training.trainer.gradcache import build_grad_cache
 from hfvla.training.trainer.loss_log import LossLog
 from hfvla.training.trainer.loss_reach import keep_in_step, output_terms, zero_loss
@@ -112,6 +113,8 @@ class ObjectiveTrainer(ExactResume):
             self._by_source["train" if training else "eval"].add(outputs, inputs)
         if training:
             loss = self._within_reach(self._combine(counted, weights, counts), reach)
+            if torch.is_grad_enabled():
+                check_reach(loss, list(counted), self.stage)
         else:
             found = weighted_sum(counted, weights)
             loss = torch.zeros((), device=self.args.device) if found is None else found
@@ -223,7 +226,8 @@ class ObjectiveTrainer(ExactResume):
             raise DataError(
                 f"stage '{self.stage.name}': no batch of an epoch gave the loss term '{missing[0]}'",
                 got=sorted(seen or self._logs["train"].given) or "no loss term",
-                fix="Take the term out of `losses`, or add data that has what it needs.",
+                fix=_near(missing[0], self._logs["train"].given)
+                + "Take the term out of `losses`, or add data that has what it needs.",
             )
 
     def resume_state(self) -> dict[str, Any]:
@@ -307,6 +311,12 @@ class ObjectiveTrainer(ExactResume):
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Tell whether an evaluation is the best so far; one that is no number never is."""
         return comparable_metric(self, metrics) and super()._determine_best_metric(metrics, trial)
+
+
+def _near(name: str, given: Collection[str]) -> str:
+    """Return the nearest name that a batch did give, as a sentence; "" where none is near."""
+    hint = did_you_mean(name, given)
+    return f"{hint} " if hint.startswith("Did") else ""
 
 
 def _zero_stage(trainer: Any) -> int:

@@ -34,6 +34,7 @@ from hfvla.training.stage.phases import (
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers
 from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
 from hfvla.training.trainer.extra_terms import add_terms
+from hfvla.training.trainer.given import check_given
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.honoured import (
     check_learning_rates,
@@ -83,23 +84,27 @@ class StagedTrainer(ObjectiveTrainer):
         **kwargs: as for `Trainer`.
 
     Raises:
-        RecipeError: a group that does not exist or matches nothing, a phase that adds what trains already, phases
-            with settings under which parts cannot join, or a field of the stage that a script does not honour.
+        RecipeError: an argument of another kind than said above, a group that does not exist or matches nothing, a
+            phase that adds what trains already, phases with settings under which parts cannot join, or a field of the
+            stage that a script does not honour.
+        DataError: the training data has no row.
     """
 
     optimizer: Any
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | None = None,
         args: Any = None,
         *,
-        stage: Stage,
-        groups: Mapping[str, ParameterGroup],
+        stage: Stage | None = None,
+        groups: Mapping[str, ParameterGroup] | None = None,
         from_recipe: bool = False,
         loss_functions: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_given(model, args, stage, groups, kwargs)
+        assert stage is not None and groups is not None  # `check_given` says so in words
         self.stage, self.groups = stage, groups
         where = f"stage '{stage.name}'"
         check_learning_rates(stage)

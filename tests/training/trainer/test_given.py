@@ -1,0 +1,132 @@
+"""What a script passes wrongly to `StagedTrainer`, `Stage` or `run_recipe`: one error of hfvla each."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from transformers import TrainingArguments
+
+import hfvla
+from hfvla import ParameterGroup, Phase, Recipe, RecipeError, Stage, load_recipe, run_recipe
+from hfvla.errors import DataError, TrainingError
+from hfvla.training.trainer.trainer import StagedTrainer
+
+from ..toy import GROUPS, ToyModel, build_model, build_rows, build_trainer
+
+SMOKE = Path(__file__).parents[3] / "recipes/ember_vlm/smoke.yaml"
+STAGE = Stage(name="first", train=["head"], losses={"fit": 1.0})
+
+
+def trainer(tmp_path, **changes):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    given = {
+        "model": build_model(),
+        "args": arguments,
+        "stage": STAGE,
+        "groups": GROUPS,
+        "train_dataset": build_rows(),
+    }
+    given |= changes
+    return StagedTrainer(**{name: value for name, value in given.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": None}, r"a stage is missing.*Stage\(name="),
+        ({"stage": STAGE.model_dump()}, r"stage=.*<class 'dict'>.*Write Stage\(\*\*stage\)"),
+        ({"stage": "first"}, r"got 'first'.*load_recipe\(file\)\.stages\[0\]"),
+        ({"model": "org/some-model"}, "got 'org/some-model'.*not its name.*from_pretrained"),
+        ({"model": ToyModel}, "a class is no model; got 'ToyModel'"),
+        ({"model": None, "model_init": build_model}, "pass model=model_init"),
+        ({"args": {"learning_rate": 1e-3}}, r"Write TrainingArguments\(\*\*args\)"),
+        ({"groups": None}, "parameter groups by name"),
+        ({"groups": {"head": "head.*"}}, r"group 'head' is no ParameterGroup.*Write ParameterGroup\(\('head.\*',\)\)"),
+        ({"groups": {"head": ["head.*"]}}, r"Write ParameterGroup\(\('head.\*',\)\)"),
+        ({"groups": {"head": 3}}, "group 'head' is no ParameterGroup; got 3"),
+        ({"train_datset": []}, "no argument 'train_datset'. Did you mean 'train_dataset'"),
+        ({"tokenizer": "x"}, "no argument 'tokenizer'. It is called processing_class now"),
+        ({"train_dataset": "imdb"}, "a name is no data; got 'imdb'"),
+    ],
+)
+def test_wrong_arguments_say_what_to_write(tmp_path, changes, message):
+    with pytest.raises(RecipeError, match=message):
+        trainer(tmp_path, **changes)
+
+
+def test_data_without_a_row(tmp_path):
+    for rows in ([], build_rows().select([])):
+        with pytest.raises(DataError, match="the training data has no row"):
+            trainer(tmp_path, train_dataset=rows)
+
+
+def test_one_string_is_one_pattern(tmp_path):
+    assert trainer(tmp_path, groups={"head": ParameterGroup("head.*")}).trained
+
+
+def test_a_loss_that_reaches_nothing(tmp_path):
+    model = build_model()
+    model.head.scale.requires_grad_(False)
+    staged = build_trainer(tmp_path, model=model, train=["backbone"], losses={"level": 1.0})
+    with pytest.raises(TrainingError, match=r"stage 'first': the loss reaches nothing.*losses level; train backbone"):
+        staged.train()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("haed.*", r"The model has \.\.\.: backbone, blocks, head\. Did you mean 'head'\?"),
+        ("blocks.first.*", r"The model has blocks\.\.\.\.: 0, 1, 2\."),
+        ("scale.*", r"'scale' is at head\.scale"),
+    ],
+)
+def test_patterns_that_match_nothing_show_what_is_there(tmp_path, pattern, message):
+    with pytest.raises(RecipeError, match=message):
+        trainer(tmp_path, groups={"head": ParameterGroup(pattern)})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: Stage(name="s", train=["a"], loses={"x": 1}),
+            "Stage: loses: unknown key 'loses'. Did you mean 'losses'",
+        ),
+        (lambda: Stage(name="s", train="a", losses={"x": 1}), "Stage: train: expected a list; got 'a'"),
+        (lambda: Stage(name="s", train=["a"], losses={"x": -1}), r"Stage: losses\.x: expected a number >= 0"),
+        (lambda: Stage(name="s", train=["a"], losses=["x"]), "Stage: losses: expected a mapping"),
+        (lambda: Phase(add=["a"]), "Phase: a phase needs either `epoch` or `step`"),
+        (
+            lambda: Stage(name="s", train=["a"], losses={"x": 1}, phases=[{"epoch": 1}]),
+            r"Stage: phases\[0\]: the phase",
+        ),
+        (lambda: Recipe(famly="x"), "unknown key 'famly'. Did you mean 'family'"),
+    ],
+)
+def test_sections_speak_plainly(build, message):
+    with pytest.raises(RecipeError, match=message):
+        build()
+
+
+def test_recipes_are_files_or_recipes(tmp_path):
+    with pytest.raises(RecipeError, match="nothing.yaml: no such recipe"):
+        run_recipe(tmp_path / "nothing.yaml")
+    with pytest.raises(RecipeError, match="unknown key 'sed'. Did you mean 'seed'"):
+        run_recipe(str(SMOKE), ["sed=3"])
+    with pytest.raises(RecipeError, match=r"no recipe; got .*dict.*Write Recipe\(\*\*recipe\)"):
+        run_recipe({"family": "x"})
+    with pytest.raises(RecipeError, match="this recipe is loaded"):
+        run_recipe(load_recipe(SMOKE), ["seed=3"])
+    with pytest.raises(RecipeError, match="overrides are a list; got 'seed=3'"):
+        load_recipe(SMOKE, "seed=3")
+    with pytest.raises(RecipeError, match="no recipe's file"):
+        load_recipe({"family": "x"})
+
+
+def test_help_says_what_each_field_means():
+    assert hfvla.Phase is Phase
+    told = inspect.getdoc(Stage)
+    for name, field in Stage.model_fields.items():
+        assert f"    {name} (" in told and field.description in told
+    assert "losses (dict[str, Weight | LossSchedule])" in told
+    assert Recipe.model_json_schema()["$defs"]["Stage"]["description"] == told.partition("\n")[0]
