@@ -2,12 +2,13 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from hfvla.errors import CheckpointError, DataError, HfvlaError
-from hfvla.evaluation.run import evaluate_checkpoint, evaluate_model, metrics_json, results_table, write_evaluation
+from hfvla.evaluation.run import evaluate_checkpoint, evaluate_model, metrics_json, results_tables, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, Figure, SourceData
 from hfvla.models.ember_vlm import FAMILY
 from hfvla.outputs import claim_folder
@@ -77,11 +78,18 @@ def test_nothing_to_write_is_refused(tmp_path):
 
 def test_results_table_shows_systems_and_marks_the_best():
     console = Console(width=200, record=True, file=io.StringIO())
-    table = results_table({"held_out": _result()})
+    (table,) = results_tables({"held_out": _result()})
     console.print(table)
     text = console.export_text()
     assert "this model" in text and "Majority" in text and "0.250" in text
     assert [(cell.plain, str(cell.style)) for cell in table.columns[3].cells] == [("0.500", "bold"), ("0.250", "")]
+
+
+def test_sets_that_are_scored_alike_share_a_table():
+    captions = replace(_result(), metrics={"n": 4, "cider": 1.0, "loss": 2.0}, baselines={})
+    first, second = results_tables({"one": _result(), "other": captions, "two": _result()})
+    assert list(first.columns[0].cells).count("one") == list(first.columns[0].cells).count("two") > 0
+    assert set(second.columns[0].cells) == {"other"}
 
 
 @pytest.fixture()

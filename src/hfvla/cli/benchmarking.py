@@ -75,9 +75,9 @@ def run_benchmarks(
 
     def show(run: Any) -> None:
         from hfvla.cli.tables import console
-        from hfvla.evaluation.run import results_table
+        from hfvla.evaluation.run import results_tables
 
-        console().print(results_table(run.results), markup=True)
+        console().print(*results_tables(run.results), sep="\n", markup=True)
         for name, reason in run.not_run.items():
             console().print(f"Not run: {name}: {reason}", soft_wrap=True, markup=False)
         console().print(f"Scores: {Path(output) / 'evaluation_results.json'}", soft_wrap=True)

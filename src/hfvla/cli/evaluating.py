@@ -99,9 +99,9 @@ def evaluate(
 
     def show(results: Any) -> None:
         from hfvla.cli.tables import console
-        from hfvla.evaluation.run import results_table
+        from hfvla.evaluation.run import results_tables
 
-        console().print(results_table(results), markup=True)
+        console().print(*results_tables(results), sep="\n", markup=True)
         console().print(f"Report: {Path(output) / 'report.html'}", soft_wrap=True)
 
     run_command(work, show, as_json)

@@ -96,14 +96,14 @@ def show_training(summary: Mapping[str, Any]) -> None:
     keys = ["name", "seconds", "steps", "epochs", "trainable_parameters", "parameters", "train_loss", "best_metric"]
     out.print(table("stages", columns, [[stage.get(key) for key in keys] for stage in summary.get("stages", [])]))
     if summary.get("evaluation"):
-        from hfvla.evaluation.run import results_table
+        from hfvla.evaluation.run import results_tables
         from hfvla.family import EvaluationResult
 
         results = {
             name: EvaluationResult(metrics=scores["metrics"], baselines=scores["baselines"])
             for name, scores in summary["evaluation"].items()
         }
-        out.print(results_table(results))
+        out.print(*results_tables(results), sep="\n")
         out.print(f"Report: {summary['output_dir']}/report.html", soft_wrap=True)
     out.print(f"Checkpoint: {summary['output_dir']}/final", soft_wrap=True)
 

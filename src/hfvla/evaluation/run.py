@@ -43,7 +43,7 @@ __all__ = [
     "metrics_json",
     "process_device",
     "remake_report",
-    "results_table",
+    "results_tables",
     "write_evaluation",
 ]
 
@@ -293,7 +293,19 @@ def _commit() -> dict[str, str]:
     return {"commit": found.stdout.strip()} if found.returncode == 0 else {}
 
 
-def results_table(results: Mapping[str, EvaluationResult]) -> Table:
+def results_tables(results: Mapping[str, EvaluationResult]) -> list[Table]:
+    """Return the main scores as tables for the terminal: sets of which most scores are the same ones share a table."""
+    alike: list[tuple[set[str], dict[str, EvaluationResult]]] = []
+    for name, result in results.items():
+        own = set(tables.headline_metrics(result))
+        group = next((sets for known, sets in alike if 2 * len(own & known) >= len(own | known)), None)
+        if group is None:
+            alike.append((own, group := {}))
+        group[name] = result
+    return [_results_table(sets) for _, sets in alike]
+
+
+def _results_table(results: Mapping[str, EvaluationResult]) -> Table:
     """Return the main scores of every set as a table for the terminal; the best of a column is bold."""
     from rich.table import Table
     from rich.text import Text
