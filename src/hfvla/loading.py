@@ -17,7 +17,7 @@ from typing import Any
 from hfvla.errors import CheckpointError, HfvlaError
 from hfvla.sealing import check_contents
 
-__all__ = ["check_folder", "check_same", "check_size", "guarded", "read_object", "weight_files"]
+__all__ = ["check_folder", "check_room", "check_same", "check_size", "guarded", "read_object", "weight_files"]
 
 _COPY = "Copy the whole folder that save_pretrained wrote."
 _PACKED = {"U8", "I8", "I32", "F8_E4M3", "F8_E5M2"}  # what quantised weights are stored as
@@ -124,6 +124,33 @@ def check_folder(folder: str | Path) -> int:
     scalars = sum(_scalars(file) for file in weight_files(folder))
     _check_quantisation(Path(folder))
     return scalars
+
+
+def check_room(folder: str | Path) -> None:
+    """Refuse weights that do not fit into this machine's free memory, before it begins to swap; nothing is read.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    size, free = sum(file.stat().st_size for file in weight_files(Path(folder))), _free_bytes()
+    if free is not None and size > free:
+        raise CheckpointError(
+            "the weights do not fit into this machine's memory",
+            where=str(folder),
+            got=f"{size / 2**30:,.1f} GiB of weights",
+            expected=f"at most {free / 2**30:,.1f} GiB, which are free",
+            fix="End other programs, or take a machine with more.",
+        )
+
+
+def _free_bytes() -> int | None:
+    """Return what the system can still give, or None where it does not say."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = [line.split() for line in text.splitlines() if line.startswith("MemAvailable:")]
+    return int(found[0][1]) * 1024 if found else None
 
 
 def _check_numbers(value: Any, path: Path, keys: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ import hfvla.models
 from hfvla.errors import CheckpointError, RecipeError, did_you_mean
 from hfvla.family import FamilySpec, resolve
 from hfvla.fetching import local_checkpoint
-from hfvla.loading import check_folder, check_size, guarded, read_object
+from hfvla.loading import check_folder, check_room, check_size, guarded, read_object
 from hfvla.metrics.catalog import Metric, describe
 from hfvla.noise import without_bars
 from hfvla.plugins import Offers, offers
@@ -185,6 +185,7 @@ def load_checkpoint(
         raise CheckpointError("the checkpoint is of another family", where=str(path), got=spec.name, expected=family)
     folder = str(local_checkpoint(path, revision))
     scalars = check_folder(folder)
+    check_room(folder)
     config = guarded(path, lambda: spec.load("config").from_pretrained(folder))
     check_size(spec.new_model, config, scalars, path)
     # Mismatched sizes are named below, with what else is missing.

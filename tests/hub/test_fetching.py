@@ -111,6 +111,13 @@ def test_what_comes_is_looked_through_as_any_folder(hub, saved):
             load_checkpoint(name)
 
 
+def test_weights_that_do_not_fit_are_refused_before_they_are_read(hub, saved, monkeypatch):
+    hub.add("me/large", saved)
+    monkeypatch.setattr("hfvla.loading._free_bytes", lambda: 2**18)
+    with pytest.raises(CheckpointError, match=r"do not fit into this machine's memory.*0\.0 GiB, which are free"):
+        load_checkpoint("me/large")
+
+
 def test_code_in_a_repository_is_never_run(hub, saved, tmp_path):
     config = json.loads(saved["config.json"])
     mark = tmp_path / "ran"

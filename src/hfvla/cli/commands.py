@@ -15,12 +15,14 @@ from hfvla.cli.asking import AskCommand
 from hfvla.cli.comparing import compare
 from hfvla.cli.data_sets import data
 from hfvla.cli.evaluating import evaluate
+from hfvla.cli.exporting import export
 from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
 from hfvla.cli.reporting import report
 from hfvla.cli.searching import index, search
 from hfvla.cli.serving import serve
 from hfvla.cli.sharing import push
+from hfvla.cli.shipping import recipes
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
@@ -153,6 +155,8 @@ app.command()(compare)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)
 app.command()(push)
+app.command()(export)
+app.command()(recipes)
 
 
 @app.command()

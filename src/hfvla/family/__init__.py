@@ -6,7 +6,7 @@ Free of torch and transformers: a recipe can be checked, and `hfvla --help` prin
 from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.family.cuts import CACHED_FEATURES, CUT_HOOKS, CutContext, FeatureCut
 from hfvla.family.evaluation import AnswerFile, EvaluationContext, EvaluationResult, Figure, Option
-from hfvla.family.exporting import PlainBackbone
+from hfvla.family.exporting import Answers, ExportPart, ExportPlan, PlainBackbone
 from hfvla.family.groups import ParameterGroup, as_names, parse_group, take_strings
 from hfvla.family.request import Request
 from hfvla.family.request_fields import RequestField
@@ -19,11 +19,14 @@ __all__ = [
     "CUT_HOOKS",
     "HOOKS",
     "AnswerFile",
+    "Answers",
     "AnswerLosses",
     "ChatSystem",
     "CutContext",
     "EvaluationContext",
     "EvaluationResult",
+    "ExportPart",
+    "ExportPlan",
     "FamilySpec",
     "FeatureCut",
     "Figure",

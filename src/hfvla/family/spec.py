@@ -44,6 +44,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "embed_images": ("search:embed_images",),
     "embed_texts": ("search:embed_texts",),
     "plain_backbone": ("export:plain_backbone",),
+    "export": ("export:export_plan",),
     "trainer": ("trainer:Trainer",),
     "tiny": ("build:tiny_config",),
     "adapt": ("build:adapt",),
@@ -88,6 +89,8 @@ class FamilySpec:
       batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.
     - `export.plain_backbone(model, processor) -> PlainBackbone`, the transformers model inside, for people without
       hfvla.
+    - `export.export_plan(model, processor) -> ExportPlan`, the graphs that the model is made of, and how they answer
+      rows together; what `hfvla export` needs.
     - `trainer.Trainer`, a `StagedTrainer` with a sampler or loss pass of its own.
 
     A family whose checkpoints are models of transformers as they are (`accepts`) has no classes of its own: `hooks`

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["RowGenerator", "draw_normal", "draw_uniform"]
+__all__ = ["GivenNoise", "RowGenerator", "draw_normal", "draw_uniform"]
 
 _GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, as a signed number: the increment of SplitMix64
 _FIRST, _SECOND = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # its two multipliers
@@ -77,6 +77,25 @@ class RowGenerator:
         keys = _mix(_mix(self.seeds + _GOLDEN) ^ name)
         keys = keys.view(-1, *[1] * (positions.ndim - 1))
         return _mix(keys + (positions + 1) * _GOLDEN)
+
+
+class GivenNoise(RowGenerator):
+    """Noise that is there already, e.g. the input of an exported graph.
+
+    Args:
+        noise (`Tensor`): what `normal` returns; the first dimension are the rows.
+    """
+
+    def __init__(self, noise: Tensor) -> None:
+        self.noise = noise
+
+    def normal(self, shape: tuple[int, ...], stream: str) -> Tensor:
+        """Return the noise."""
+        return self.noise
+
+    def generators(self, stream: str) -> list[torch.Generator]:
+        """Return none: a sampler without noise on its way asks for none."""
+        return []
 
 
 def _mix(value: Tensor) -> Tensor:

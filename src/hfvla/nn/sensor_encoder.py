@@ -198,7 +198,7 @@ class SensorEncoder(nn.Module):
         read = token_mask.any(1)
         first = torch.arange(tokens.shape[1], device=tokens.device) == 0
         tokens = torch.where(read[:, None, None], tokens, self.no_sensor.to(tokens.dtype))
-        token_mask = torch.where(read[:, None], token_mask, first)
+        token_mask = token_mask | (~read[:, None] & first)  # where nothing was read, no token is valid
         pooled = fill_masked(tokens, token_mask).sum(1) / token_mask.sum(1, keepdim=True)
         return SensorFeatures(tokens, token_mask, pooled, read)
 
@@ -231,7 +231,7 @@ class SensorEncoder(nn.Module):
         if window.ndim != 3 or window.shape[2] != self.channels or not window.shape[1]:
             raise ValueError(f"SensorEncoder: window {tuple(window.shape)}; expected [B, T > 0, {self.channels}]")
         batch, count, shape = len(window), len(self.branches), tuple(present.shape)
-        if shape not in {(batch,), (batch, count)}:
+        if shape not in ((batch,), (batch, count)):  # no set: a traced size has no hash
             raise ValueError(f"SensorEncoder: present {shape}; expected ({batch},) or ({batch}, {count})")
         if point_mask is None:
             point_mask = torch.ones(window.shape[:2], dtype=torch.bool, device=window.device)

@@ -1,0 +1,265 @@
+"""EmberVLM at its real size on two cores: int8 ONNX against torch in float32, and against what a small computer has.
+
+    python benchmarks/edge.py [--real robot_selection.json ...] [--checkpoint DIR] [--steps 60] [--output FILE.json]
+
+Without a checkpoint the model (37 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of
+50,263) starts from random weights and learns to select for some steps, so that it has decisions to keep; what they are
+worth does not matter here. Then it is exported with 8 bits, and
+
+- the size of the two graphs that a selection needs (vision, select) is summed, and that of the decoder said beside it;
+- a fresh process with NumPy and ONNX Runtime alone says how far it grows by loading both and selecting once;
+- it selects robots for one picture and one task, again and again, on two threads: p50 and p95, without text;
+- generated rows of the test split, and rows of real files where `--real` names them, are decided by both.
+
+Goals: at most 50 MB, 100 MB, 30 ms, and 99.5 % of the decisions equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hfvla.export.engines import OnnxEngine, TorchEngine
+from hfvla.export.graphs import write_onnx
+from hfvla.export.quantise import left_whole, quantise
+from hfvla.models.ember_vlm.build import initialise
+from hfvla.models.ember_vlm.export import export_plan, selected
+
+GOALS = {"file_mb": 50.0, "memory_mb": 100.0, "p50_ms": 30.0, "alike": 0.995}
+SELECTION = ("vision", "select")
+_VOCABULARY = 50_263
+
+MEASURE = """
+import json, os, sys, time
+import numpy as np
+import onnxruntime as ort
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+folder, threads, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+inputs = np.load(os.path.join(folder, "inputs.npz"))
+pixels, rest = inputs["pixel_values"], {name: inputs[name] for name in inputs.files if name != "pixel_values"}
+before = resident()
+options = ort.SessionOptions()
+options.intra_op_num_threads = threads
+options.log_severity_level = 3
+paths = [os.path.join(folder, name + ".onnx") for name in ("vision", "select")]
+vision, select = (ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths)
+wanted = [one.name for one in select.get_inputs()]
+
+def choose():
+    tokens = vision.run(None, {"pixel_values": pixels})[0]
+    return select.run(None, {name: tokens if name == "image_tokens" else rest[name] for name in wanted})[0]
+
+choose()
+grown = resident() - before
+clock, cpu = [], []
+for _ in range(runs):
+    started, used = time.perf_counter(), time.process_time()
+    choose()
+    clock.append(time.perf_counter() - started)
+    cpu.append(time.process_time() - used)
+times = {"clock_ms": [1000 * one for one in clock], "cpu_ms": [1000 * one for one in cpu]}
+print(json.dumps({"memory_mb": grown / 1e6, **times}))
+"""
+
+
+def fleet_rows(split: str, count: int, seed: int, images: bool = True) -> list[dict[str, Any]]:
+    """Generated tasks."""
+    from hfvla.worlds.fleet import FleetOptions, build_fleet
+
+    options = FleetOptions(size=count, split=split, images=images, image_size=224)
+    return list(build_fleet(options, seed=seed).dataset)
+
+
+def real_rows(paths: list[str]) -> list[dict[str, Any]]:
+    """Rows of robot-selection files, without pictures."""
+    from hfvla.data.sources.robot_selection import RobotSelectionOptions, build_robot_selection
+
+    found = [build_robot_selection(RobotSelectionOptions(path=path), seed=0).dataset for path in paths]
+    return [row for rows in found for row in rows]
+
+
+def real_size(rows: list[dict[str, Any]], layers: dict[str, Any], seed: int) -> tuple[Any, Any]:
+    """The model at its real size; the tokenizer knows fewer words than the vocabulary has room for."""
+    from transformers import set_seed
+
+    from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
+
+    small, processor = initialise({"config": layers, "options": {"tokenizer_vocab_size": 4096}}, rows, seed)
+    settings = small.config.to_dict()
+    if not layers:
+        settings["text_config"]["vocab_size"] = _VOCABULARY
+    set_seed(seed)
+    return EmberVLMForRobotSelection(EmberVLMConfig(**settings)).eval(), processor
+
+
+def learn(model: Any, processor: Any, rows: list[dict[str, Any]], steps: int, batch: int, seed: int) -> list[float]:
+    """Some steps of AdamW on the selection loss; returns the losses."""
+    from hfvla.models.ember_vlm.batches import EmberVLMCollator
+
+    collate = EmberVLMCollator(processor, model.config, losses=("selection",), training=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01)
+    order = np.random.default_rng(seed)
+    losses = []
+    model.train()
+    for _ in range(steps):
+        chosen = [dict(rows[number]) for number in order.choice(len(rows), batch, replace=False)]
+        loss = model(**collate(chosen)).loss_terms["selection"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+    model.eval()
+    return losses
+
+
+def decided(engine: Any, model: Any, processor: Any, rows: list[dict[str, Any]]) -> tuple[list[Any], np.ndarray]:
+    """The chosen set of every row, and its log-odds."""
+    logits = np.stack([selected(engine, model.config, processor, [row["task"]], [row["image"]])[0] for row in rows])
+    chosen = model.chosen(model.probabilities(torch.from_numpy(logits)))
+    return [tuple(row) for row in chosen.tolist()], logits
+
+
+def compare(engines: tuple[Any, Any], model: Any, processor: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Decide rows with both engines."""
+    (first, ours), (second, theirs) = (decided(engine, model, processor, rows) for engine in engines)
+    gold = [tuple(name in row["robots"] for name in model.config.robots) for row in rows]
+    exact = [
+        float(np.mean([one == right for one, right in zip(found, gold, strict=True)])) for found in (first, second)
+    ]
+    return {
+        "rows": len(rows),
+        "alike": float(np.mean([one == other for one, other in zip(first, second, strict=True)])),
+        "different_sets": len(set(first)),
+        "max_difference": float(np.abs(ours - theirs).max()),
+        "mean_difference": float(np.abs(ours - theirs).mean()),
+        "exact_match": {"float32": float(exact[0]), "int8": float(exact[1])},
+    }
+
+
+def measured(folder: Path, processor: Any, row: dict[str, Any], threads: int, runs: int) -> dict[str, Any]:
+    """Memory and time of a selection in a fresh process."""
+    batch = processor.prompts([row["task"]], [row["image"]])
+    np.savez(folder / "inputs.npz", **{name: value.numpy() for name, value in batch.items()})
+    words = [sys.executable, "-c", MEASURE, str(folder), str(threads), str(runs)]
+    found = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+    clock, cpu = found["clock_ms"], found["cpu_ms"]
+    return {
+        "memory_mb": found["memory_mb"], "p50_ms": float(np.median(clock)), "p95_ms": float(np.percentile(clock, 95)),
+        "best_ms": min(clock), "p50_cpu_ms": float(np.median(cpu)), "runs": runs,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Build or load, export, measure, print and write."""
+    arguments = parsed()
+    torch.manual_seed(arguments.seed)
+    train = fleet_rows("train", arguments.train_rows, arguments.seed)
+    layers = json.loads(arguments.config) if arguments.config else {}
+    started, losses = time.perf_counter(), []
+    if arguments.checkpoint:
+        from hfvla.registry import load_checkpoint
+
+        _, model, processor = load_checkpoint(arguments.checkpoint, family="ember_vlm")
+    else:
+        model, processor = real_size(train, layers, arguments.seed)
+        losses = learn(model, processor, train, arguments.steps, arguments.batch, arguments.seed)
+    trained_s = time.perf_counter() - started
+    with tempfile.TemporaryDirectory() as name:
+        found = export_and_compare(model, processor, Path(name), arguments)
+    found |= {
+        "parameters": sum(one.numel() for one in model.parameters()), "losses": losses[:1] + losses[-1:],
+        "trained_s": trained_s, "seed": arguments.seed, "goals": GOALS,
+        "hardware": {"cpu": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+    }  # fmt: skip
+    show(found)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def export_and_compare(model: Any, processor: Any, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write float32 and int8 graphs, measure both, and decide rows."""
+    plan = export_plan(model, processor)
+    parts = [part for part in plan.parts if arguments.decoder or part.name in SELECTION]
+    whole, small = folder / "float32", folder / "int8"
+    for place in (whole, small):
+        place.mkdir()
+    write_onnx(parts, whole)
+    left = {}
+    for part in parts:
+        (small / f"{part.name}.onnx").write_bytes((whole / f"{part.name}.onnx").read_bytes())
+        quantise(small / f"{part.name}.onnx", 8)
+        left[part.name] = left_whole(small / f"{part.name}.onnx")
+    test = fleet_rows("test", arguments.rows, arguments.seed)
+    measures = {}
+    for name, place in (("float32", whole), ("int8", small)):
+        measures[name] = measured(place, processor, test[0], arguments.threads, arguments.runs)
+        sizes = {part.name: (place / f"{part.name}.onnx").stat().st_size / 1e6 for part in parts}
+        measures[name] |= {"file_mb": sum(sizes[part] for part in SELECTION), "parts_mb": sizes}
+    engines = TorchEngine(plan.parts), OnnxEngine(small, arguments.threads)
+    sets = {"generated": compare(engines, model, processor, test)}
+    if arguments.real:
+        sets["real"] = compare(engines, model, processor, real_rows(arguments.real))
+    return {"engines": measures, "sets": sets, "left_whole": left}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print one table."""
+    table = Table(
+        title=f"EmberVLM, {found['parameters'] / 1e6:.1f} M parameters, on {found['hardware']['cores']} cores"
+    )
+    for heading in ("", "float32", "int8", "goal"):
+        table.add_column(heading, justify="right" if heading else "left")
+    engines = found["engines"]
+    for key, label in (
+        ("file_mb", "vision + select, MB"), ("memory_mb", "memory of loading, MB"), ("p50_ms", "selection p50, ms"),
+        ("p95_ms", "selection p95, ms"), ("best_ms", "selection, fastest, ms"), ("p50_cpu_ms", "processor time, ms"),
+    ):  # fmt: skip
+        goal = f"<= {GOALS[key]:g}" if key in GOALS else ""
+        table.add_row(label, f"{engines['float32'][key]:.1f}", f"{engines['int8'][key]:.1f}", goal)
+    for name, one in found["sets"].items():
+        table.add_row(
+            f"{name}: decided alike, {one['rows']} rows", "", f"{one['alike']:.2%}", f">= {GOALS['alike']:.1%}"
+        )
+        table.add_row(f"{name}: log-odds apart, at most", "", f"{one['max_difference']:.3f}", "")
+    Console().print(table)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", help="a trained checkpoint in place of random weights")
+    parser.add_argument("--real", nargs="*", default=[], help="robot-selection files")
+    parser.add_argument("--config", help="JSON of config values, for another size")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--train-rows", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--decoder", action="store_true", help="also export the decoder")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "edge.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The plain backbone in transformers' layout with 32, 16, 8 or 4 bits (torchao), compared inside the family's model.
+
+8 and 4 bits are weight-only: int8 with a scale a row, or int4 in groups of 32, of every linear layer. Embeddings,
+norms and convolutions keep their type. transformers and vLLM load such a folder where torchao is installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfvla.errors import CheckpointError, HfvlaError
+from hfvla.export.engines import TorchEngine, need
+from hfvla.export.plain import plain_backbone
+from hfvla.family import FamilySpec
+from hfvla.training.checkpoint.record import saving
+
+__all__ = ["write_merged"]
+
+_GROUP = 32
+
+
+class _MergedEngine(TorchEngine):
+    name = "merged"
+
+
+def write_merged(
+    spec: FamilySpec, model: Any, processor: Any, folder: Path, bits: int
+) -> tuple[TorchEngine, dict[str, Any]]:
+    """Write the backbone with fewer bits and return an engine of the family's model around what was written.
+
+    Args:
+        spec: the family.
+        model: its model; stays as it is.
+        processor: its processor.
+        folder: exists.
+        bits: 32, 16, 8 or 4.
+
+    Raises:
+        MissingExtraError: torchao is not installed (8 and 4 bits).
+        CheckpointError: the family has no backbone that stands alone, or it cannot be quantised here.
+    """
+    plain = plain_backbone(spec, model, processor)
+    kind = type(plain.model)
+    with saving("the backbone", folder):
+        plain.model.save_pretrained(folder)
+        for part in plain.processor:
+            part.save_pretrained(folder)
+    if bits == 16:
+        again = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.bfloat16)
+    elif bits == 32:
+        again = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    else:
+        again = _quantised(kind, folder, bits)
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    with saving("the backbone", folder):
+        again.save_pretrained(folder)
+    loaded = kind.from_pretrained(folder, use_safetensors=True, dtype="auto").eval()
+    around = type(model)(model.config) if not hasattr(spec, "new_model") else spec.new_model(model.config)
+    around.load_state_dict(model.state_dict())
+    around.set_submodule(plain.module, loaded)
+    return _MergedEngine(spec.load("export")(around.eval(), processor).parts), {"left_whole": {}}
+
+
+def _quantised(kind: Any, folder: Path, bits: int) -> Any:
+    """Return the backbone of a folder with every linear layer quantised.
+
+    Raises:
+        MissingExtraError: torchao is not installed.
+        CheckpointError: this machine's torchao has no such kernel.
+    """
+    need("torchao", what=f"{bits} bits")
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    config = Int8WeightOnlyConfig() if bits == 8 else Int4WeightOnlyConfig(group_size=_GROUP)
+    try:
+        return kind.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.bfloat16 if bits == 4 else torch.float32,
+            quantization_config=TorchAoConfig(config),
+        )  # fmt: skip
+    except HfvlaError:
+        raise
+    except Exception as error:  # kernels that are not there raise whatever they like
+        raise CheckpointError(
+            f"{bits} bits cannot be made on this machine",
+            where=str(folder),
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}"[:300],
+            fix="Take 8 bits, ONNX with 4 bits, or a machine with a GPU.",
+        ) from error

@@ -1,0 +1,149 @@
+"""Fewer bits for the weights of an ONNX graph, by ONNX Runtime.
+
+    16           every weight as float16; inputs and outputs stay float32
+    8 dynamic    weights of every matrix product and embedding as int8, inputs quantised as they come; of convolutions
+                 the weights alone, which keeps their sums exact in float32
+    8 static     activations, too, with ranges from calibration rows
+    4            weights of every matrix product in blocks of 32 with a scale each; embeddings and convolutions in 8
+
+A weight that stays float32 is named (`left_whole`): a transformer block that was skipped shows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hfvla.errors import CheckpointError
+from hfvla.export.engines import need
+
+__all__ = ["left_whole", "quantise"]
+
+_BLOCK = 32
+_SMALL = 1024  # scalars below which a weight is not worth its scales
+_MATRICES = ("MatMul", "Gemm")
+
+
+def quantise(path: Path, bits: int, method: str = "dynamic", rows: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Give one graph fewer bits, in place.
+
+    Args:
+        path: the graph.
+        bits: 16, 8 or 4.
+        method: "dynamic", "static" or "weights" (they alone, for engines without the others' operators), of 8 bits.
+        rows: inputs by name that calibrate "static".
+
+    Raises:
+        MissingExtraError: the extra "export" is not installed.
+        CheckpointError: nothing to calibrate with, or no such combination.
+    """
+    need("onnx", "onnxruntime", what="quantising ONNX")
+    logging.getLogger("root").setLevel(logging.ERROR)  # the quantiser advises through it
+    if bits == 16:
+        _half(path)
+    elif bits == 8 and method == "weights":
+        _weights_only(path)
+    elif bits == 8 and method == "dynamic":
+        _dynamic(path, [*_MATRICES, "Gather"])
+        _weights_only(path)
+    elif bits == 8 and method == "static":
+        _static(path, rows)
+        _weights_only(path)
+    elif bits == 4:
+        _blocks(path)
+        _dynamic(path, ["Gather"])
+        _weights_only(path)
+    else:
+        raise CheckpointError("no such quantisation", got=f"{bits} bits, {method}", expected="16, 8 or 4 bits")
+
+
+def _half(path: Path) -> None:
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = convert_float_to_float16(onnx.load(path), keep_io_types=True, disable_shape_infer=True)
+    onnx.save(model, path)
+
+
+def _dynamic(path: Path, operators: Sequence[str]) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        path, path, op_types_to_quantize=list(operators), per_channel=True, weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": 1},
+    )  # fmt: skip
+
+
+def _static(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    if not rows:
+        raise CheckpointError("static quantisation needs rows to calibrate with", where=path.name)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter([{name: np.asarray(value) for name, value in row.items()} for row in rows])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.left, None)
+
+    quantize_static(
+        path, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", *_MATRICES, "Gather"],
+        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": 1},
+    )  # fmt: skip
+
+
+def _blocks(path: Path) -> None:
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(onnx.load(path), bits=4, block_size=_BLOCK, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    onnx.save(quantizer.model.model, path)
+
+
+def _weights_only(path: Path) -> None:
+    """Store what is still float32 and large as int8 with a scale for each first axis; it is computed in float32."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph, added = model.graph, []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or int(np.prod(tensor.dims)) < _SMALL:
+            continue
+        value = numpy_helper.to_array(tensor)
+        scale = np.abs(value.reshape(len(value), -1)).max(1) / 127.0
+        scale = np.where(scale == 0, 1.0, scale).astype(np.float32)
+        spread = scale.reshape(-1, *[1] * (value.ndim - 1))
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(np.clip(np.round(value / spread), -127, 127).astype(np.int8), f"{name}_int8"),
+                numpy_helper.from_array(scale, f"{name}_scale"),
+                numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero"),
+            ]
+        )
+        parts = [f"{name}_int8", f"{name}_scale", f"{name}_zero"]
+        added.append(helper.make_node("DequantizeLinear", parts, [name], name=f"{name}_dequantise", axis=0))
+    for node in reversed(added):
+        graph.node.insert(0, node)
+    onnx.save(model, path)
+
+
+def left_whole(path: Path) -> list[str]:
+    """Return the weights of a graph that are float32 and large: what no quantisation reached."""
+    import onnx
+    from onnx import TensorProto
+
+    graph = onnx.load(path).graph
+    return [
+        tensor.name for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2 and int(np.prod(tensor.dims)) >= _SMALL
+    ]  # fmt: skip

@@ -1,0 +1,90 @@
+"""Fewer bits for small graphs made by hand: what is quantised, what is not, and how far it moves the result."""
+
+import numpy as np
+import pytest
+
+from hfvla.errors import CheckpointError
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+from hfvla.export.engines import OnnxEngine  # noqa: E402
+from hfvla.export.quantise import left_whole, quantise  # noqa: E402
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """ids -> embedding -> mean -> product -> output, and a picture through a convolution to the same sum."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+
+    def weight(name, *shape):
+        return numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+
+    weights = [weight("words", 64, 64), weight("product", 64, 32), weight("kernel", 32, 8, 3, 3), weight("bias", 32)]
+    axes = numpy_helper.from_array(np.array([2, 3]), "axes")
+    first = numpy_helper.from_array(np.array([1]), "first")
+    nodes = [
+        helper.make_node("Gather", ["words", "ids"], ["embedded"]),
+        helper.make_node("ReduceMean", ["embedded", "first"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "product"], ["text"]),
+        helper.make_node("Conv", ["picture", "kernel", "bias"], ["map"]),
+        helper.make_node("ReduceMean", ["map", "axes"], ["image"], keepdims=0),
+        helper.make_node("Add", ["text", "image"], ["out"]),
+    ]
+    value = helper.make_tensor_value_info
+    inputs = [value("ids", TensorProto.INT64, ["B", "T"]), value("picture", TensorProto.FLOAT, ["B", 8, 6, 6])]
+    made = helper.make_graph(nodes, "g", inputs, [value("out", TensorProto.FLOAT, ["B", 32])], [*weights, axes, first])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save(model, tmp_path / "part.onnx")
+    return tmp_path
+
+
+def feed():
+    rng = np.random.default_rng(1)
+    return {"ids": np.arange(12).reshape(2, 6), "picture": rng.normal(size=(2, 8, 6, 6)).astype(np.float32)}
+
+
+def output(folder):
+    return OnnxEngine(folder, threads=1)("part", feed())["out"]
+
+
+@pytest.mark.parametrize(
+    ("bits", "method", "most"),
+    [(16, "dynamic", 0.02), (8, "dynamic", 0.15), (8, "static", 0.5), (8, "weights", 0.1), (4, "dynamic", 1.5)],
+)
+def test_every_weight_is_reached_and_the_result_stays_near(graph, bits, method, most):
+    before, size = output(graph), (graph / "part.onnx").stat().st_size
+    assert left_whole(graph / "part.onnx") == ["words", "product", "kernel"]
+    quantise(graph / "part.onnx", bits, method, [feed()])
+    assert left_whole(graph / "part.onnx") == []
+    away = np.abs(output(graph) - before).max()
+    assert 0 < away < most, away
+    assert (graph / "part.onnx").stat().st_size < size * (0.6 if bits == 16 else 0.45)
+
+
+def test_weights_alone_are_rounded_to_a_scale_a_row(graph):
+    from onnx import numpy_helper
+
+    quantise(graph / "part.onnx", 8, "weights")
+    found = {one.name: numpy_helper.to_array(one) for one in onnx.load(graph / "part.onnx").graph.initializer}
+    words = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)  # drawn first
+    # A row's scale is its largest weight over 127; the stored number times the scale is half a step away at most.
+    scale = np.abs(words).max(1) / 127
+    assert found["words_scale"] == pytest.approx(scale, rel=1e-6) and found["words_int8"].dtype == np.int8
+    assert np.abs(found["words_int8"] * scale[:, None] - words).max() <= scale.max() / 2 + 1e-6
+    assert "bias" in found  # too small to be worth a scale
+
+
+def test_refusals(graph):
+    with pytest.raises(CheckpointError, match="static quantisation needs rows to calibrate with"):
+        quantise(graph / "part.onnx", 8, "static", [])
+    with pytest.raises(CheckpointError, match="no such quantisation; got '3 bits, dynamic'"):
+        quantise(graph / "part.onnx", 3)
+    with pytest.raises(CheckpointError, match=r"absent\.onnx: no such part in this export"):
+        OnnxEngine(graph)("absent", {})
+    (graph / "torn.onnx").write_bytes((graph / "part.onnx").read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"torn\.onnx: not a graph that ONNX Runtime reads"):
+        OnnxEngine(graph)("torn", {})

@@ -1,0 +1,106 @@
+"""Whole exports of tiny models: graphs that compute the same, fewer bits, and refusals that leave nothing."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from hfvla.cli import main
+from hfvla.errors import HfvlaError
+from hfvla.export.engines import TorchEngine, load_engine
+from hfvla.export.run import FORMATS, export_checkpoint
+from hfvla.registry import load_checkpoint
+
+from ..contract.conftest import build
+
+GRAPHS = {"ember_vlm": ["vision", "select", "decoder"], "internvl_retrieval": ["image", "text"],
+          "internvl_video_qa": ["tiles", "letters"], "sensor_vla": ["act"]}  # fmt: skip
+
+
+def saved(family, folder):
+    built = build(family)
+    built.model.save_pretrained(folder)
+    built.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", sorted(GRAPHS))
+def test_graphs_compute_what_the_model_does(family, tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = saved(family, tmp_path / "checkpoint")
+    found = export_checkpoint(folder, tmp_path / "onnx", rows=8, least=1.0)
+    assert found["parts"] == GRAPHS[family] and found["decisions"] == 1.0 and found["rows"] == 8
+    assert all(entry["max_difference"] < 1e-3 * max(1, entry["largest"]) for entry in found["values"].values())
+    assert set(found["engines"]) == {"torch", "onnxruntime"} and found["engines"]["onnxruntime"]["bytes"] > 0
+    written = json.loads((tmp_path / "onnx" / "parity.json").read_text())
+    assert written["decisions"] == 1.0 and (tmp_path / "onnx" / "report.html").is_file()
+    # Another number of rows than the example's, from the folder alone.
+    spec, model, processor = load_checkpoint(folder)
+    plan = spec.load("export")(model, processor)
+    part = plan.parts[0]
+    one = {name: value[:1] for name, value in part.inputs.items()}
+    first, second = load_engine(tmp_path / "onnx")(part.name, one), TorchEngine(plan.parts)(part.name, one)
+    for name in part.outputs:
+        np.testing.assert_allclose(first[name], second[name], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_eight_bits_reach_every_weight(tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = saved("ember_vlm", tmp_path / "checkpoint")
+    for method in ("dynamic", "static"):
+        found = export_checkpoint(folder, tmp_path / method, bits=8, method=method, rows=8, least=0.0)
+        assert found["left_whole"] == {"vision": [], "select": [], "decoder": []}
+        assert 0 < found["values"]["selection_logits"]["max_difference"] < 0.5
+
+
+@pytest.mark.slow
+def test_openvino_runs_it(tmp_path):
+    pytest.importorskip("openvino")
+    found = export_checkpoint(saved("sensor_vla", tmp_path / "c"), tmp_path / "ov", format="openvino", rows=4)
+    assert found["decisions"] == 1.0 and found["values"]["actions"]["max_difference"] < 1e-3
+    assert {path.name for path in (tmp_path / "ov").iterdir()} >= {"act.xml", "act.bin", "parity.json"}
+
+
+def test_refusals_come_before_anything_is_loaded(tmp_path):
+    for given, message in (
+        ({"format": "tflite"}, "no such format or bits; got '--format tflite --bits 32'"),
+        ({"format": "openvino", "bits": 4}, "--format openvino --bits 4"),
+        ({"method": "magic"}, "no such method; got 'magic'"),
+        ({"least": 2.0}, "not a share of rows; got 2.0"),
+    ):
+        with pytest.raises(HfvlaError, match=message):
+            export_checkpoint(tmp_path / "absent", tmp_path / "out", **given)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("x")
+    with pytest.raises(HfvlaError, match="the output folder is not empty"):
+        export_checkpoint(tmp_path / "absent", tmp_path / "full")
+    with pytest.raises(HfvlaError, match="no such checkpoint folder"):
+        export_checkpoint(tmp_path / "absent", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_family_without_graphs(tmp_path, monkeypatch):
+    folder = saved("internvl_video_qa", tmp_path / "checkpoint")
+    spec = load_checkpoint(folder)[0]
+    without = dataclasses.replace(spec, hooks={**spec.hooks, "export": "hfvla.models.internvl_video_qa.build:absent"})
+    monkeypatch.setattr("hfvla.export.run.load_checkpoint", lambda path: (without, None, None))
+    with pytest.raises(HfvlaError, match=r"this family has no graphs; got 'internvl_video_qa'"):
+        export_checkpoint(folder, tmp_path / "out")
+
+
+def test_a_damaged_or_pickled_checkpoint_is_refused(tmp_path):
+    folder = saved("sensor_vla", tmp_path / "checkpoint")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(HfvlaError, match="pickled weights are not read"):
+        export_checkpoint(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_it_can(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["export", str(tmp_path), "--output", str(tmp_path / "o"), "--bits", "3"])
+    assert caught.value.code == 2 and "onnx: 32, 16, 8, 4" in capsys.readouterr().err
+    assert set(FORMATS) == {"onnx", "openvino", "merged"}
