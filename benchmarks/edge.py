@@ -1,6 +1,6 @@
 """EmberVLM at its real size on two cores: int8 ONNX against torch in float32, and against what a small computer has.
 
-    python benchmarks/edge.py [--real robot_selection.json ...] [--checkpoint DIR] [--steps 60] [--output FILE.json]
+    python benchmarks/edge.py [--real robot_selection.json ...] [--checkpoint DIR] [--steps 150] [--output FILE.json]
 
 Without a checkpoint the model (37 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of
 50,263) starts from random weights and learns to select for some steps, so that it has decisions to keep; what they are
@@ -115,18 +115,18 @@ def learn(model: Any, processor: Any, rows: list[dict[str, Any]], steps: int, ba
     from hfvla.models.ember_vlm.batches import EmberVLMCollator
 
     collate = EmberVLMCollator(processor, model.config, losses=("selection",), training=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     order = np.random.default_rng(seed)
     losses = []
     model.train()
     for _ in range(steps):
-        chosen = [dict(rows[number]) for number in order.choice(len(rows), batch, replace=False)]
+        chosen = [dict(rows[number]) for number in order.choice(len(rows), batch, replace=False)]  # few have pictures
         loss = model(**collate(chosen)).loss_terms["selection"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     model.eval()
     return losses
 
@@ -172,7 +172,8 @@ def main() -> None:
     """Build or load, export, measure, print and write."""
     arguments = parsed()
     torch.manual_seed(arguments.seed)
-    train = fleet_rows("train", arguments.train_rows, arguments.seed)
+    train = fleet_rows("train", arguments.pictures, arguments.seed)
+    train += fleet_rows("train", arguments.train_rows, arguments.seed + 1, images=False)
     layers = json.loads(arguments.config) if arguments.config else {}
     started, losses = time.perf_counter(), []
     if arguments.checkpoint:
@@ -184,7 +185,7 @@ def main() -> None:
         losses = learn(model, processor, train, arguments.steps, arguments.batch, arguments.seed)
     trained_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as name:
-        found = export_and_compare(model, processor, Path(name), arguments)
+        found = export_and_compare(model, processor, Path(arguments.graphs or name), arguments)
     found |= {
         "parameters": sum(one.numel() for one in model.parameters()), "losses": losses[:1] + losses[-1:],
         "trained_s": trained_s, "seed": arguments.seed, "goals": GOALS,
@@ -201,7 +202,7 @@ def export_and_compare(model: Any, processor: Any, folder: Path, arguments: argp
     parts = [part for part in plan.parts if arguments.decoder or part.name in SELECTION]
     whole, small = folder / "float32", folder / "int8"
     for place in (whole, small):
-        place.mkdir()
+        place.mkdir(parents=True)
     write_onnx(parts, whole)
     left = {}
     for part in parts:
@@ -249,13 +250,15 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="a trained checkpoint in place of random weights")
     parser.add_argument("--real", nargs="*", default=[], help="robot-selection files")
     parser.add_argument("--config", help="JSON of config values, for another size")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--train-rows", type=int, default=1000)
+    parser.add_argument("--train-rows", type=int, default=2000, help="generated tasks without a picture")
+    parser.add_argument("--pictures", type=int, default=200, help="and with one")
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--graphs", help="new folder to keep the graphs in")
     parser.add_argument("--decoder", action="store_true", help="also export the decoder")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "edge.json")
     return parser.parse_args()

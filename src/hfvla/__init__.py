@@ -13,7 +13,7 @@ import wrapt
 
 from hfvla import _moved
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "CheckpointError": "hfvla.errors",

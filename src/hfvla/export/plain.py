@@ -200,7 +200,7 @@ def _check_as_a_stranger(folder: Path, base: str, revision: str | None, trained:
     from peft import PeftModel
 
     dtype = next(trained.parameters()).dtype
-    plain = type(trained).from_pretrained(base, revision=revision, use_safetensors=True, dtype=dtype)  # type: ignore[attr-defined]
+    plain = type(trained).from_pretrained(base, revision=revision, use_safetensors=True, dtype=dtype)
     merged = PeftModel.from_pretrained(plain, str(folder)).merge_and_unload()
     _check_equal(merged.state_dict(), trained.state_dict(), folder)
 

@@ -70,7 +70,7 @@ def push_files(repo: str, files: Mapping[str, Path], *, private: bool = True, me
         api.create_repo(repo, private=private, exist_ok=True)
         before = api.list_repo_files(repo)
         stale = [name for name in before if name not in files and any(fnmatch(name, one) for one in _OURS)]
-        operations = [*added, *(CommitOperationDelete(path_in_repo=name) for name in stale)]
+        operations: list[Any] = [*added, *(CommitOperationDelete(path_in_repo=name) for name in stale)]
         return api.create_commit(repo, operations, commit_message=message)
 
     done = _tried(push, repo)

@@ -162,7 +162,8 @@ class _Answers:
         self.config, self.processor = config, processor
 
     def __call__(self, run: Any, rows: Sequence[Mapping[str, Any]]) -> Answers:
-        logits, written, decisions, exact, jaccard = [], [], [], [], []
+        logits, decisions, exact, jaccard = [], [], [], []
+        written: list[np.ndarray] = []
         for row in rows:
             found = selected(run, self.config, self.processor, [row["task"]], [row["image"]])[0]
             chosen = self._chosen(found)
