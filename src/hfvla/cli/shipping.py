@@ -13,7 +13,7 @@ __all__ = ["recipes"]
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, e.g. ember_vlm/tiny.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, as family/recipe.")] = None,
     output: Annotated[
         str | None, typer.Option(metavar="FILE", parser=expand_user, help="Copy it to this file.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,7 @@ def need(*packages: str, what: str) -> None:
             raise MissingExtraError(package, "export", what)
 
 
-class _Timed:
+class _Timed(ABC):
     """Counts the seconds of each part's runs."""
 
     def __init__(self) -> None:
@@ -44,8 +45,9 @@ class _Timed:
         self.seconds.setdefault(part, []).append(time.perf_counter() - started)
         return found
 
+    @abstractmethod
     def _run(self, part: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        raise NotImplementedError
+        """Run one part."""
 
 
 class TorchEngine(_Timed):
