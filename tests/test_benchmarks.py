@@ -84,6 +84,17 @@ def test_lerobot_reader(repository, monkeypatch, tmp_path, capsys):
     assert "samples/s, two cameras" in capsys.readouterr().out
 
 
+def test_reader_scale(repository, monkeypatch, tmp_path, capsys):
+    words = ("--records", "300", "--baseline-records", "200", "--pairs", "6", "--rounds", "1")
+    found = run(repository, monkeypatch, "reader_scale.py", tmp_path / "s.json", *words)
+    assert found["index"]["rows"] == 300 and found["json_list"]["rows"] == 200
+    assert all(found[part]["peak_gb"] > 0 for part in ("index", "open", "stream"))
+    assert set(found["pairs"]["pictures"]["ratio"]) == {"torchvision", "hfvla", "hfvla, draft"}
+    tars = {"webdataset", "hfvla", "hfvla, headers looked at"}
+    assert "webdataset" in found["left_out"] or set(found["pairs"]["tars, bytes"]["ratio"]) == tars
+    assert "opened again, first shuffled rows" in capsys.readouterr().out
+
+
 def without(monkeypatch, package):
     """Let a package be not installed, here and in processes that are started."""
     find = importlib.util.find_spec
