@@ -74,6 +74,7 @@ def test_extras_are_complete(setup_cfg):
         "video",
         "qlora",
         "serve",
+        "demo",
         "export",
         "index",
         "actions",

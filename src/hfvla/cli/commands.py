@@ -14,6 +14,7 @@ from hfvla.cli.answering import predict
 from hfvla.cli.asking import AskCommand
 from hfvla.cli.comparing import compare
 from hfvla.cli.data_sets import data
+from hfvla.cli.demonstrating import demo
 from hfvla.cli.evaluating import evaluate
 from hfvla.cli.exporting import export
 from hfvla.cli.output import run_command, to_json
@@ -150,6 +151,7 @@ app.add_typer(data, name="data")
 app.command()(index)
 app.command()(search)
 app.command()(serve)
+app.command()(demo)
 app.command()(report)
 app.command()(compare)
 app.command("lora-targets")(lora_targets)

@@ -10,6 +10,7 @@ from hfvla.family.exporting import Answers, ExportPart, ExportPlan, PlainBackbon
 from hfvla.family.groups import ParameterGroup, as_names, parse_group, take_strings
 from hfvla.family.request import Request
 from hfvla.family.request_fields import RequestField
+from hfvla.family.showing import Curve, Shown
 from hfvla.family.sources import Source, SourceData, resolve
 from hfvla.family.spec import HOOKS, FamilySpec
 from hfvla.metrics.catalog import Metric
@@ -22,6 +23,7 @@ __all__ = [
     "Answers",
     "AnswerLosses",
     "ChatSystem",
+    "Curve",
     "CutContext",
     "EvaluationContext",
     "EvaluationResult",
@@ -36,6 +38,7 @@ __all__ = [
     "PlainBackbone",
     "Request",
     "RequestField",
+    "Shown",
     "Source",
     "SourceData",
     "as_names",

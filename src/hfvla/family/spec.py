@@ -41,6 +41,8 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "predict_batch": ("serving:predict_batch",),
     "chat": ("serving:chat",),
     "facts": ("serving:facts",),
+    "show": ("showing:show",),
+    "episode": ("showing:episode",),
     "embed_images": ("search:embed_images",),
     "embed_texts": ("search:embed_texts",),
     "plain_backbone": ("export:plain_backbone",),
@@ -84,6 +86,8 @@ class FamilySpec:
       arguments of `generate`. A plain model of transformers with a chat template needs none.
     - `serving.facts(model, processor) -> dict`, what a server tells of a checkpoint: each key has an address of its
       own, e.g. {"robots": [...]} is GET /robots.
+    - `showing.show(model, processor, request, reply) -> Shown`, an answer of `predict` as `hfvla demo` shows it;
+      `showing.episode(model, processor, seed, steps) -> Shown`, an episode of a policy in its simulator.
     - `search.embed_images(model, processor, paths, batch_size) -> (array, failures)`: unit vectors [I, D] of pictures,
       float32, and the reason by picture number where one cannot be read; `search.embed_texts(model, processor, texts,
       batch_size) -> array` in the same space. What `hfvla index` and `hfvla search` need.

@@ -72,6 +72,7 @@ REQUIREMENTS = (
     Requirement("prometheus_client", "0.20", extra="serve"),
     Requirement("websockets", "15", extra="serve"),
     Requirement("msgpack", "1.1", extra="serve"),
+    Requirement("gradio", "6", reason="its components are those of version 6", extra="demo"),
     Requirement("onnx", "1.17", extra="export"),
     Requirement("onnxscript", "0.3", extra="export"),
     Requirement("onnxruntime", "1.20", extra="export"),

@@ -13,7 +13,7 @@ from hfvla.nn.chat_prompt import ChatPrompt
 from hfvla.serve.http.errors import BusyError
 from hfvla.serve.http.openai import ChatSettings
 
-__all__ = ["Answer", "Writing", "write"]
+__all__ = ["Answer", "Writing", "write", "written"]
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,27 @@ class Writing:
             self.leave()
 
 
+class _Gathered:
+    """Takes an answer in this thread; see `Writing`."""
+
+    def __init__(self, settings: ChatSettings) -> None:
+        self.settings, self.unwanted, self.text = settings, False, ""
+
+    def put(self, piece: str) -> None:
+        self.text += piece
+
+
+def written(prompt: ChatPrompt, settings: ChatSettings) -> str:
+    """Return the whole answer to a conversation, written in this thread."""
+    gathered = _Gathered(settings)
+    write(prompt, gathered)
+    return gathered.text
+
+
 class _Sink:
     """The streamer of `generate`: tokens in, text out, up to the first of the texts that end the answer."""
 
-    def __init__(self, tokenizer: Any, writing: Writing) -> None:
+    def __init__(self, tokenizer: Any, writing: Writing | _Gathered) -> None:
         from transformers import TextStreamer
 
         class Streamer(TextStreamer):
@@ -117,7 +134,7 @@ class _Sink:
         self._kept = self._kept[ready:]
 
 
-def write(prompt: ChatPrompt, writing: Writing) -> Answer:
+def write(prompt: ChatPrompt, writing: Writing | _Gathered) -> Answer:
     """Write an answer; called in the model's thread.
 
     What does not end by itself ends with its tokens or its time, and says "length".
