@@ -259,3 +259,18 @@ def test_trainer_and_loop_end_with_the_same_weights(repository, monkeypatch):
     for name, value in by_hand.state_dict().items():
         for end in ends:
             torch.testing.assert_close(end[name], value, atol=1e-4, rtol=0, msg=name)
+
+
+def test_edge(repository, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    vision = {"architecture": "repvit_m0_9", "do_pooling": False}
+    vision["model_args"] = {"embed_dim": [8, 8, 16, 16], "depth": [1, 1, 1, 1]}
+    text = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_inner": 64, "n_positions": 512}
+    config = {"vision_config": vision, "text_config": text, "image_size": 64, "vision_hidden_size": 16}
+    words = ("--config", json.dumps(config), "--steps", "2", "--batch", "4", "--train-rows", "24", "--pictures", "8")
+    words += ("--rows", "6", "--runs", "3", "--threads", "1")
+    found = run(repository, monkeypatch, "edge.py", tmp_path / "e.json", *words)
+    assert found["left_whole"] == {"vision": [], "select": []}
+    assert found["engines"]["int8"]["file_mb"] < 0.5 * found["engines"]["float32"]["file_mb"]
+    assert found["sets"]["generated"]["rows"] == 6 and 0 <= found["sets"]["generated"]["alike"] <= 1
+    assert "decided alike" in capsys.readouterr().out

@@ -131,3 +131,13 @@ def test_the_language_model_alone(checkpoint_folder, tmp_path):
     assert told["class"] == "GPT2LMHeadModel" and told["left_out"] > 0
     config = json.loads((tmp_path / "merged" / "config.json").read_text())
     assert config["model_type"] == "gpt2" and (tmp_path / "merged" / "tokenizer.json").is_file()
+
+
+def test_a_model_of_transformers_is_its_own_backbone(tmp_path):
+    built = build("chat_vlm")
+    built.model.save_pretrained(tmp_path / "plain")
+    built.processor.save_pretrained(tmp_path / "plain")
+    told = write_backbone(tmp_path / "plain", tmp_path / "merged")
+    assert told["left_out"] == 0 and told["class"] == type(built.model).__name__
+    with pytest.raises(CheckpointError, match="the adapter form needs one adapter"):
+        write_adapter(tmp_path / "plain", tmp_path / "adapter")

@@ -59,9 +59,12 @@ def write_merged(
     with saving("the backbone", folder):
         again.save_pretrained(folder)
     loaded = kind.from_pretrained(folder, use_safetensors=True, dtype="auto").eval()
-    around = type(model)(model.config) if not hasattr(spec, "new_model") else spec.new_model(model.config)
+    around = spec.new_model(model.config)
     around.load_state_dict(model.state_dict())
-    around.set_submodule(plain.module, loaded)
+    if plain.module:
+        around.set_submodule(plain.module, loaded)
+    else:
+        around = loaded
     return _MergedEngine(spec.load("export")(around.eval(), processor).parts), {"left_whole": {}}
 
 

@@ -102,7 +102,7 @@ def write_adapter(checkpoint: str | Path, target: Path, base: str | None = None)
     spec, model, processor = load_checkpoint(folder)
     plain = plain_backbone(spec, model, processor)
     named, revision = _base_of(folder, plain.option) if base is None else (base, None)
-    (config, tensors), outside = next(iter(saved.adapters.values())), f"{_PREFIX}{plain.module}."
+    (config, tensors), outside = next(iter(saved.adapters.values())), f"{_PREFIX}{plain.module}.".replace("..", ".")
     wrong = sorted(name for name in tensors if not name.startswith(outside))
     if wrong:
         raise CheckpointError(
@@ -131,19 +131,20 @@ def write_adapter(checkpoint: str | Path, target: Path, base: str | None = None)
 
 
 def _base_of(folder: Path, option: str) -> tuple[str, str | None]:
-    """Return the backbone that a checkpoint's run began from, and its revision.
+    """Return the backbone that a checkpoint's run began from, and its revision; `model.pretrained` for option "".
 
     Raises:
         CheckpointError: it began from random weights, or there is no recipe to say it.
     """
     path = folder / "recipe.json"
-    options = (read_object(path).get("model") or {}).get("options") or {} if path.is_file() else {}
+    section = read_object(path).get("model") or {} if path.is_file() else {}
+    options = {"": section.get("pretrained"), **(section.get("options") or {})}
     if not options.get(option):
         raise CheckpointError(
             "an adapter is for the backbone that its run began from, and this run names none", where=str(path),
             expected=f"model.options.{option} in it", fix="Take the form 'merged' or 'final'.",
         )  # fmt: skip
-    return str(options[option]), options.get("revision")
+    return str(options[option]), options.get("revision") if option else section.get("revision")
 
 
 def _for_base(config: Any, adapted: set[str], whole: list[str], base: str, revision: str | None) -> Any:

@@ -17,10 +17,10 @@ class PlainBackbone:
     """The transformers model inside a family's model.
 
     Args:
-        module: its name in the family's model, e.g. "backbone".
+        module: its name in the family's model, e.g. "backbone"; "" where the model is one of transformers' own.
         model: a `PreTrainedModel` of a class that transformers itself has.
         processor: what is saved beside it for `AutoProcessor` or `AutoTokenizer`: things with `save_pretrained`.
-        option: key in a recipe's `model.options` that names the checkpoint it began from.
+        option: key in a recipe's `model.options` that names the checkpoint it began from; "" for `model.pretrained`.
     """
 
     module: str

@@ -1,0 +1,14 @@
+"""What other programs can have of this family's models: all of it, for they are models of transformers as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hfvla.family import PlainBackbone
+
+__all__ = ["plain_backbone"]
+
+
+def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
+    """Return the model itself with its processor; it began from the recipe's `model.pretrained`."""
+    return PlainBackbone("", model, (processor,), "")
