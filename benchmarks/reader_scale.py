@@ -42,8 +42,9 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results" / "reader_scale.json"
-BATCH, SIDE, PICTURES, PAIRS = 64, 224, 1000, 500
+BATCH, SIDE, PICTURES = 64, 224, 1000
 MOST_MEMORY_GB, GOAL = 2.0, 1.0
+SIZES = ("records", "baseline_records", "pictures", "pairs", "rounds")
 
 
 def encoded_pictures(count: int, seed: int) -> list[bytes]:
@@ -208,7 +209,7 @@ def in_turns(ways: dict[str, Callable[[], int]], rounds: int) -> dict[str, Any]:
     return {"samples_per_s": {name: round(median(values), 1) for name, values in rates.items()}, "ratio": ratios}
 
 
-def picture_ways(folder: Path) -> dict[str, Callable[[], int]]:
+def picture_ways(folder: Path, count: int) -> dict[str, Callable[[], int]]:
     """Return the ways to decoded and resized pictures: a list with torchvision's loader, and rows of the reader."""
     import torch
     from torch.utils.data import DataLoader
@@ -221,7 +222,7 @@ def picture_ways(folder: Path) -> dict[str, Callable[[], int]]:
 
     (folder / "files").mkdir(parents=True)
     entries = []
-    for number, data in enumerate(encoded_pictures(PAIRS, 1)):
+    for number, data in enumerate(encoded_pictures(count, 1)):
         name = f"files/{number:06d}.jpg"
         (folder / name).write_bytes(data)
         entries.append({"image": name, "caption": f"caption {number}"})
@@ -350,6 +351,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--baseline-records", type=int, default=500_000, help="at most, for json.load")
+    parser.add_argument("--pictures", type=int, default=500, help="decoded from files")
     parser.add_argument("--pairs", type=int, default=2000, help="of a tar")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -361,7 +363,8 @@ def main() -> None:
         print(json.dumps(PARTS[args.part](args.path, args.cache)))
         return
     report: dict[str, Any] = {
-        "command": f"python benchmarks/reader_scale.py --records {args.records} --pairs {args.pairs}",
+        "command": "python benchmarks/reader_scale.py"
+        + "".join(f" --{name.replace('_', '-')} {getattr(args, name)}" for name in SIZES),
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "versions": versions("datasets", "pyarrow", "torch", "torchvision", "webdataset", "pillow"),
@@ -380,7 +383,7 @@ def main() -> None:
 
 def run(report: dict[str, Any], folder: Path, args: argparse.Namespace) -> Iterator[None]:
     """Add to the report and yield, part by part: what was measured is kept where a later part fails."""
-    report["pairs"]["pictures"] = in_turns(picture_ways(folder / "pictures"), args.rounds)
+    report["pairs"]["pictures"] = in_turns(picture_ways(folder / "pictures", args.pictures), args.rounds)
     yield
     write_shards(folder / "tars", 4, args.pairs)
     for name, decode in (("tars, bytes", False), ("tars, decoded", True)):

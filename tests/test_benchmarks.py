@@ -85,7 +85,8 @@ def test_lerobot_reader(repository, monkeypatch, tmp_path, capsys):
 
 
 def test_reader_scale(repository, monkeypatch, tmp_path, capsys):
-    words = ("--records", "300", "--baseline-records", "200", "--pairs", "6", "--rounds", "1")
+    words = ("--records", "300", "--baseline-records", "200", "--pictures", "5", "--pairs", "6")
+    words += ("--rounds", "1")
     found = run(repository, monkeypatch, "reader_scale.py", tmp_path / "s.json", *words)
     assert found["index"]["rows"] == 300 and found["json_list"]["rows"] == 200
     assert all(found[part]["peak_gb"] > 0 for part in ("index", "open", "stream"))

@@ -152,3 +152,11 @@ def test_a_broken_list_is_refused_by_line_and_column(root):
     (root / "a.json").write_text("[" + json.dumps(llava()) + ",\n" + json.dumps(llava())[:60])
     with pytest.raises(DataError, match=r"a\.json:2:\d+: broken JSON.*cut short"):
         read(root / "a.json")
+
+
+def test_questions_and_answers_as_the_cauldron_has_them(root):
+    pairs = [{"user": "What is it?", "assistant": "A dog.", "source": "x"}, {"user": "Sure?", "assistant": "Yes."}]
+    record = {"images": ["train2017/000000000001.jpg"], "texts": pairs}
+    samples, census = read(write(root / "a.jsonl", [record, {**record, "texts": ["x"]}]), max_bad_fraction=0.5)
+    assert said(samples[0])[0] == ("user", "<image>What is it?") and len(samples[0].turns) == 4
+    assert census["files"] == {"a.jsonl": "messages"} and list(census["rejected"]) == ["no question with its answer"]

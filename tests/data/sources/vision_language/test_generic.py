@@ -89,6 +89,22 @@ def test_a_mapping_says_what_it_needs():
         VisionLanguageOptions(path="x", mapping={"text": "t", "picture": "i"})
 
 
+def test_records_in_a_part_of_an_object(root):
+    rows = [{"image": "pictures/a.jpg", "caption": "One."}]
+    samples, census = read(write(root / "mine.json", {"version": 1, "tags": [{"a": 1}], "items": rows}))
+    assert said(samples[0])[1][1] == "One." and census["files"] == {"mine.json": "table"}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "match"),
+    [({"locate": "Where?"}, "{label} has no place"), ({"region": "{box} {x}"}, "only {box} has a place"),
+     ({"caption ": "x"}, "Extra inputs")],
+)  # fmt: skip
+def test_prompts_have_a_place_for_what_they_are_about(prompts, match):
+    with pytest.raises(ValidationError, match=match):
+        VisionLanguageOptions(path="x", prompts=prompts)
+
+
 def test_a_path_with_nothing_that_is_known(root):
     write(root / "config.json", {"a": 1, "b": {"c": 2}})
     (root / "notes.txt").write_text("hello")

@@ -80,6 +80,14 @@ def test_tables_that_describe_a_shard_are_not_read_twice(tmp_path):
     assert census["beside"] == {"00000.parquet": "describes 00000.tar", "00000_stats.json": "describes 00000.tar"}
 
 
+def test_the_first_picture_of_a_sample_counts(tmp_path):
+    members = [("1.png", encoded()), ("1.seg.png", encoded((0, 0, 9))), ("1.txt", b"words")]
+    path = write_tar(tmp_path / "set" / "0.tar", members)
+    (sample,), _ = read(path)
+    ref = sample.images[0]
+    assert path.read_bytes()[ref.offset : ref.offset + ref.size] == encoded()
+
+
 def test_conversations_in_a_shard(tmp_path):
     talk = {"conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A dog."}]}
     members = [("a/1.png", encoded()), ("a/1.json", json.dumps(talk).encode())]

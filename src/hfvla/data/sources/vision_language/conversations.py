@@ -1,7 +1,8 @@
-r"""Conversations: LLaVA-Instruct and ShareGPT (`conversations`), OpenAI and TRL (`messages`, `chosen` and `rejected`).
+r"""Conversations: LLaVA-Instruct and ShareGPT (`conversations`), OpenAI, TRL (`messages`, `chosen` and `rejected`).
 
     {"id": "0001", "image": "000000033471.jpg", "conversations": [{"from": "human", "value": "<image>\nWhat"}, ...]}
     {"images": ["a.jpg"], "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", ...}]}]}
+    {"images": [...], "texts": [{"user": "What ...", "assistant": "A dog."}]}
     {"prompt": [...], "chosen": [...], "rejected": [...], "images": [...]}
 
 Where a conversation has pictures and no place for them, they come first in the first turn of the user.
@@ -129,7 +130,20 @@ def _both_sides(record: Mapping[str, Any]) -> tuple[tuple[Turn, ...], tuple[Turn
     for key in _TURNS:
         if record.get(key) is not None:
             return turns_of(record[key], "user", named), (), named
+    if isinstance(record.get("texts"), list):
+        return _pairs(record["texts"]), (), named
     raise UnusableError("no conversation", f"keys {sorted(map(str, record))}")
+
+
+def _pairs(value: list[Any]) -> tuple[Turn, ...]:
+    """Return the turns of questions and answers as the Cauldron and FineVision have them."""
+    turns: list[Turn] = []
+    for number, pair in enumerate(value):
+        if not isinstance(pair, Mapping) or not {"user", "assistant"} <= pair.keys():
+            raise UnusableError("no question with its answer", f"text {number}: {pair!r}"[:120])
+        turns += [Turn("user", _parts(text_of(pair["user"], "turn")))]
+        turns += [Turn("assistant", _parts(text_of(pair["assistant"], "turn")))]
+    return tuple(turns)
 
 
 def turns_of(value: Any, role: Role, named: list[Any]) -> tuple[Turn, ...]:

@@ -54,7 +54,7 @@ def _is_preference(head: Head) -> bool:
 
 def _said(head: Head) -> Mapping[str, Any]:
     """Return the first message of the first record."""
-    for key in ("messages", "conversations", "conversation"):
+    for key in ("messages", "conversations", "conversation", "texts"):
         value = head.first.get(key)
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             return value[0]
@@ -153,9 +153,9 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "messages",
-        "OpenAI, TRL: `messages` of `role` and `content`, `images`",
+        "OpenAI, TRL: `messages` of `role` and `content`, `images`; Cauldron, FineVision: `texts`",
         "a conversation",
-        lambda head: "role" in _said(head),
+        lambda head: "role" in _said(head) or {"user", "assistant"} <= _said(head).keys(),
         conversations.read_conversations,
     ),
     Format(
@@ -176,7 +176,7 @@ FORMATS: tuple[Format, ...] = (
         "table",
         "JSON list, JSON lines, Parquet, TSV or CSV with pictures and texts",
         "a caption or a question with its answer, by `mapping` or the usual names",
-        lambda head: generic.guess_columns(head.first) is not None,
+        lambda head: generic.columns_of(head)[0] is not None,
         generic.read_table,
     ),
 )

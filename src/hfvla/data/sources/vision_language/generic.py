@@ -20,7 +20,7 @@ from hfvla.data.sources.vision_language.reading import Reading, field_of, option
 from hfvla.data.sources.vision_language.records import Taken, iterate_records
 from hfvla.data.sources.vision_language.splits import image_group, split_of_path
 
-__all__ = ["guess_columns", "mapped_sample", "read_table"]
+__all__ = ["columns_of", "guess_columns", "mapped_sample", "read_table"]
 
 _IMAGES = (
     *("image", "images", "image_path", "file_name", "filename", "filepath", "img", "img_path", "picture", "path"),
@@ -48,15 +48,25 @@ def guess_columns(record: Mapping[str, Any]) -> Columns | None:
     return None
 
 
+def columns_of(head: Head) -> tuple[Columns | None, str]:
+    """Return which fields of a file's records hold what, and the part of an object that they are in."""
+    if head.kind != "object":
+        return guess_columns(head.first), ""
+    lists = [name for name in head.sections if head.section(name)]
+    told = next((name for name in lists if guess_columns(head.section(name))), "")
+    return guess_columns(head.section(told)), told or next(iter(lists), "")
+
+
 def read_table(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
     """Yield the samples of files of records."""
     for head in taken.heads:
-        columns = reading.options.mapping or guess_columns(head.first)
+        columns, section = columns_of(head)
+        columns = reading.options.mapping or columns
         if not reading.alone and columns and _addresses_alone(head, columns, reading):
             reading.address_files.append(head.name)
             continue
         split = split_of_path(head.name)
-        for where, record in iterate_records(head, reading, _section(head)):
+        for where, record in iterate_records(head, reading, section):
             own = record.get(columns.split) if columns and columns.split and isinstance(record, Mapping) else None
             told = str(own) if isinstance(own, str | int) and str(own) else split
             if not reading.wants(told):
@@ -106,12 +116,6 @@ def _addresses_alone(head: Head, columns: Columns, reading: Reading) -> bool:
             continue
         return False
     return True
-
-
-def _section(head: Head) -> str:
-    if head.kind != "object":
-        return ""
-    return next((name for name, values in head.sections.items() if values and isinstance(values[0], Mapping)), "")
 
 
 def mapped_sample(record: Any, where: str, path: Path, reading: Reading, columns: Columns, source: str) -> ChatSample:

@@ -23,7 +23,7 @@ __all__ = ["build_hub", "stream_hub_rows"]
 
 logger = logging.getLogger(__name__)
 
-_TURNS = ("messages", "conversations", "conversation")
+_TURNS = ("messages", "conversations", "conversation", "texts")
 
 
 def build_hub(options: HubOptions, *, seed: int = 0) -> SourceData:

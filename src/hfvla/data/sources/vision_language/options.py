@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from hfvla.paths import UserPath
 
@@ -89,6 +89,18 @@ class Prompts(BaseModel):
     choices: str = "Choices: {choices}."
     locate: str = "Where is {label}? Answer with left, top, right, bottom."
     region: str = "Describe the region {box}."
+
+    @field_validator("choices", "locate", "region")
+    @classmethod
+    def _has_its_place(cls, value: str, info: ValidationInfo) -> str:
+        place = {"choices": "choices", "locate": "label", "region": "box"}[str(info.field_name)]
+        try:
+            filled = value.format(**{place: "\0"})
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"only {{{place}}} has a place in it, and other braces are doubled") from error
+        if "\0" not in filled:
+            raise ValueError(f"{{{place}}} has no place in it")
+        return value
 
 
 class _Reading(BaseModel):

@@ -95,7 +95,7 @@ def _groups(head: Head, reading: Reading) -> Iterator[_Group]:
                 if group.key:
                     yield group
                 group = _Group(key)
-            if picture is not None:
+            if picture is not None and group.picture is None:  # others are masks and the like
                 group.picture, group.picture_name = picture, name
             elif text is not None:
                 group.texts[suffix.casefold()] = text
