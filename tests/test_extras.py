@@ -31,11 +31,11 @@ NOT_IMPORTED = {
 """Packages that somebody else imports, and why they are asked for."""
 
 TOOLS = ("dev", "docs", "all")
-COUNTED_ON = {"cycler", "pandas", "pyarrow", "pydantic_core", "tqdm"}
-"""Modules that a required package brings for certain (matplotlib, datasets, pydantic, transformers)."""
+COUNTED_ON = {"cycler", "pandas", "pyarrow", "pydantic_core", "starlette", "tqdm"}
+"""Modules that a required package brings for certain (matplotlib, datasets, pydantic, FastAPI, transformers)."""
 
-HOSTS = {"lmms_eval", "vlmeval"}
-"""Programs that import hfvla, and that its adapters to them import in turn."""
+HOSTS = {"IPython", "lmms_eval", "vlmeval"}
+"""Programs that import hfvla, and that it imports in turn only where it runs inside them."""
 
 
 def declared() -> dict[str, list[str]]:
