@@ -24,7 +24,8 @@ WORKDIR /src
 COPY docker/constraints.txt docker/constraints.txt
 # The big packages first: this layer stays in the cache while the library's own code changes.
 RUN pip install -c docker/constraints.txt torch torchvision transformers datasets accelerate peft timm evaluate
-COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY pyproject.toml setup.cfg setup.py README.md LICENSE ./
+COPY recipes recipes
 COPY src src
 RUN pip install -c docker/constraints.txt ".[deepspeed,video,actions]"
 
