@@ -57,7 +57,9 @@ def test_a_mark_of_somebody_else_is_none(tmp_path, mark):
 def test_an_interrupted_first_file_does_not_count(tmp_path):
     (tmp_path / f"{MARK}.77.tmp").write_text("{")
     (tmp_path / ".lock").touch()
+    assert outputs.purpose_of(tmp_path) is None
     claim_folder(tmp_path, "run")
+    assert outputs.purpose_of(tmp_path) == "run"
 
 
 def test_files_are_noted_in_the_mark(tmp_path):

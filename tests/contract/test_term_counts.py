@@ -82,6 +82,9 @@ def check(built, model, losses):
             assert (other_grads[name] - value).abs().max() <= 1e-4 * scale, name
 
 
+# `check` compares losses and gradients; the tests say of which terms.
+
+
 def test_one_batch_equals_many(built, model):
     losses = [name for name in built.spec.losses if name not in IN_BATCH]
     assert losses

@@ -4,6 +4,7 @@ import pytest
 
 from hfvla.errors import RecipeError
 from hfvla.recipe import load_recipe
+from hfvla.recipe.document import parse_value
 
 VALUES = [
     ("adam_beta1=-1", ">= 0 and < 1; got -1"),
@@ -63,7 +64,9 @@ def test_a_value_of_no_use_is_one_problem(write, good, families, override, messa
     ],
 )  # fmt: skip
 def test_a_value_of_use_is_taken(write, good, families, override):
-    load_recipe(write(good), [f"args.{override}"], families)
+    name, _, written = override.partition("=")
+    found = load_recipe(write(good), [f"args.{override}"], families).args[name]
+    assert found == parse_value(written, name)
 
 
 CLASHES = [

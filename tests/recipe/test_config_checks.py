@@ -7,8 +7,9 @@ import pytest
 from hfvla.errors import RecipeError
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
-from hfvla.recipe import load_recipe
+from hfvla.recipe import load_recipe, resolved_dict
 from hfvla.recipe.config_checks import change_problems
+from hfvla.recipe.document import parse_value
 from hfvla.training.run.stage_run import merge_config
 
 EMBER, RETRIEVAL = "recipes/ember_vlm/tiny.yaml", "recipes/internvl_retrieval/tiny.yaml"
@@ -100,7 +101,11 @@ def test_a_mistake_is_named_with_its_place(recipe, override, message):
     ],
 )
 def test_what_the_classes_have_is_taken(recipe, override):
-    load_recipe(recipe, [override])
+    path, _, written = override.partition("=")
+    found = resolved_dict(load_recipe(recipe, [override]))
+    for key in path.split("."):
+        found = found[key]
+    assert found == parse_value(written, path)
 
 
 def test_the_file_and_line_of_a_mistake(tmp_path):

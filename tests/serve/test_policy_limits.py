@@ -305,8 +305,11 @@ def test_without_the_token_nobody_gets_in(serve, monkeypatch):
 
 
 def test_a_server_without_a_token_takes_any(serve):
-    with RemotePolicy(serve().url, token="whatever-it-is") as robot:
+    server = serve()
+    with RemotePolicy(server.url, token="whatever-it-is") as robot:
         robot.reset(0)
+        assert len(robot.plan(observe())) > 0
+    assert server.clients == 1
 
 
 @pytest.mark.parametrize("token", ["", "two words", "ключ", "a\nb"])

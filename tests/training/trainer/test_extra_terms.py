@@ -28,7 +28,10 @@ def test_a_term_that_the_stage_does_not_weigh_is_not_computed(tmp_path):
     def fails(model, batch, outputs):
         raise AssertionError("computed")
 
-    build_trainer(tmp_path, args={"max_steps": 1}, extra={"loss_functions": {"other": fails}}).train()
+    trainer = build_trainer(tmp_path, args={"max_steps": 1}, extra={"loss_functions": {"other": fails}})
+    trainer.train()
+    assert trainer.state.global_step == 1 and "first/loss_fit" in trainer.state.log_history[0]
+    assert not any("other" in name for line in trainer.state.log_history for name in line)
 
 
 def test_a_term_that_is_no_scalar_is_refused(tmp_path):
