@@ -17,6 +17,7 @@ from hfvla.cli.data_sets import data
 from hfvla.cli.demonstrating import demo
 from hfvla.cli.evaluating import evaluate
 from hfvla.cli.exporting import export
+from hfvla.cli.inspecting import inspect
 from hfvla.cli.output import run_command, to_json
 from hfvla.cli.planning import plan
 from hfvla.cli.reporting import report
@@ -154,6 +155,7 @@ app.command()(serve)
 app.command()(demo)
 app.command()(report)
 app.command()(compare)
+app.command()(inspect)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)
 app.command()(push)

@@ -22,6 +22,7 @@ READER_GONE = 141
 
 _WITH_TRANSFORMERS = frozenset(
     ("train", "plan", "cache", "eval", "predict", "index", "search", "serve", "compare", "lora-targets", "merge")
+    + ("inspect",)
 )
 
 
