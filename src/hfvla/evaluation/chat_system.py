@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from hfvla.errors import CheckpointError
-from hfvla.family import ChatSystem
+from hfvla.family import ChatSystem, FamilySpec
 from hfvla.loading import guarded
 from hfvla.nn.devices import checked_device
 from hfvla.paths import expand_user
-from hfvla.registry import available_families, load_checkpoint
+from hfvla.registry import family_of_checkpoint, load_checkpoint
 
 __all__ = ["load_chat_system"]
 
@@ -25,22 +27,39 @@ def load_chat_system(checkpoint: str | Path, device: str | None = None, dtype: s
     Raises:
         CheckpointError: it cannot be loaded, or it answers no conversations.
     """
-    from transformers import AutoConfig
+    path, place = expand_user(str(checkpoint)), checked_device(device)
+    spec = _family(path)
+    if spec is None:
+        return _plain(path, place, dtype)
+    if not spec.has("chat_system"):
+        raise CheckpointError(
+            "this family does not answer conversations",
+            where=path,
+            got=spec.name,
+            expected="a family with `chat_system`, or an image-text model of transformers",
+        )
+    _, model, processor = load_checkpoint(path)
+    if dtype != "auto":
+        model = model.to(getattr(torch, dtype))
+    return spec.load("chat_system")(model.to(place).eval(), processor)
 
-    path = expand_user(str(checkpoint))
-    place = checked_device(device)
-    model_type = guarded(path, lambda: AutoConfig.from_pretrained(path)).model_type
-    if model_type in available_families():
-        spec, model, processor = load_checkpoint(path)
-        if not spec.has("chat_system"):
-            raise CheckpointError(
-                "this family does not answer conversations",
-                where=path,
-                got=spec.name,
-                expected="a family with `chat_system`, or an image-text model of transformers",
-            )
-        return spec.load("chat_system")(model.to(place).eval(), processor)
-    return _plain(path, place, dtype)
+
+def _family(path: str) -> FamilySpec | None:
+    """Return the family of a checkpoint, None where it is an image-text model that no family knows.
+
+    Raises:
+        CheckpointError: no such folder, or no config in it.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    try:
+        return family_of_checkpoint(path)
+    except CheckpointError:
+        model_type = guarded(path, lambda: AutoConfig.from_pretrained(path)).model_type
+        if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+            raise
+        return None
 
 
 def _plain(path: str, device: str, dtype: str) -> ChatSystem:

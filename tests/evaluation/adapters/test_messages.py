@@ -51,8 +51,9 @@ def test_a_question_comes_last():
 def test_checkpoints_that_answer_nothing_are_refused(tmp_path):
     model = save(tmp_path / "model")
     (tmp_path / "model/chat_template.jinja").unlink()
-    with pytest.raises(CheckpointError, match="no chat template"):
-        load_chat_system(model, "cpu")
+    question = chat_sample("m", [{"role": "user", "content": "What?"}])
+    with pytest.raises((CheckpointError, DataError), match="no chat template"):
+        load_chat_system(model, "cpu").write([question], 4)
     (tmp_path / "model/model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="incomplete or damaged"):
         load_chat_system(model, "cpu")
