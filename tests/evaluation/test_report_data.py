@@ -71,8 +71,8 @@ def test_a_plot_that_fails_costs_no_other(folder):
         write_evaluation({"one": result(figures=[broken, Figure("good", "bars", "Good", BARS)])}, folder, {}) is None
     )
     html = (folder / "report.html").read_text("utf-8")
-    assert "This plot could not be drawn" in html and html.count('src="data:image/png') == 1
-    assert [path.name for path in (folder / "plots").iterdir()] == ["good.png"]
+    assert "This plot could not be drawn" in html and html.count("<svg class") == 1
+    assert [path.name for path in (folder / "plots").iterdir()] == ["good.svg"]
 
 
 def test_predictions_with_half_a_pair_are_written_and_read(folder):

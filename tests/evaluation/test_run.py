@@ -48,7 +48,7 @@ def test_one_set_is_written(tmp_path):
     assert content["exact_match"] == 0.5 and "sets" not in content
     lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["a", "b"]
-    assert (tmp_path / "plots" / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "plots" / "bars.svg").read_text("utf-8").startswith("<svg")
     assert "Results on held_out" in (tmp_path / "report.html").read_text("utf-8")
 
 
@@ -58,7 +58,7 @@ def test_several_sets_are_written_apart(tmp_path):
     assert content["exact_match"] == 0.5  # the first set's
     assert {name: found["exact_match"] for name, found in content["sets"].items()} == {"one": 0.5, "two": 0.75}
     assert {path.name for path in tmp_path.glob("*.jsonl")} == {"predictions_one.jsonl", "predictions_two.jsonl"}
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"one_bars.png", "two_bars.png"}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"one_bars.svg", "two_bars.svg"}
 
 
 def test_a_run_folder_adds_its_training(tmp_path):
@@ -66,7 +66,7 @@ def test_a_run_folder_adds_its_training(tmp_path):
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "log_history.json").write_text(json.dumps([{"step": 1, "loss": 2.0}]))
     write_evaluation({"one": _result()}, tmp_path, {})
-    assert (tmp_path / "plots" / "curves_only.png").is_file()
+    assert (tmp_path / "plots" / "curves_only.svg").is_file()
     html = (tmp_path / "report.html").read_text("utf-8")
     assert "Training curves: stage only" in html and "abc1234" in html
 

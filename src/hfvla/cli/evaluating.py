@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,10 @@ Data = Annotated[
 ]
 FamilyOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the family's evaluation; repeat.")
+]
+ReportTo = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TRACKER", help="Also log scores and figures: tensorboard, wandb or trackio; repeat."),
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cpu or cuda:0; default: a GPU if there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
@@ -61,6 +65,16 @@ def values_of_options(arguments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _tracking(report_to: list[str] | None, output: str, checkpoint: str) -> Callable[[Any], None]:
+    """Return what logs the results; a tracker that is not installed is said before the scoring."""
+    if not report_to:
+        return lambda results: None
+    from hfvla.training.run.trackers import chosen_trackers, track_evaluation
+
+    chosen_trackers(report_to)
+    return lambda results: track_evaluation(report_to, results, Path(output), Path(checkpoint).name)
+
+
 def evaluate(
     checkpoint: Checkpoint,
     output: Output,
@@ -71,6 +85,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples a forward pass.")] = 32,
     max_generate: Annotated[int, typer.Option(min=0, help="Samples of a set for which text is generated.")] = 64,
     option: FamilyOption = None,
+    report_to: ReportTo = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of bootstraps and generated data.")] = 0,
     device: Device = None,
     as_json: AsJson = False,
@@ -87,12 +102,14 @@ def evaluate(
                 "--benchmark-dir and --limit go with --benchmarks", fix="Name benchmarks, or leave them away."
             )
         sets = _evaluation_sets(data or ())
+        track = _tracking(report_to, output, checkpoint)
         from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
 
         results = evaluate_checkpoint(
             checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate,
             options=values_of_options(option or ()),
         )  # fmt: skip
+        track(results)
         if not as_json:
             return results
         return {"output_dir": output, "results": {name: metrics_json(result) for name, result in results.items()}}

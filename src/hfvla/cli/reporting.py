@@ -21,6 +21,7 @@ def report(
         str | None,
         typer.Option(metavar="DIR", parser=expand_user, help="Folder for plots and report; default: FOLDER itself."),
     ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Draw each plot as PNG too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")] = False,
 ) -> None:
     """Draw the report again from what was saved; nothing is trained or scored."""
@@ -28,7 +29,7 @@ def report(
     def work() -> Any:
         from hfvla.evaluation.run import remake_report
 
-        return {"report": remake_report(folder, output)}
+        return {"report": remake_report(folder, output, png)}
 
     def show(found: Mapping[str, Any]) -> None:
         typer.echo(f"Report: {found['report']}")

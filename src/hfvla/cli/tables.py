@@ -104,6 +104,7 @@ def show_training(summary: Mapping[str, Any]) -> None:
             for name, scores in summary["evaluation"].items()
         }
         out.print(*results_tables(results), sep="\n")
+    if "no_report" not in summary:
         out.print(f"Report: {summary['output_dir']}/report.html", soft_wrap=True)
     out.print(f"Checkpoint: {summary['output_dir']}/final", soft_wrap=True)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hfvla.errors import DataError
+from hfvla.evaluation.charts.draw import SVG_KINDS, draw_svg
 from hfvla.evaluation.plots import HTML_KINDS, draw
 from hfvla.evaluation.report import write_report
 from hfvla.evaluation.report_data import plain_json, save_report_data
@@ -17,9 +21,19 @@ from hfvla.evaluation.run_record import PARAMETERS, read_run
 from hfvla.family import EvaluationResult, Figure
 from hfvla.outputs import mark_folder, purpose_of
 
-__all__ = ["draw_report", "metrics_json", "write_evaluation"]
+__all__ = ["command_line", "draw_report", "metrics_json", "write_evaluation", "write_plot", "write_training_report"]
 
 logger = logging.getLogger(__name__)
+
+
+def command_line() -> str:
+    """Return the command that this process was started with, to be given again; "" in a notebook."""
+    words = list(sys.argv)
+    if not words or "ipykernel" in words[0] or words[0] in ("", "-c"):
+        return ""
+    name = Path(words[0]).name
+    program = "hfvla" if name in ("hfvla", "__main__.py") and "hfvla" in words[0] else f"python {words[0]}"
+    return f"{program} {shlex.join(words[1:])}".strip()
 
 
 def metrics_json(result: EvaluationResult) -> dict[str, Any]:
@@ -76,7 +90,7 @@ def _take_parameters(results: Mapping[str, EvaluationResult]) -> tuple[dict[str,
 def write_evaluation(
     results: Mapping[str, EvaluationResult], output_dir: str | Path, run_info: Mapping[str, Any]
 ) -> str | None:
-    """Write metrics.json, predictions*.jsonl, report.json, plots/*.png and report.html.
+    """Write metrics.json, predictions*.jsonl, report.json, plots/*.svg and report.html.
 
     Training curves and the tables of the stages join the report if `output_dir` is a run folder (has run.json), or
     if `run_info["run_folder"]` names one.
@@ -118,10 +132,24 @@ def write_evaluation(
     return draw_report(results, output_dir, run_info)
 
 
+def write_training_report(output_dir: Path, run_info: Mapping[str, Any]) -> str | None:
+    """Write the report of a run that scored nothing: curves, tables, and the scores of its validation rows.
+
+    Args:
+        output_dir: run folder.
+        run_info: see `write_evaluation`.
+
+    Returns:
+        `str` or None: why there is no report, see `draw_report`.
+    """
+    save_report_data(output_dir, {}, run_info)
+    return draw_report({}, output_dir, run_info)
+
+
 def draw_report(
     results: Mapping[str, EvaluationResult], output_dir: str | Path, run_info: Mapping[str, Any]
 ) -> str | None:
-    """Write plots/*.png and report.html; scores and predictions do not depend on it.
+    """Write plots/*.svg and report.html; scores and predictions do not depend on it.
 
     Args:
         results: by set name.
@@ -147,18 +175,53 @@ def draw_report(
     return None
 
 
+def write_plot(figure: Figure, folder: Path, prefix: str = "", png: bool = False) -> str | None:
+    """Write a plot to a folder: SVG, and PNG where it is asked for or the kind has no SVG.
+
+    Args:
+        figure: a table or examples leave nothing.
+        folder: created.
+        prefix: of the file's name.
+        png: draw the slower PNG too.
+
+    Returns:
+        `str` or None: the SVG.
+    """
+    if figure.kind in HTML_KINDS:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    svg = draw_svg(figure) if figure.kind in SVG_KINDS else None
+    if svg is not None:
+        (folder / f"{prefix}{figure.name}.svg").write_text(svg, encoding="utf-8")
+    if png or figure.kind not in SVG_KINDS:
+        picture = draw(figure)
+        if picture is not None:
+            (folder / f"{prefix}{figure.name}.png").write_bytes(picture)
+    return svg
+
+
+def _links(output_dir: Path, results: Mapping[str, EvaluationResult]) -> list[tuple[str, str]]:
+    """Return what lies beside the report: checkpoint, recipe, scores, predictions, logs."""
+    names = [("checkpoint", "final/"), ("recipe", "recipe.json"), ("scores", "metrics.json"), ("run", "run.json")]
+    predictions = [f"predictions_{name}.jsonl" for name in results] if len(results) > 1 else ["predictions.jsonl"]
+    names += [(file.removesuffix(".jsonl").replace("_", " "), file) for file in predictions]
+    names += [("log", "logs/run.log"), ("log lines", "logs/log_history.jsonl"), ("plots", "plots/")]
+    return [(name, quote(path)) for name, path in names if (output_dir / path).exists()]
+
+
 def _draw(results: Mapping[str, EvaluationResult], output_dir: Path, run_info: Mapping[str, Any]) -> None:
     (output_dir / "plots").mkdir(parents=True, exist_ok=True)
     record = read_run(Path(run_info.get("run_folder") or output_dir))
     results, parameters = _take_parameters(results)
     training = [*run_info.get("figures", ()), *parameters, *record.figures]
     named = [(f"{name}_" if len(results) > 1 else "", f) for name, result in results.items() for f in result.figures]
-    pictures = {}
+    charts: dict[int, str | None] = {}
     for prefix, figure in [*named, *(("", figure) for figure in training)]:
-        if figure.kind not in HTML_KINDS:
-            pictures[id(figure)] = picture = draw(figure)
-            if picture is not None:
-                (output_dir / "plots" / f"{prefix}{figure.name}.png").write_bytes(picture)
-    facts = {**record.facts, **{key: value for key, value in run_info.items() if key not in {"figures", "run_folder"}}}
+        charts[id(figure)] = write_plot(figure, output_dir / "plots", prefix, png=bool(run_info.get("png")))
+    facts = {
+        **record.facts,
+        **{key: value for key, value in run_info.items() if key not in {"figures", "run_folder", "png"}},
+    }
     title = str(facts.get("title") or facts.get("name") or "Evaluation")
-    write_report(output_dir / "report.html", title, results, facts, training, record.stages, pictures)
+    links = _links(output_dir, results)
+    write_report(output_dir / "report.html", title, results, facts, training, record.stages, charts, links)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.evaluation import tables
+from hfvla.evaluation.charts.draw import SVG_KINDS, draw_svg
 from hfvla.evaluation.plots import HTML_KINDS, draw
 from hfvla.family import EvaluationResult, Figure
 
@@ -20,7 +21,16 @@ _WIDE_KINDS = {"curves", "progression", "heatmap"}
 _WIDE_BARS = 12  # bars in a plot from which it takes the whole width
 _MAX_TILES = 5
 _CHIPS = ("family", "commit", "seed", "hardware", "device")
-_HIDDEN = {"stages", "summary", "title", "metrics", "baselines"}  # shown elsewhere in the report
+_HIDDEN = {
+    "stages",
+    "summary",
+    "title",
+    "metrics",
+    "baselines",
+    "command",
+    "finished",
+    "evaluation",
+}  # shown elsewhere in the report
 
 
 def write_report(
@@ -30,7 +40,8 @@ def write_report(
     run_info: Mapping[str, Any] | None = None,
     figures: Sequence[Figure] = (),
     stages: Sequence[Mapping[str, Any]] = (),
-    pictures: Mapping[int, bytes | None] | None = None,
+    charts: Mapping[int, str | None] | None = None,
+    links: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write the report; it needs no other file and no network.
 
@@ -41,7 +52,8 @@ def write_report(
         run_info: facts of the run: seed, commit, hardware, versions, duration ...; long values fold away.
         figures: plots and tables of the training.
         stages: entries of run.json for the table of stages: name, seconds, scores.
-        pictures: drawn plots by `id` of their figure, None for one that cannot be drawn; others are drawn here.
+        charts: SVG by `id` of its figure, None for one that cannot be drawn; others are drawn here.
+        links: names and relative paths of what lies beside the report.
 
     Returns:
         `Path`: the file.
@@ -52,7 +64,7 @@ def write_report(
     here = resources.files("hfvla.evaluation")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["cell"] = _cell
-    drawn = {} if pictures is None else pictures
+    drawn = {} if charts is None else charts
     sets = [_set_section(name, result, len(results), drawn) for name, result in results.items()]
     training = {**_split_figures(figures, drawn), "stages": _stage_table(stages)}
     sections = [(section["anchor"], section["heading"]) for section in sets]
@@ -62,6 +74,10 @@ def write_report(
         title=title,
         summary=info.get("summary", ""),
         css=here.joinpath("report.css").read_text("utf-8"),
+        script=here.joinpath("report.js").read_text("utf-8"),
+        links=links,
+        command=info.get("command", ""),
+        validation=[] if sets else _validation_tiles(stages),
         chips=[(key, info[key]) for key in _CHIPS if isinstance(info.get(key), str | int | float)],
         sections=[*sections, ("run", "Run")],
         sets=sets,
@@ -81,7 +97,7 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _set_section(name: str, result: EvaluationResult, count: int, drawn: Mapping[int, bytes | None]) -> dict[str, Any]:
+def _set_section(name: str, result: EvaluationResult, count: int, drawn: Mapping[int, str | None]) -> dict[str, Any]:
     return {
         "anchor": "set-" + re.sub(r"[^a-z0-9]+", "-", name.lower()),
         "heading": f"Results on {name}" if count > 1 or name else "Results",
@@ -107,13 +123,30 @@ def _tiles(result: EvaluationResult) -> list[dict[str, str]]:
     return tiles[:_MAX_TILES]
 
 
-def _split_figures(figures: Sequence[Figure], drawn: Mapping[int, bytes | None]) -> dict[str, list[Any]]:
+def _validation_tiles(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Show the last stage's validation scores, where nothing else was scored."""
+    found = [stage for stage in stages if stage.get("scores")]
+    if not found:
+        return []
+    scores = {key.removeprefix("eval_"): value for key, value in found[-1]["scores"].items()}
+    shown = {
+        key: scores[key] for key in scores if isinstance(scores[key], float) and "/" not in key and "loss_" not in key
+    }
+    note = f"validation rows of stage {found[-1].get('name', '')}"
+    tiles = [{"name": tables.label(key), "value": f"{value:.3f}", "note": note} for key, value in shown.items()]
+    return tiles[:_MAX_TILES]
+
+
+def _split_figures(figures: Sequence[Figure], drawn: Mapping[int, str | None]) -> dict[str, list[Any]]:
     plots = []
     for figure in figures:
-        if figure.kind not in HTML_KINDS:
-            picture = drawn[id(figure)] if id(figure) in drawn else draw(figure)
+        if figure.kind in SVG_KINDS:
+            svg = drawn[id(figure)] if id(figure) in drawn else draw_svg(figure)
+            plots.append({"figure": figure, "svg": svg or "", "uri": "", "wide": _is_wide(figure)})
+        elif figure.kind not in HTML_KINDS:
+            picture = draw(figure)
             uri = "" if picture is None else "data:image/png;base64," + base64.b64encode(picture).decode()
-            plots.append({"figure": figure, "uri": uri, "wide": _is_wide(figure)})
+            plots.append({"figure": figure, "svg": "", "uri": uri, "wide": _is_wide(figure)})
     return {
         "plots": plots,
         "tables": [figure for figure in figures if figure.kind == "table"],
@@ -130,7 +163,11 @@ def _is_wide(figure: Figure) -> bool:
 def _stage_table(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     entries = []
     for stage in stages:
-        scores = {key: value for key, value in (stage.get("scores") or {}).items() if "loss_" not in key}
+        scores = {
+            key: value
+            for key, value in (stage.get("scores") or {}).items()
+            if "loss_" not in key and "/" not in key.partition("eval_")[2]
+        }
         entries.append({key: v for key, v in {**stage, **scores}.items() if isinstance(v, str | int | float)})
     columns = list(dict.fromkeys(key for entry in entries for key in entry))
     if not columns:

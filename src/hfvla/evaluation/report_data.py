@@ -51,7 +51,7 @@ def save_report_data(folder: Path, results: Mapping[str, EvaluationResult], run_
         results: by set name.
         run_info: as `write_evaluation` takes it.
     """
-    info = {key: value for key, value in run_info.items() if key not in {"figures", "run_folder"}}
+    info = {key: value for key, value in run_info.items() if key not in {"figures", "run_folder", "png"}}
     of_run = run_info.get("run_folder")
     content = {
         "run_info": info,

@@ -20,7 +20,7 @@ from hfvla.data.processes import COLLECTIVE_TIMEOUT, Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, HfvlaError, RecipeError
 from hfvla.evaluation import tables
-from hfvla.evaluation.output import draw_report, metrics_json, write_evaluation
+from hfvla.evaluation.output import command_line, draw_report, metrics_json, write_evaluation
 from hfvla.evaluation.report_data import load_report_data
 from hfvla.evaluation.run_record import parameter_figure
 from hfvla.evaluation.training_rows import load_training_rows
@@ -49,6 +49,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_FEW_GROUPS = 5
 _PACKAGES = ("torch", "transformers", "datasets", "timm", "scikit-learn")
 
 
@@ -67,6 +68,7 @@ def evaluate_model(
     started = time.perf_counter()
     result = spec.load("evaluate")(model, processor, rows, context)
     spec = spec.of_model(model)
+    result.notes += _group_notes(rows, context)
     result.figures.append(parameter_figure(model, spec.parameter_table))
     for draw in offers().figures.values():
         figure = draw(spec=spec, model=model, rows=rows, result=result, context=context)
@@ -74,6 +76,18 @@ def evaluate_model(
             result.figures.append(figure)
     logger.info("evaluated %d rows in %.1f s", len(rows), time.perf_counter() - started)
     return result
+
+
+def _group_notes(rows: Any, context: EvaluationContext) -> list[str]:
+    """Say where the rows are of so few groups that intervals over groups mean little, or nothing."""
+    if "group" not in getattr(rows, "column_names", ()) or not context.bootstrap_samples:
+        return []
+    groups = set(rows["group"])
+    if len(groups) == 1:
+        return [f"All {len(rows)} rows are of one group ({next(iter(groups))}): no interval can be drawn from it."]
+    if len(groups) < _FEW_GROUPS:
+        return [f"Intervals are drawn over {len(groups)} groups only: they are rough, and likely too narrow."]
+    return []
 
 
 def evaluate_together(
@@ -192,6 +206,7 @@ def _write(
         "checkpoint": str(checkpoint),
         "data": {name: json.dumps(dict(entry), default=str) for name, entry in data.items()},
         "seed": seed,
+        "command": command_line(),
         "evaluation_seconds": time.perf_counter() - started,
         "run_folder": run_folder,
     }
@@ -206,12 +221,13 @@ def _claim(output_dir: str | Path) -> None:
         logger.warning("the evaluation in %s is replaced: %s", output_dir, shown(before))
 
 
-def remake_report(folder: str | Path, output_dir: str | Path | None = None) -> Path:
+def remake_report(folder: str | Path, output_dir: str | Path | None = None, png: bool = False) -> Path:
     """Draw the report of a run or an evaluation again from what it saved.
 
     Args:
         folder: a run, or what `hfvla eval` wrote.
         output_dir: another folder for plots and report; default: `folder`.
+        png: draw each plot as PNG too, half a second each.
 
     Returns:
         `Path`: the report.
@@ -234,7 +250,7 @@ def remake_report(folder: str | Path, output_dir: str | Path | None = None) -> P
             )
         logger.warning("the report in %s is replaced: report.html, plots", folder)
     try:
-        reason = draw_report(results, target, info)
+        reason = draw_report(results, target, {**info, "png": png})
     except OSError as error:
         raise HfvlaError("the report cannot be written", where=str(target), got=error.strerror) from error
     if reason is not None:

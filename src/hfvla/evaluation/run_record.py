@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -68,8 +69,10 @@ def read_run(folder: Path) -> RunRecord:
         stage["log_history"] = history or []
         curves = _curves(name, stage["log_history"])
         record.figures += [curves] if curves else []
-        balance = _balance(name, stage["log_history"])
-        record.figures += [balance] if balance else []
+        for more in (_pace(name, stage["log_history"]), _balance(name, stage["log_history"])):
+            record.figures += [more] if more else []
+        within = _within(stage)
+        record.figures += [within] if within else []
     progression = _progression(stages)
     record.figures += [progression] if progression else []
     record.figures += [_stage_scores(name, found) for name, found in (run.get("stage_scores") or {}).items()]
@@ -121,6 +124,69 @@ def _panel(stage: str, key: str) -> tuple[str, str] | None:
     return short, "eval" if evaluated else "train"
 
 
+def _pace(stage: str, history: list[dict[str, Any]]) -> Figure | None:
+    """Show weights of the loss terms and their share of the loss, gradient norm, samples a second and memory."""
+    panels: dict[str, dict[str, dict[str, list[float]]]] = {}
+
+    def add(panel: str, line: str, step: Any, value: Any) -> None:
+        if isinstance(value, int | float) and math.isfinite(value):
+            found = panels.setdefault(panel, {}).setdefault(line, {"x": [], "y": []})
+            found["x"].append(step)
+            found["y"].append(float(value))
+
+    for number, entry in enumerate(line for line in history if "loss" in line):
+        step, prefix = entry.get("step", number), f"{stage}/weight_"
+        weights = {key.removeprefix(prefix): entry[key] for key in entry if key.startswith(prefix)}
+        parts = {name: weight * (entry.get(f"{stage}/loss_{name}") or 0.0) for name, weight in weights.items()}
+        whole = sum(abs(part) for part in parts.values())
+        if len(weights) > 1:
+            for name, weight in weights.items():
+                add("loss weights", name, step, weight)
+                add("share of the loss", name, step, abs(parts[name]) / whole if whole else None)
+        add("gradient norm", "all", step, entry.get("grad_norm"))
+        for title, name in (("samples a second", "samples_per_second"), ("peak memory, GB", "peak_memory_gb"),
+                            ("energy, kWh", "energy_kwh")):  # fmt: skip
+            add(title, "all", step, entry.get(f"{stage}/{name}"))
+    if not panels:
+        return None
+    _thin(panels)
+    data = {"panels": [{"title": title, "xlabel": "step", "series": lines} for title, lines in panels.items()]}
+    caption = (
+        "A term's share is its weight times its value, of the sum of all. Memory: of the GPU, else of the process."
+    )
+    return Figure(f"pace_{stage}", "curves", f"Weights, gradient, speed and memory: stage {stage}", data, caption)
+
+
+def _within(stage: Mapping[str, Any]) -> Figure | None:
+    """Show the last scores of each phase of a stage with phases."""
+    name, last = stage.get("name", ""), {}
+    phase = 0
+    for entry in stage["log_history"]:
+        phase = entry.get(f"{name}/phase", phase)
+        found = _scores({"log_history": [entry]})
+        if found and f"{name}/phase" in {key for line in stage["log_history"] for key in line}:
+            last[phase] = found
+    names = _chosen(list(last.values()))
+    if len(last) < 2 or not names:
+        return None
+    series = {one.replace("_", " "): [found.get(one) for found in last.values()] for one in names}
+    data = {"stages": [f"phase {number:g}" if number else "start" for number in last], "series": series}
+    caption = "The last scores on the validation rows before the next phase began."
+    return Figure(f"phases_{name}", "progression", f"Scores from phase to phase: stage {name}", data, caption)
+
+
+def _chosen(scores: list[dict[str, float]]) -> list[str]:
+    """Return the scores to draw: the known ones, else what lies between 0 and 1."""
+    known = [name for name in _PROGRESSION if any(name in found for found in scores)]
+    if known:
+        return known
+    names = dict.fromkeys(name for found in scores for name in found if not name.startswith("loss"))
+    return [
+        name for name in names
+        if not name.endswith(("runtime", "per_second")) and all(0 <= found.get(name, 0.0) <= 1 for found in scores)
+    ][:_MAX_LISTED]  # fmt: skip
+
+
 def _balance(stage: str, history: list[dict[str, Any]]) -> Figure | None:
     """Show how the loss terms get on: cosines and norms of their gradients, and what each counts."""
     titles = {"cosine": "cosine of gradients", "gradnorm": "gradient norm", "balance": "weight after balancing"}
@@ -162,7 +228,7 @@ def _scores(stage: Mapping[str, Any]) -> dict[str, float]:
 
 def _progression(stages: list[dict[str, Any]]) -> Figure | None:
     scores = [_scores(stage) for stage in stages]
-    names = [name for name in _PROGRESSION if any(name in found for found in scores)]
+    names = _chosen(scores)
     if not names or len(stages) < 2:
         return None
     series = {name.replace("_", " "): [found.get(name) for found in scores] for name in names}

@@ -32,6 +32,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "build_config": ("build:build_config",),
     "initialise": ("build:initialise",),
     "compute_metrics": ("build:compute_metrics",),
+    "quick_figures": ("build:quick_figures",),
     "examples": ("build:fake_rows",),
     "evaluate": ("evaluation.evaluate:evaluate", "evaluation:evaluate"),
     "calibrate": ("evaluation.evaluate:calibrate", "evaluation:calibrate"),
@@ -72,6 +73,7 @@ class FamilySpec:
 
     What else it may have:
 
+    - `build.quick_figures(eval_prediction, config) -> list[Figure]`, drawn at every validation while it trains.
     - `batches.plan_batch(config, batch_size, losses) -> batch` of the sizes that training data has, made without data:
       integers with values, pixels on the meta device. Without it, plans give no activations and no time.
     - `evaluation.evaluate.calibrate(model, processor, rows, context) -> dict`, run once after training on validation

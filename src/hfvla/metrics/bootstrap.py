@@ -31,7 +31,7 @@ def bootstrap_intervals(
         confidence: e.g. 0.95.
 
     Returns:
-        `dict`: (low, high) by name; empty when there are no samples.
+        `dict`: (low, high) by name; empty without samples, and with one group, of which every draw is the same.
 
     Raises:
         ValueError: lengths differ, or there are no rows.
@@ -40,6 +40,8 @@ def bootstrap_intervals(
     if set(lengths.values()) != {len(groups)} or not len(groups):
         raise ValueError(f"arrays and groups need one row count above 0; got {lengths}, {len(groups)} groups")
     _, group_of_row, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    if len(sizes) < 2:
+        return {}
     rows_of = np.split(np.argsort(group_of_row, kind="stable"), np.cumsum(sizes)[:-1])
     draws = np.random.default_rng(seed).integers(len(rows_of), size=(samples, len(rows_of)))
     values: dict[str, list[float]] = {}

@@ -66,9 +66,10 @@ def selection_scores(gold: np.ndarray, predicted: np.ndarray, probabilities: np.
         probabilities (`np.ndarray`): [N, R]; its argmax is the top-1 robot.
 
     Returns:
-        `dict`: top1_in_set, exact_match, jaccard, macro_f1, weighted_f1; `single_accuracy` (exact match where the gold
-        set has one robot) only if such rows exist. `macro_f1` averages over all R robots, also those without gold
-        rows (0), as scikit-learn does.
+        `dict`: top1_in_set, exact_match, jaccard, macro_f1, weighted_f1, macro_precision, macro_recall;
+        `single_accuracy` (exact match where the gold set has one robot), `multi_robot_exact_match` and
+        `multi_robot_jaccard` (where it has several) only if such rows exist. The macro scores average over all R
+        robots, also those without gold rows (0), as scikit-learn does.
 
     Raises:
         ValueError: no rows, or shapes differ.
@@ -78,17 +79,22 @@ def selection_scores(gold: np.ndarray, predicted: np.ndarray, probabilities: np.
     exact = (gold == predicted).all(axis=1)
     union = (gold | predicted).sum(axis=1)
     jaccard = np.where(union > 0, (gold & predicted).sum(axis=1) / np.maximum(union, 1), 1.0)
-    _, _, f1, support = _precision_recall_f1(gold, predicted)
+    precision, recall, f1, support = _precision_recall_f1(gold, predicted)
     scores = {
         "top1_in_set": top_one(gold, probabilities)[1].mean(),
         "exact_match": exact.mean(),
         "jaccard": jaccard.mean(),
         "macro_f1": f1.mean(),
         "weighted_f1": (f1 * support).sum() / max(support.sum(), 1.0),
+        "macro_precision": precision.mean(),
+        "macro_recall": recall.mean(),
     }
     single = gold.sum(axis=1) == 1
     if single.any():
         scores["single_accuracy"] = exact[single].mean()
+    several = gold.sum(axis=1) > 1
+    if several.any():
+        scores |= {"multi_robot_exact_match": exact[several].mean(), "multi_robot_jaccard": jaccard[several].mean()}
     return {name: float(value) for name, value in scores.items()}
 
 

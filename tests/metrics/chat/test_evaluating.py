@@ -78,7 +78,7 @@ def test_the_report_shows_them(result, tmp_path):
     page = (tmp_path / "report.html").read_text("utf-8")
     for text in ("VQA accuracy", "CIDEr", "Blank picture", "Caption of the nearest picture", "Perplexity by position"):
         assert text in page
-    assert (tmp_path / "plots/answer_scores.png").is_file() and (tmp_path / "plots/answer_lengths.png").is_file()
+    assert (tmp_path / "plots/answer_scores.svg").is_file() and (tmp_path / "plots/answer_lengths.svg").is_file()
     assert json.loads((tmp_path / "metrics.json").read_text())["baselines"]["unigram"]["perplexity"] > 1
 
 

@@ -9,7 +9,7 @@ import torch
 from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import RecipeError
 from hfvla.models.ember_vlm import FAMILY
-from hfvla.models.ember_vlm.build import build_config, compute_metrics, initialise
+from hfvla.models.ember_vlm.build import build_config, compute_metrics, initialise, quick_figures
 
 from .conftest import recipe
 
@@ -77,12 +77,30 @@ def test_quick_metrics_by_hand(built):
     logits = [[2, -2, -2, -2, -2], [-1, 2, 1, -2, -2], [-3, -2, -3, -3, -3], [9, 9, 9, 9, 9]]
     labels = [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1]]
     scores = compute_metrics(prediction(logits, labels, [1, 1, 1, 0]), config)
-    assert tuple(scores) == FAMILY.metric_names
+    assert tuple(scores)[:4] == FAMILY.metric_names
     # chosen {0}, {1, 2}, {1} (always the best one); gold {0}, {1}, {0}; the last row has no gold set
     assert scores["top1_in_set"] == pytest.approx(2 / 3)
     assert scores["exact_match"] == pytest.approx(1 / 3)
     assert scores["jaccard"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    # robot 0: gold twice, chosen once and rightly; robot 1: gold once, chosen twice; robot 2: chosen once, never gold
+    first, second, third = ROBOTS[:3]
+    assert (scores[f"precision/{first}"], scores[f"recall/{first}"]) == (1.0, 0.5)
+    assert (scores[f"precision/{second}"], scores[f"recall/{second}"]) == (0.5, 1.0)
+    assert scores["macro_precision"] == pytest.approx(1.5 / len(ROBOTS)) == scores["macro_recall"]
+    assert scores[f"f1/{third}"] == 0 and 0 <= scores["ece"] <= scores["mce"] <= 1
+    assert "multi_robot_exact_match" not in scores  # no row has several
+    several = compute_metrics(prediction(logits[:2], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0]], [1, 1]), config)
+    assert several["multi_robot_exact_match"] == several["multi_robot_jaccard"] == 1
     assert compute_metrics(prediction(logits, labels, [0, 0, 0, 0]), config) == {}
+
+
+def test_quick_figures_show_the_same(built):
+    config = built[0].config
+    given = prediction([[2, -2, -2, -2, -2], [-1, 2, 1, -2, -2]], [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0]], [1, 1])
+    figures = {figure.name: figure for figure in quick_figures(given, config)}
+    assert set(figures) == {"confusion", "reliability", "per_robot_radar"}
+    assert figures["confusion"].data["matrix"][0][0] == figures["confusion"].data["matrix"][1][1] == 1
+    assert quick_figures(prediction([[1, 0, 0, 0, 0]], [[0, 0, 0, 0, 0]], [0]), config) == []
 
 
 def test_quick_metrics_use_the_calibration(built):

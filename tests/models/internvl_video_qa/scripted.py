@@ -4,6 +4,7 @@ import numpy as np
 
 from hfvla.data.samples.video import VideoQuestion, build_video_dataset
 from hfvla.models.internvl_video_qa.evaluation.predicting import LetterScores
+from hfvla.models.internvl_video_qa.frames import Clip
 
 COLOURS = ("red", "green", "yellow", "blue")
 
@@ -28,6 +29,10 @@ class Reader:
 
 class Processor:
     reader = Reader()
+
+    def read_clip(self, path, support_frames, *, mode, where):
+        """Return one black frame."""
+        return Clip(path, np.zeros((1, 8, 8, 3), dtype=np.uint8), (0,))
 
 
 class Script:

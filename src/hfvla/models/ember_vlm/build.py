@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hfvla.backbones.towers import folder_config, image_statistics, load_tower, tower_settings
 from hfvla.data.samples.robots import ROBOTS, RobotTask, Subtask, Turn
 from hfvla.errors import RecipeError
-from hfvla.family import CutContext
-from hfvla.metrics.selection import predicted_sets, selection_scores
+from hfvla.family import CutContext, Figure
+from hfvla.metrics.calibration import calibration_scores
+from hfvla.metrics.selection import per_robot_scores, predicted_sets, selection_scores, top_one
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.ember_vlm.conversations import as_tasks
 from hfvla.paths import UserPath
@@ -161,16 +162,47 @@ def encode_vision(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def compute_metrics(prediction: Any, config: EmberVLMConfig) -> dict[str, float]:
-    """Score selection logits [N, R] against (robot_labels [N, R], robot_mask [N]); {} when no row has a gold set."""
+    """Score selection logits [N, R] against (robot_labels [N, R], robot_mask [N]); {} when no row has a gold set.
+
+    Calibration (`ece`, `mce`) and precision, recall and F1 of each robot are among the scores.
+    """
+    found = _chosen(prediction, config)
+    if found is None:
+        return {}
+    gold, sets, probabilities = found
+    scores = selection_scores(gold, sets, probabilities)
+    scores |= calibration_scores(*top_one(gold, probabilities))
+    named = per_robot_scores(gold, sets, list(config.robots))
+    first = ("top1_in_set", "exact_match", "jaccard", "macro_f1")
+    return {**{name: scores[name] for name in first}, **scores, **named}
+
+
+def quick_figures(prediction: Any, config: EmberVLMConfig) -> list[Figure]:
+    """Return confusion, reliability and precision/recall/F1 by robot of what `compute_metrics` is given."""
+    from hfvla.models.ember_vlm.evaluation.figures import confusion_figure, radar_figure, reliability_figure
+    from hfvla.models.ember_vlm.evaluation.scores import Choices
+
+    found = _chosen(prediction, config)
+    if found is None:
+        return []
+    gold, sets, probabilities = found
+    robots, choices, metrics = list(config.robots), Choices(probabilities, sets), compute_metrics(prediction, config)
+    return [
+        confusion_figure(gold, gold.argmax(axis=1), choices, robots),
+        reliability_figure(gold, choices, metrics),
+        radar_figure(metrics, robots),
+    ]
+
+
+def _chosen(prediction: Any, config: EmberVLMConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return gold sets, chosen sets and probabilities, [N, R] each, of the rows with a gold set."""
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     labels, mask = prediction.label_ids
     mask = mask.astype(bool)
     if not mask.any():
-        return {}
+        return None
     probabilities = 1 / (1 + np.exp(-logits[mask].astype(np.float64) / config.calibration["temperature"]))
-    sets = predicted_sets(probabilities, config.calibration["threshold"])
-    scores = selection_scores(labels[mask] > 0.5, sets, probabilities)
-    return {name: scores[name] for name in ("top1_in_set", "exact_match", "jaccard", "macro_f1")}
+    return labels[mask] > 0.5, predicted_sets(probabilities, config.calibration["threshold"]), probabilities
 
 
 def fake_rows(n: int, seed: int = 0) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from hfvla.data.processes import Meeting, Processes
 from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import RecipeError
+from hfvla.evaluation.output import command_line, write_training_report
 from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData
 from hfvla.hub.card import CARD, write_card
@@ -30,17 +31,19 @@ from hfvla.training.checkpoint.record import environment, read_json, saving, wri
 from hfvla.training.checkpoint.rows import check_run_rows
 from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.run.arguments import start_processes
+from hfvla.training.run.finished import is_finished
 from hfvla.training.run.lock import FolderLock
 from hfvla.training.run.model_size import check_models
 from hfvla.training.run.preflight import check_arguments, check_data
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
+from hfvla.training.run.screen.figures import ValidationFigures
 from hfvla.training.run.screen.parts import run_parts
 from hfvla.training.run.screen.screen import RunScreen, run_screen
 from hfvla.training.run.screen.watching import StageWatcher, evaluated_line, finished_line
 from hfvla.training.run.stage_run import StageRun
 from hfvla.training.run.stage_scores import START, StageScores
 from hfvla.training.run.summary import write_summary
-from hfvla.training.run.trackers import stage_logs
+from hfvla.training.run.trackers import stage_logs, track_evaluation
 from hfvla.training.stage.data import RecipeData, build_source
 from hfvla.training.stage.plan import StagePlan
 from hfvla.training.trainer.devices import out_of_memory_told
@@ -183,6 +186,9 @@ class RecipeRun:
 
     def _execute(self) -> dict[str, Any]:
         previous = read_json(self.output_dir / "run.json") or {}
+        if is_finished(self.output_dir, previous, self.recipe, self.plan.stages):
+            logger.info("this run is finished: its result is shown as it is (--overwrite trains and scores anew)")
+            return previous
         self._seconds_before = previous.get("seconds", 0.0)
         self.record = {
             "output_dir": str(self.output_dir),
@@ -190,6 +196,7 @@ class RecipeRun:
             "seed": self.recipe.seed,
             "processes": self.state.num_processes,
             **environment(),
+            "command": command_line(),
             **({"recipe_changes": self._changes} if self._changes else {}),
             "stages": [],
         }
@@ -214,19 +221,24 @@ class RecipeRun:
             results = self._finish(data, folders)
         self.meeting.alone("report", lambda: self._report(results))
         self.meeting.alone("push", self._push)
+        self.record["finished"] = True
+        self._write_record()
         return self.record
 
     def _run_stage(self, stage: Stage, data: RecipeData, folders: dict[str, Path]) -> dict[str, Any]:
         """Return the summary of a stage, trained now or before."""
-        watcher = StageWatcher(self.screen, stage)
-        stage_run = StageRun(self.recipe, self.spec, stage, self.output_dir / stage.name, self.state, [watcher])
+        report_to = self.recipe.stage_args(stage).get("report_to")
+        plots = self.output_dir / "plots" if self.state.is_main_process else None
+        figures = ValidationFigures(self.spec, stage.name, plots, report_to)
+        watchers = [StageWatcher(self.screen, stage)]
+        folder = self.output_dir / stage.name
+        stage_run = StageRun(self.recipe, self.spec, stage, folder, self.state, watchers, figures)
         summary = stage_run.finished()
         if summary is not None:
             logger.info("stage '%s' is finished; its checkpoint is used as it is", stage.name)
             self.screen.skip(stage.name)
             return summary
         self.screen.begin("stage", stage.name)
-        report_to = self.recipe.stage_args(stage).get("report_to")
         with deepspeed_scope(), stage_logs(self.output_dir, stage.name, self.recipe.name, report_to):
             summary = stage_run.train(data, folders)
         self.screen.say(finished_line(summary))
@@ -347,9 +359,21 @@ class RecipeRun:
         )
         return context.of_process(replace(self.meeting.processes, progress=self.screen.batches))
 
+    def _track(self, results: dict[str, EvaluationResult]) -> None:
+        """Log the scores to the trackers of the last stage; their pictures where the recipe names the trackers."""
+        named = self.recipe.stage_args(self.plan.stages[-1]).get("report_to")
+        track_evaluation(named, results, self.output_dir, self.recipe.name, [self.spec.name])
+
     def _write_results(self, results: dict[str, EvaluationResult]) -> None:
+        info = {
+            "title": self.recipe.name,
+            "summary": f"{self.spec.name}: {self.spec.summary}",
+            "run_folder": self.output_dir,
+        }
         if not results:
-            logger.warning("the recipe has no data.eval: no metrics and no report are written")
+            logger.warning("the recipe has no data.eval: nothing is scored, and the report shows the training alone")
+            problem = write_training_report(self.output_dir, info)
+            self.record |= {"no_report": problem} if problem is not None else {}
             return
         first = next(iter(results.values()))
         self.record["metrics"], self.record["baselines"] = first.metrics, first.baselines
@@ -357,12 +381,8 @@ class RecipeRun:
             name: {"metrics": result.metrics, "baselines": result.baselines} for name, result in results.items()
         }
         self._write_record()
-        info = {
-            "title": self.recipe.name,
-            "summary": f"{self.spec.name}: {self.spec.summary}",
-            "run_folder": self.output_dir,
-        }
         problem = write_evaluation(results, self.output_dir, info)
+        self._track(results)
         self.record.pop("no_report", None)
         if problem is not None:  # the model is there, and so are its scores
             self.record["no_report"] = problem

@@ -33,6 +33,7 @@ from hfvla.training.run.packing import ordered_rows
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.run.screen import DETAIL
+from hfvla.training.run.screen.figures import ValidationFigures
 from hfvla.training.run.screen.watching import take_printers
 from hfvla.training.run.tables import handover_text, trainable_text, what_trains
 from hfvla.training.stage.data import RecipeData, StageRows
@@ -75,6 +76,7 @@ class StageRun(StageContext):
         folder: `<out>/<stage>`.
         state: accelerate's `PartialState`.
         callbacks: further ones of its trainer.
+        figures: what draws its validations.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class StageRun(StageContext):
         folder: Path,
         state: Any,
         callbacks: Sequence[TrainerCallback] = (),
+        figures: ValidationFigures | None = None,
     ) -> None:
         super().__init__(recipe, spec, stage, folder, state)
-        self.callbacks = callbacks
+        self.callbacks = [*callbacks, *([figures] if figures is not None else [])]
+        self.figures = figures
         self.index = recipe.stages.index(stage)
         self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
         self.packing: dict[str, Any] | None = None  # padding before and after, where samples are packed
@@ -236,11 +240,16 @@ class StageRun(StageContext):
             data_collator=collator,
             train_dataset=self._training_rows(rows.train, collator, arguments),
             eval_dataset=rows.validation,
-            compute_metrics=lambda prediction: quick_metrics(self.spec, prediction, model.config),
+            compute_metrics=lambda prediction: self._metrics(prediction, model.config),
             callbacks=callbacks,
         )
         take_printers(trainer)
         return trainer
+
+    def _metrics(self, prediction: Any, config: Any) -> dict[str, float]:
+        if self.figures is not None:
+            self.figures.see(prediction, config)
+        return quick_metrics(self.spec, prediction, config)
 
     def _training_rows(self, rows: Any, collator: Any, arguments: Any) -> Any:
         found = ordered_rows(self.stage, rows, collator, arguments)

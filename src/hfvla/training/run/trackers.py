@@ -9,15 +9,17 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hfvla.errors import MissingExtraError
+from hfvla.evaluation.tracking import log_evaluation, run_group
+from hfvla.family import EvaluationResult
 
-__all__ = ["chosen_trackers", "stage_logs"]
+__all__ = ["chosen_trackers", "stage_logs", "track_evaluation"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ def chosen_trackers(report_to: Any = None) -> Any:
 def stage_logs(output_dir: Path, stage: str, project: str, report_to: Any = None) -> Iterator[None]:
     """Let the trackers of one stage write below `<output_dir>/logs`; what the user's environment says goes first.
 
+    All stages of a run, and its evaluation, are one group of Weights & Biases, and each is tagged with its name.
     TensorBoard's and Weights & Biases' files go to `logs/<stage>`. Trackio keeps all stages of a run in one database
     in `logs/trackio` (it reads its folder once a process). Without a key or a network Weights & Biases is set to
     offline: it would stop the run, or wait minutes, otherwise.
@@ -60,6 +63,7 @@ def stage_logs(output_dir: Path, stage: str, project: str, report_to: Any = None
     if names & {"wandb", "all"}:
         (logs / stage).mkdir(parents=True, exist_ok=True)  # it falls back to a temporary folder otherwise
         settings |= {"WANDB_DIR": str(logs / stage), "WANDB_PROJECT": project}
+        settings |= {"WANDB_RUN_GROUP": run_group(project, output_dir), "WANDB_TAGS": stage}
         problem = None if "WANDB_MODE" in os.environ else _wandb_problem()
         if problem:
             settings["WANDB_MODE"] = "offline"
@@ -77,6 +81,29 @@ def stage_logs(output_dir: Path, stage: str, project: str, report_to: Any = None
             sys.modules["wandb"].teardown()  # else it keeps this stage's folder
         for name in added:
             os.environ.pop(name, None)
+
+
+def track_evaluation(
+    report_to: Any,
+    results: Mapping[str, EvaluationResult],
+    output_dir: Path,
+    project: str,
+    tags: Sequence[str] = (),
+) -> None:
+    """Log the scores of an evaluation below `<output_dir>/logs`, and their pictures where the trackers are named.
+
+    Args:
+        report_to: as a recipe says it; None for the default, which gets no pictures.
+        results: by set name.
+        output_dir: run folder, or that of an evaluation.
+        project: name that the trackers file it under; a run's evaluation joins the group of its stages.
+        tags: besides "evaluation".
+    """
+    with stage_logs(output_dir, "evaluation", project, report_to):
+        log_evaluation(
+            chosen_trackers(report_to), results, output_dir / "logs", project, run_group(project, output_dir),
+            tags=["evaluation", *tags], pictures=report_to is not None,
+        )  # fmt: skip
 
 
 def _wandb_run() -> Any:

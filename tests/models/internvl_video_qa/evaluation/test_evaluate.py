@@ -144,9 +144,17 @@ def test_nothing_to_evaluate_is_an_error(ask):
 def test_figures_can_be_drawn(ask):
     result, _ = ask(sees_the_moment, scripted.questions(12), train_rows=scripted.questions(8, start=50))
     names = {figure.name for figure in result.figures}
-    assert names >= {"confusion", "letters", "reliability", "accuracy_by_kind", "accuracy_by_needs"}
+    assert names >= {
+        "confusion",
+        "letters",
+        "reliability",
+        "accuracy_by_kind",
+        "accuracy_by_needs",
+        "roc_pr",
+        "worst_mistakes",
+    }
     pictures = [render(figure, dpi=20) for figure in result.figures if figure.kind not in HTML_KINDS]
-    assert len(pictures) == len(result.figures) and all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert len(pictures) >= len(result.figures) - 1 and all(picture.startswith(b"\x89PNG") for picture in pictures)
 
 
 def test_calibration_finds_the_temperature_of_an_overconfident_model(monkeypatch):

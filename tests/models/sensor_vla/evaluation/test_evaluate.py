@@ -235,10 +235,16 @@ def test_options_reach_the_expert(telling, episodes):
 
 def test_every_figure_can_be_drawn(telling, episodes):
     result, _ = evaluate(telling, episodes)
-    assert {figure.name for figure in result.figures} == {"trajectory", "horizon", "step_errors", "frames"}
+    names = {"trajectory", "horizon", "step_errors", "channel_errors", "frames"}
+    assert {figure.name for figure in result.figures} == names
     assert all(render(figure) for figure in result.figures if figure.kind not in HTML_KINDS)
     trajectory = next(figure for figure in result.figures if figure.name == "trajectory")
-    assert [panel["title"] for panel in trajectory.data["panels"]] == ["dx_m", "dy_m", "dz_m", "grip"]
+    rows = next(figure for figure in result.figures if figure.name == "channel_errors").data["rows"]
+    assert {row[0] for row in rows} == {"dx_m", "dy_m", "dz_m", "grip"}
+    worst = [row[3] for row in rows]
+    assert worst == sorted(worst, reverse=True)
+    for panel, row in zip(trajectory.data["panels"], rows, strict=True):  # the same order
+        assert panel["title"] == f"{row[0]}: error {row[1]:.3g}"
     frames = next(figure for figure in result.figures if figure.name == "frames")
     assert len(frames.data["examples"]) == 6 and all(example["image"] for example in frames.data["examples"])
     times_s = trajectory.data["panels"][0]["series"]["done"]["x"]

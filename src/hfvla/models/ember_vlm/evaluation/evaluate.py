@@ -16,7 +16,7 @@ from hfvla.metrics.chat.evaluating import evaluate_chat
 from hfvla.models.ember_vlm.conversations import is_conversation, only_conversations
 from hfvla.models.ember_vlm.conversing import chat_system
 from hfvla.models.ember_vlm.evaluation.ablation import calibrated_choices, predict_logits, run_ablations, shared_pixels
-from hfvla.models.ember_vlm.evaluation.figures import chain_figure, selection_figures
+from hfvla.models.ember_vlm.evaluation.figures import chain_figure, selection_figures, selection_mistakes
 from hfvla.models.ember_vlm.evaluation.scores import (
     Choices,
     all_intervals,
@@ -140,6 +140,8 @@ def _score(
     result.figures += selection_figures(
         gold, primary, choices, result.metrics, result.baselines, result.ablations, result.intervals, robots
     )
+    mistakes = selection_mistakes(rows, gold, choices, robots) if context.processes.is_main else None
+    result.figures += [mistakes] if mistakes is not None else []
 
 
 def _prediction_rows(

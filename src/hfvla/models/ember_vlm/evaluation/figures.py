@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from hfvla.data.pictures import data_uri, read_picture
 from hfvla.family import Figure
 from hfvla.metrics.calibration import reliability_bins
+from hfvla.metrics.report_figures import mistakes_figure, roc_pr_figure
 from hfvla.metrics.selection import top_one
 from hfvla.models.ember_vlm.evaluation.scores import Choices
 
-__all__ = ["chain_figure", "selection_figures"]
+__all__ = ["chain_figure", "confusion_figure", "reliability_figure", "selection_figures", "selection_mistakes"]
 
 _CHAIN_SCORES = {"top1_in_set": "Top-1 in set", "exact_match": "Exact match", "jaccard": "Jaccard"}
 
@@ -113,4 +116,34 @@ def selection_figures(
         reliability_figure(gold, choices, metrics),
         radar_figure(metrics, robots),
     ]
+    curves = roc_pr_figure(gold, choices.probabilities, robots, "ROC and precision-recall of each robot")
+    figures += [curves] if curves is not None else []
     return figures + ([ablation_figure(ablations)] if ablations else [])
+
+
+def selection_mistakes(rows: Any, gold: np.ndarray, choices: Choices, robots: Sequence[str]) -> Figure | None:
+    """Return the rows whose wrong robots were the surest, with their pictures.
+
+    Args:
+        rows: N, with task, robots, image and id.
+        gold: [N, R] bool.
+        choices: the model's.
+        robots: the fleet.
+    """
+    wrong = (gold != choices.predicted).any(axis=1)
+    surest = np.where(gold, 1 - choices.probabilities, choices.probabilities).max(axis=1)  # of what is wrong
+
+    def describe(number: int) -> dict[str, Any]:
+        row, scores = rows[number], choices.probabilities[number]
+        image, named = row["image"], choices.predicted[number]
+        return {
+            "title": row["task"],
+            "image": None if image is None else data_uri(read_picture(image, row["id"])),
+            "bars": {robot: float(score) for robot, score in zip(robots, scores, strict=True)},
+            "facts": [
+                ["Gold", ", ".join(row["robots"])],
+                ["Chosen", ", ".join(robot for robot, chosen in zip(robots, named, strict=True) if chosen)],
+            ],
+        }  # fmt: skip
+
+    return mistakes_figure(np.where(wrong, surest, 0.0), describe, "how sure the model was of what is wrong")

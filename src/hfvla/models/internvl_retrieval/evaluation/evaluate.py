@@ -22,6 +22,7 @@ from hfvla.models.internvl_retrieval.evaluation.figures import (
     platform_figure,
     recall_figure,
     relation_figures,
+    search_mistakes,
     sweep_figure,
 )
 from hfvla.models.internvl_retrieval.evaluation.placing import (
@@ -107,6 +108,9 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     result.notes += [_failed_note(images, data)] if images.failures else []
     result.figures.insert(0, recall_figure(systems, result.baselines["chance"]))
     if context.processes.is_main:
+        first = np.asarray([int((images.embed @ text).argmax()) for text in texts])
+        mistakes = search_mistakes(data.rows, data.paths, ranks, first, data.image_of_row)
+        result.figures += [mistakes] if mistakes is not None else []
         result.rows = prediction_rows(data, images, texts, systems, lists, columns, truth, places)
     return result
 

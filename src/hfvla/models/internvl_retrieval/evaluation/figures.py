@@ -12,11 +12,21 @@ import numpy as np
 import torch
 
 from hfvla.data.boxes import HORIZONTAL, VERTICAL
+from hfvla.data.pictures import data_uri, read_picture
 from hfvla.family import EvaluationResult, Figure
+from hfvla.metrics.report_figures import mistakes_figure
 from hfvla.metrics.retrieval import RetrievalRanks
 from hfvla.metrics.spatial import confusion_matrices
 
-__all__ = ["Clock", "ablation_figure", "platform_figure", "recall_figure", "relation_figures", "sweep_figure"]
+__all__ = [
+    "Clock",
+    "ablation_figure",
+    "platform_figure",
+    "recall_figure",
+    "relation_figures",
+    "search_mistakes",
+    "sweep_figure",
+]
 
 _CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
 _TITLES = {"t2i": "text to image", "i2t": "image to text"}
@@ -85,6 +95,39 @@ def platform_figure(result: EvaluationResult, platforms: Sequence[str]) -> Figur
     data = {"groups": groups, "series": series, "ylabel": "R@10", "ylim": [0, 1]}
     caption = "Queries of one platform against everything; n counts captions."
     return Figure("platforms", "bars", "Recall at 10 by platform", data, caption)
+
+
+def search_mistakes(
+    rows: Sequence[Mapping[str, Any]],
+    paths: Sequence[str],
+    ranks: RetrievalRanks,
+    found: np.ndarray,
+    right: np.ndarray,
+) -> Figure | None:
+    """Return the captions whose picture stands furthest down, with what was found first beside the right one.
+
+    Args:
+        rows: N captions.
+        paths: I pictures.
+        ranks: of the captions; those without any hit are left out.
+        found: [N] number of the picture that each caption finds first.
+        right: [N] number of its own picture.
+    """
+
+    def describe(number: int) -> dict[str, Any]:
+        pair = [read_picture(paths[int(which[number])], str(rows[number]["id"])) for which in (found, right)]
+        height = min(len(picture) for picture in pair)
+        both = np.concatenate([picture[:height] for picture in pair], axis=1)
+        facts = [
+            ["Place of the first hit", str(int(ranks.t2i[number]) + 1)],
+            ["Pictures", "found first | the right one"],
+            ["Found first", paths[int(found[number])]],
+            ["Right", paths[int(right[number])]],
+        ]
+        return {"title": rows[number]["caption"], "image": data_uri(both), "facts": facts}
+
+    badness = np.where(ranks.text_has_hit, ranks.t2i, 0)
+    return mistakes_figure(badness, describe, "the place of the first hit")
 
 
 @dataclass

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hfvla.data.choices import LETTERS
+from hfvla.data.pictures import data_uri
 from hfvla.errors import DataError
-from hfvla.family import EvaluationContext, EvaluationResult
+from hfvla.family import EvaluationContext, EvaluationResult, Figure
 from hfvla.metrics.qa import (
     answer_shares,
     fit_letter_temperature,
     letter_nll,
     position_bias,
 )
-from hfvla.models.internvl_video_qa.evaluation.figures import answer_figures
+from hfvla.models.internvl_video_qa.evaluation.figures import answer_figures, answer_mistakes
 from hfvla.models.internvl_video_qa.evaluation.predicting import (
     LetterScores,
     measure_latency,
@@ -139,6 +141,23 @@ def _score(
     calibration = model.config.calibration["temperature"]
     result.notes.append(f"Probabilities at temperature {calibration:.3f}, which comes from the checkpoint.")
     result.figures += answer_figures(gold, ours, result)
+    result.figures += _mistakes(processor, known, gold, ours) if context.processes.is_main else []
+
+
+def _mistakes(processor: Any, rows: Sequence[Mapping[str, Any]], gold: Gold, answers: Answers) -> list[Figure]:
+    found = answer_mistakes(rows, gold, answers, partial(_picture, processor, rows))
+    return [found] if found is not None else []
+
+
+def _picture(processor: Any, rows: Sequence[Mapping[str, Any]], number: int) -> str | None:
+    """Return the middle frame of a row's clip as a data URI; None where it has none."""
+    row = rows[number]
+    try:
+        clip = processor.read_clip(row["video"], row["support_frames"], mode="middle", where=str(row["id"]))
+    except DataError as error:  # it was read a moment ago; a picture is not worth the evaluation
+        logger.warning("no picture of %s in the report: %s", row["id"], error)
+        return None
+    return data_uri(clip.pixels[0]) if len(clip.pixels) else None
 
 
 def _asked(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from hfvla.data.choices import LETTERS
 from hfvla.family import EvaluationResult, Figure
 from hfvla.metrics.calibration import reliability_bins
 from hfvla.metrics.qa import confusion_counts
+from hfvla.metrics.report_figures import mistakes_figure, roc_pr_figure
 from hfvla.models.internvl_video_qa.evaluation.scores import Answers, Gold
 
-__all__ = ["answer_figures"]
+__all__ = ["answer_figures", "answer_mistakes"]
 
 _TITLES = {"kind": "kind of question", "language": "language", "needs": "what the question needs",
            "choices": "number of choices"}  # fmt: skip
@@ -90,4 +94,44 @@ def answer_figures(gold: Gold, answers: Answers, result: EvaluationResult) -> li
     figures += [confusion_figure(gold, answers), letters_figure(result.metrics)]
     if "ece" in result.metrics:
         figures.append(reliability_figure(gold, answers, result.metrics))
-    return figures
+    curves = _choice_curves(gold, answers)
+    return figures + ([curves] if curves is not None else [])
+
+
+def _choice_curves(gold: Gold, answers: Answers) -> Figure | None:
+    """Return ROC and precision-recall of every choice of every question: is it the right one?"""
+    if answers.probabilities is None:
+        return None
+    answered = np.flatnonzero(answers.predicted >= 0)
+    places = [(question, choice) for question in answered for choice in range(gold.counts[question])]
+    if not places:
+        return None
+    right = np.array([[gold.answer[question] == choice] for question, choice in places])
+    scores = np.array([[answers.probabilities[place]] for place in places])
+    return roc_pr_figure(right, scores, ["a choice is right"], "ROC and precision-recall of the choices")
+
+
+def answer_mistakes(
+    rows: Sequence[Mapping[str, Any]], gold: Gold, answers: Answers, picture: Callable[[int], str | None]
+) -> Figure | None:
+    """Return the questions that were answered wrongly with the highest confidence.
+
+    Args:
+        rows: N questions with an answer.
+        gold: of the rows.
+        answers: the model's.
+        picture: the n-th row's clip as a data URI.
+    """
+    assert answers.probabilities is not None
+    wrong = (answers.predicted != gold.answer) & (answers.predicted >= 0)
+    sure = answers.probabilities.max(axis=1)
+
+    def describe(number: int) -> dict[str, Any]:
+        row, shares = rows[number], answers.probabilities[number]  # type: ignore[index]
+        letters = LETTERS[: len(row["choices"])]
+        facts = [[letter, choice] for letter, choice in zip(letters, row["choices"], strict=True)]
+        facts += [["Right", LETTERS[int(gold.answer[number])]], ["Answered", LETTERS[int(answers.predicted[number])]]]
+        bars = {letter: float(share) for letter, share in zip(letters, shares, strict=False)}
+        return {"title": row["question"], "image": picture(number), "facts": facts, "bars": bars}
+
+    return mistakes_figure(np.where(wrong, sure, 0.0), describe, "the confidence of the wrong answer")
