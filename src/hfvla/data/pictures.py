@@ -183,7 +183,10 @@ def _as_rgb(picture: Image.Image, where: str) -> Image.Image:
     elif picture.has_transparency_data:
         shown = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-    picture = picture.convert("RGB")
+    if (
+        picture.mode != "RGB" or kind is None
+    ):  # a file's own picture need not be copied; the caller's must not be given
+        picture = picture.convert("RGB")
     return picture if turn is None else picture.transpose(turn)
 
 
