@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from hfvla.data.pictures import load_picture, picture_size
-from hfvla.data.samples.chat import Box, ChatSample
-from hfvla.errors import DataError
+from hfvla.data.samples.chat import Box, ChatSample, ImageRef
+from hfvla.data.samples.chat_pictures import encoded_bytes
 
 __all__ = ["Said", "is_chat", "picture_sources", "row_boxes", "row_name", "row_pictures", "row_texts"]
 
@@ -75,16 +75,9 @@ def picture_sources(row: Mapping[str, Any]) -> list[PictureSource]:
 
 
 def _of_reference(ref: Mapping[str, Any]) -> PictureSource:
-    if ref["bytes"]:
-        return bytes(ref["bytes"])
-    if not ref["size"]:
-        return str(ref["path"])
-    try:
-        with open(ref["path"], "rb") as file:
-            file.seek(ref["offset"] or 0)
-            return file.read(ref["size"])
-    except OSError as error:
-        raise DataError("a shard cannot be read", where=str(ref["path"]), got=error.strerror) from error
+    reference = ImageRef(ref["path"] or "", ref["bytes"] or b"", ref["offset"] or 0, ref["size"] or 0)
+    whole_file = not reference.data and not reference.size
+    return reference.path if whole_file else encoded_bytes(reference, reference.path or "picture")
 
 
 def sizes_of(row: Mapping[str, Any], name: str) -> Iterator[tuple[int, int]]:
