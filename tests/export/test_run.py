@@ -104,3 +104,24 @@ def test_the_command_says_what_it_can(tmp_path, capsys):
         main(["export", str(tmp_path), "--output", str(tmp_path / "o"), "--bits", "3"])
     assert caught.value.code == 2 and "onnx: 32, 16, 8, 4" in capsys.readouterr().err
     assert set(FORMATS) == {"onnx", "openvino", "merged"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [16, 8])
+def test_a_merged_backbone_answers_inside_the_model(tmp_path, bits):
+    if bits == 8:
+        pytest.importorskip("torchao")
+    folder = saved("internvl_video_qa", tmp_path / "checkpoint")
+    found = export_checkpoint(folder, tmp_path / "merged", format="merged", bits=bits, rows=4, least=0.0)
+    assert 0 < found["values"]["log_likelihoods"]["max_difference"] < 0.05
+    assert found["engines"]["merged"]["bytes"] < 0.6 * found["engines"]["torch"]["bytes"]
+    left = found["left_whole"]["backbone"]
+    assert not [name for name in left if "layers." in name or "layer." in name]  # every block was reached
+
+
+@pytest.mark.slow
+def test_a_backbone_without_linear_layers_is_not_called_quantised(tmp_path):
+    pytest.importorskip("torchao")
+    with pytest.raises(HfvlaError, match=r"no layer of this backbone could be given 8 bits; got 'GPT2LMHeadModel'"):
+        export_checkpoint(saved("ember_vlm", tmp_path / "c"), tmp_path / "out", format="merged", bits=8, rows=2)
+    assert not (tmp_path / "out").exists()

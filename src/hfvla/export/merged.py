@@ -54,6 +54,7 @@ def write_merged(
         again = kind.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     else:
         again = _quantised(kind, folder, bits)
+    whole = _left_whole(again, folder, bits) if bits < 16 else []
     for path in folder.glob("*.safetensors*"):
         path.unlink()
     with saving("the backbone", folder):
@@ -65,7 +66,23 @@ def write_merged(
         around.set_submodule(plain.module, loaded)
     else:
         around = loaded
-    return _MergedEngine(spec.load("export")(around.eval(), processor).parts), {"left_whole": {}}
+    return _MergedEngine(spec.load("export")(around.eval(), processor).parts), {"left_whole": {"backbone": whole}}
+
+
+def _left_whole(model: Any, folder: Path, bits: int) -> list[str]:
+    """Return the matrices that were not quantised: embeddings, and layers of a kind that torchao does not know.
+
+    Raises:
+        CheckpointError: it was none at all (GPT-2's layers are no linear ones).
+    """
+    matrices = {name: value for name, value in model.named_parameters() if value.ndim >= 2}
+    whole = [name for name, value in matrices.items() if type(value.data) is torch.Tensor]
+    if len(whole) == len(matrices):
+        raise CheckpointError(
+            f"no layer of this backbone could be given {bits} bits", where=str(folder), got=type(model).__name__,
+            expected="linear layers", fix="Take --format onnx, which reaches every matrix product.",
+        )  # fmt: skip
+    return whole
 
 
 def _quantised(kind: Any, folder: Path, bits: int) -> Any:
