@@ -76,14 +76,14 @@ def mistakes_figure(
         measure: what the order goes by, for the caption.
         most: rows shown.
     """
-    badness = np.nan_to_num(np.asarray(badness, dtype=float), nan=0.0)
-    wrong = int((badness > 0).sum())
+    scores = np.nan_to_num(np.asarray(badness, dtype=float), nan=0.0)
+    wrong = int((scores > 0).sum())
     if not wrong:
         return None
-    order = [int(n) for n in np.argsort(-badness, kind="stable")[: min(most, wrong)]]
-    empty = {"badge": "wrong", "bars": {}, "facts": [], "text": "", "image": None}
+    order = [int(n) for n in np.argsort(-scores, kind="stable")[: min(most, wrong)]]
+    empty: dict[str, Any] = {"badge": "wrong", "bars": {}, "facts": [], "text": "", "image": None}
     examples = [{**empty, **describe(number)} for number in order]
     caption = (
-        f"The {len(order)} worst of {wrong} wrong rows out of {len(badness)}, by {measure}. Pictures can be enlarged."
+        f"The {len(order)} worst of {wrong} wrong rows out of {len(scores)}, by {measure}. Pictures can be enlarged."
     )
     return Figure("worst_mistakes", "text_examples", "Worst mistakes", {"examples": examples}, caption)

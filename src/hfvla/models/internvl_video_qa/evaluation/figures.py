@@ -127,7 +127,7 @@ def answer_mistakes(
     sure = answers.probabilities.max(axis=1)
 
     def describe(number: int) -> dict[str, Any]:
-        row, shares = rows[number], answers.probabilities[number]  # type: ignore[index]
+        row, shares = rows[number], answers.probabilities[number]
         letters = LETTERS[: len(row["choices"])]
         facts = [[letter, choice] for letter, choice in zip(letters, row["choices"], strict=True)]
         facts += [["Right", LETTERS[int(gold.answer[number])]], ["Answered", LETTERS[int(answers.predicted[number])]]]
