@@ -82,11 +82,13 @@ def write_set(folder: Path, records: int, name: str = "instruct.json") -> Path:
 
 def memory() -> dict[str, float]:
     """Return the most memory that this process held, and what it holds without mapped files, in GB."""
+    # `ru_maxrss` of a child begins with what its parent held; the system's own counters begin anew.
     found = {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
-    status = Path("/proc/self/status")
+    status, names = Path("/proc/self/status"), {"VmHWM": "peak_gb", "RssAnon": "anonymous_gb"}
     for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("RssAnon"):
-            found["anonymous_gb"] = int(line.split()[1]) / 1e6
+        key, _, value = line.partition(":")
+        if key in names:
+            found[names[key]] = int(value.split()[0]) / 1e6
     return {name: round(value, 3) for name, value in found.items()}
 
 
