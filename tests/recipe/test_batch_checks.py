@@ -2,6 +2,7 @@
 
 import pytest
 
+from hfvla.errors import RecipeError
 from hfvla.recipe import Stage
 from hfvla.recipe.batch_checks import batch_problems
 
@@ -47,5 +48,5 @@ def test_the_checks_are_asked(families, good):
 
 @pytest.mark.parametrize("value", [{"grad_cache": 0}, {"batches": {"rows_per_group": 0}}, {"batches": {"rows": 2}}])
 def test_wrong_values_are_refused(value):
-    with pytest.raises(ValueError, match="grad_cache|rows"):
+    with pytest.raises(RecipeError, match="grad_cache|rows"):
         Stage(name="one", train=["head"], losses={"itc": 1.0}, **value)
