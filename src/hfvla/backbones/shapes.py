@@ -7,7 +7,7 @@ from typing import Any
 
 from hfvla.errors import CheckpointError, did_you_mean
 
-__all__ = ["BACKBONES", "TINY_VLMS", "VLM_SHAPES", "known_backbone", "tiny_backbone", "tiny_vlm"]
+__all__ = ["BACKBONES", "PART_SHAPES", "TINY_VLMS", "VLM_SHAPES", "known_backbone", "tiny_backbone", "tiny_vlm"]
 
 _VISION = {
     "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
@@ -80,6 +80,19 @@ VLM_SHAPES: dict[str, dict[str, Any]] = {
     **{name: {"model_type": "internvl", **shapes} for name, shapes in BACKBONES.items()},
 }
 """Shapes of hub checkpoints, so that a plan needs no download; those of others are read from their config."""
+
+PART_SHAPES: dict[str, dict[str, Any]] = {
+    "google/siglip-base-patch16-224": {
+        "model_type": "siglip_vision_model", "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh",
+    },
+    "HuggingFaceTB/SmolLM2-360M-Instruct": {
+        "model_type": "llama", "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32,
+        "num_attention_heads": 15, "num_key_value_heads": 5, "vocab_size": 49_152, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+"""Shapes of towers and language models that shipped recipes put together, for plans; a run reads them from the hub."""
 
 _WIDTH, _INNER, _HEADS = 32, 64, 2
 _TINY_TEXT: dict[str, Any] = {

@@ -18,6 +18,7 @@ FAMILY = FamilySpec(
         "config": "transformers:AutoConfig",
         "model": "transformers:AutoModelForImageTextToText",
         "processor": "transformers:AutoProcessor",
+        "plan_batch": f"{_HERE}.planning:plan_batch",
     },
     accepts=f"{_HERE}.architectures:accepts",
     model_options=f"{_HERE}.options:ChatOptions",

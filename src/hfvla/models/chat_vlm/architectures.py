@@ -54,12 +54,12 @@ def find_groups(model: Any, options: Mapping[str, Any] | None = None) -> dict[st
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise RecipeError(f"model.options.groups.{group}: matches no parameter", got=pattern, fix=_look(names))
-    owned = _owners(model, names, given)
+    owned, tokens = _owners(model, names, given), _embedding_names(model)
     groups = {}
     for part in PARTS:
         members = [name for name in names if owned[name] == part]
         if part == "embeddings":
-            members = [name for name in names if name in _embedding_names(model)] if part not in given else members
+            members = [name for name in names if name in tokens] if part not in given else members
         if part in given:
             patterns = given[part]
         elif members:
@@ -161,21 +161,20 @@ def _below(name: str, modules: Sequence[str]) -> bool:
 
 def _prefixes(members: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return the fewest patterns `module.*` and names that cover the members and nothing else."""
-    chosen, others = set(members), [name for name in names if name not in set(members)]
-    patterns: list[str] = []
+    chosen = set(members)
+    mixed = {
+        "".join(f"{part}." for part in name.split(".")[:end])
+        for name in names
+        if name not in chosen
+        for end in range(1, name.count(".") + 1)
+    }  # prefixes below which something else lies
+    patterns: dict[str, None] = {}
     for name in members:
         parts = name.split(".")
-        for end in range(1, len(parts)):
-            prefix = ".".join(parts[:end])
-            if f"{prefix}.*" in patterns:
-                break
-            if not any(other.startswith(f"{prefix}.") for other in others):
-                patterns.append(f"{prefix}.*")
-                break
-        else:
-            if name in chosen:
-                patterns.append(name)
-    return patterns
+        prefixes = ("".join(f"{part}." for part in parts[:end]) for end in range(1, len(parts)))
+        whole = next((prefix for prefix in prefixes if prefix not in mixed), None)
+        patterns[name if whole is None else f"{whole}*"] = None
+    return list(patterns)
 
 
 def _layers(model: Any, patterns: Sequence[str]) -> str | None:

@@ -254,11 +254,15 @@ def encode_conversations(processor: Any, conversations: Sequence[Conversation], 
                 expected=f"at most {max_length}",
                 fix="Raise model.options.max_length, show fewer or smaller pictures, or say too_long: drop.",
             )
-        if not suffixes:
-            learned = _learned(
-                conversation, offsets[number], replaced[number] if isinstance(replaced, list) and replaced else []
-            )
-            labels[number, learned] = ids[number, learned]
+        if suffixes:
+            continue
+        if replaced is None:  # a processor that does not tell where pictures took their places
+            places = _aligned(processor, conversation, ids[number, mask[number].bool()])
+            learned = torch.zeros(ids.shape[1], dtype=torch.bool)
+            learned[mask[number].bool()] = _learned(conversation, places, [])
+        else:
+            learned = _learned(conversation, offsets[number], replaced[number] if len(replaced) else [])
+        labels[number, learned] = ids[number, learned]
     batch["labels"] = labels
     batch[WEIGHTS] = torch.tensor([conversation.weight for conversation in conversations], dtype=torch.float32)
     return {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -298,6 +302,36 @@ def _learned(conversation: Conversation, offsets: Tensor, replaced: Sequence[Map
             )
         learned |= inside
     return learned
+
+
+def _aligned(processor: Any, conversation: Conversation, ids: Tensor) -> Tensor:
+    """Return [T, 2] characters of each token in the text before pictures take their places; [0, 0] for theirs.
+
+    Args:
+        processor: of the model.
+        conversation: with one placeholder a picture in its text.
+        ids: [T] as the processor made them of it.
+
+    Raises:
+        DataError: without what belongs to pictures, the two are not the same tokens.
+    """
+    plain = processor.tokenizer(conversation.rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+    token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    pictures = ({token} | (set(ids.tolist()) - set(plain.input_ids))) if conversation.images else set()
+    words = [
+        (id_, place) for id_, place in zip(plain.input_ids, plain.offset_mapping, strict=True) if id_ not in pictures
+    ]
+    kept = [number for number, id_ in enumerate(ids.tolist()) if id_ not in pictures]
+    if [id_ for id_, _ in words] != [int(ids[number]) for number in kept]:
+        raise DataError(
+            "which tokens are the assistant's is not certain: the processor changes the text around pictures",
+            where=conversation.where,
+            got=repr(conversation.rendered.text[:60]),
+            fix="Let the chat template write a line break behind each picture.",
+        )
+    places = torch.zeros(len(ids), 2, dtype=torch.long)
+    places[kept] = torch.tensor([place for _, place in words], dtype=torch.long).reshape(-1, 2)
+    return places
 
 
 def _moved(place: int, replaced: Sequence[Mapping[str, Any]]) -> int:

@@ -31,8 +31,12 @@ def chat_options(given: Mapping[str, Any] | None) -> ChatOptions:
         raise RecipeError(problems) from None
 
 
-def build_config(model_recipe: Mapping[str, Any]) -> Any:
+def build_config(model_recipe: Mapping[str, Any], known: bool = True) -> Any:
     """Return the config that `model:` of a recipe asks for, without weights.
+
+    Args:
+        model_recipe: {"config": {...}, "options": {...}}.
+        known: take shapes of well-known parts from here, where only they count.
 
     Raises:
         RecipeError: it names neither a checkpoint nor parts.
@@ -41,7 +45,7 @@ def build_config(model_recipe: Mapping[str, Any]) -> Any:
 
     options, settings = chat_options(model_recipe.get("options")), dict(model_recipe.get("config") or {})
     if options.vision is not None:
-        return parts_config(options, settings)
+        return parts_config(options, settings, known)
     if settings.get("model_type") in _LAYOUTS:
         return AutoConfig.for_model(settings.pop("model_type"), **copy.deepcopy(settings))
     raise RecipeError(
@@ -62,7 +66,7 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
     from transformers import set_seed
 
     options = chat_options(model_recipe.get("options"))
-    config = build_config(model_recipe)
+    config = build_config(model_recipe, known=False)
     set_seed(seed)
     if options.vision is None:
         options = options.model_copy(update={"vocab_size": config.get_text_config().vocab_size})

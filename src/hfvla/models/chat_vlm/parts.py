@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hfvla.backbones.shapes import PART_SHAPES
 from hfvla.errors import RecipeError
 from hfvla.models.chat_vlm.options import ChatOptions
 
@@ -49,18 +50,22 @@ _MEAN, _STD = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
 _TIMM = "timm:"
 
 
-def parts_config(options: ChatOptions, settings: Mapping[str, Any] | None = None) -> Any:
+def parts_config(options: ChatOptions, settings: Mapping[str, Any] | None = None, known: bool = False) -> Any:
     """Return the config of a model from parts, without weights; token ids are set once the tokenizer is there.
 
     Args:
         options: with `vision` and `language`.
         settings: `model.config` of the recipe, over it.
+        known: for parts of the hub whose shapes are kept here (`hfvla.backbones.shapes`), do not ask the hub.
 
     Raises:
         RecipeError: a part cannot be read, or the parts do not go together.
     """
     from transformers import AutoConfig
 
+    if known:
+        parts = {name: PART_SHAPES.get(str(getattr(options, name))) for name in ("vision", "language")}
+        options = options.model_copy(update={name: shape for name, shape in parts.items() if shape})
     vision, text = _vision_config(options), _text_config(options)
     kind = _layout(options, vision)
     if options.image_size is not None and hasattr(vision, "image_size"):
@@ -77,7 +82,10 @@ def parts_config(options: ChatOptions, settings: Mapping[str, Any] | None = None
         given |= {"vision_feature_layer": -1, "vision_feature_select_strategy": "default"}
     if kind == "idefics2":
         perceiver = {"hidden_size": text.hidden_size, "rms_norm_eps": getattr(text, "rms_norm_eps", 1e-6)}
-        given |= {"perceiver_config": {**perceiver, **((settings or {}).get("perceiver_config") or {})}}
+        settings = {
+            **(settings or {}),
+            "perceiver_config": {**perceiver, **((settings or {}).get("perceiver_config") or {})},
+        }
     given |= {"tie_word_embeddings": bool(text.tie_word_embeddings), **dict(settings or {})}
     given.pop("model_type", None)
     return AutoConfig.for_model(kind, **given)
@@ -152,6 +160,8 @@ def _vision_config(options: ChatOptions) -> Any:
     if isinstance(given, Mapping):
         settings = dict(given)
         name = settings.pop("model_type", "siglip_vision_model")
+        if name == "timm_wrapper":
+            return _timm_config(str(settings.get("architecture")))
         if name == "siglip_vision_model":
             settings.setdefault("vision_use_head", False)
         return _for_model(name, settings, "vision")
@@ -247,7 +257,7 @@ def _tokens(kind: str) -> dict[str, str]:
     if kind == "aya_vision":
         return {**_AYA_TOKENS, **_CHAT_TOKENS}
     if kind == "idefics2":
-        return {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
+        return {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>",
                 "end_of_utterance_token": "<end_of_utterance>", **_CHAT_TOKENS}  # fmt: skip
     return {"image_token": "<image>", **_CHAT_TOKENS}
 
@@ -322,7 +332,7 @@ def _processor(config: Any, tokenizer: Any) -> Any:
     import transformers
 
     kind, vision = config.model_type, config.vision_config
-    placeholder = {"internvl": "<IMG_CONTEXT>"}.get(kind, "<image>")
+    placeholder = {"internvl": "<IMG_CONTEXT>", "idefics2": "<image>\\n"}.get(kind, "<image>")
     template = CHAT_TEMPLATE.replace("IMAGE", placeholder)
     side = _side(vision) if hasattr(vision, "image_size") else int(vision.pretrained_cfg["input_size"][-1])
     size = {"height": side, "width": side}

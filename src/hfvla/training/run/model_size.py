@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
 import torch
 
+from hfvla.backbones.shapes import VLM_SHAPES
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.family import FamilySpec
 from hfvla.fetching import local_checkpoint
@@ -53,6 +55,8 @@ def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
     if name is None:
         with model_errors("model.config"):
             return spec.load("build_config")(recipe.model.model_dump())
+    if spec.plain and name in VLM_SHAPES:  # a plan needs no download; a run reads the checkpoint's own
+        return merge_config(_known(VLM_SHAPES[name]), recipe.model.config)
     from hfvla.registry import family_of_checkpoint
 
     found = family_of_checkpoint(name, recipe.model.revision)
@@ -60,6 +64,13 @@ def base_config(recipe: Recipe, spec: FamilySpec) -> Any:
         raise CheckpointError("the checkpoint is of another family", where=name, got=found.name, expected=spec.name)
     folder = local_checkpoint(name, recipe.model.revision, weights=False)
     return merge_config(spec.load("config").from_pretrained(folder), recipe.model.config)
+
+
+def _known(shape: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    settings = copy.deepcopy(shape)
+    return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
 def meta_model(spec: FamilySpec, config: Any) -> Any:
