@@ -12,6 +12,7 @@ from hfvla import __version__
 from hfvla.cli.adapting import lora_targets, merge
 from hfvla.cli.answering import predict
 from hfvla.cli.asking import AskCommand
+from hfvla.cli.chatting import chat
 from hfvla.cli.comparing import compare
 from hfvla.cli.data_sets import data
 from hfvla.cli.demonstrating import demo
@@ -159,6 +160,7 @@ app.command()(inspect)
 app.command("lora-targets")(lora_targets)
 app.command()(merge)
 app.command()(push)
+app.command()(chat)
 app.command()(export)
 app.command()(recipes)
 

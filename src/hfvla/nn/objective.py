@@ -158,7 +158,9 @@ def learned_of(labels: Tensor, sequence_ids: Tensor | None, positions: Tensor | 
 
 def _as_weights(module: Any, value: Any) -> Any:
     """Return pixels in the type of the weights, which not every class of transformers casts them to."""
-    if not isinstance(value, Tensor) or not value.is_floating_point() or torch.is_autocast_enabled(value.device.type):
+    if not isinstance(value, Tensor) or value.is_meta or not value.is_floating_point():
+        return value
+    if torch.is_autocast_enabled(value.device.type):
         return value
     return value.to(module.dtype)
 

@@ -48,7 +48,7 @@ def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str,
 
 
 def _pictures(config: Any, count: int) -> tuple[int, dict[str, Any]]:
-    """Return the tokens of a picture, and `count` of them as the model takes them; nothing for kinds not known here."""
+    """Return the tokens of a picture, and `count` of them as the model takes them; none for kinds not known here."""
     vision = getattr(config, "vision_config", None)
     if vision is None:
         return 0, {}

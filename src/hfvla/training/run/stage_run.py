@@ -195,6 +195,8 @@ class StageRun(StageContext):
                 self.spec.load("adapt")(old, processor, self.recipe.model.options)
             state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)
         model, report = self._filled(config, state, source, saved)
+        if self.spec.plain:  # how it writes is no part of the config: which tokens end an answer, for one
+            model.generation_config = _generation_of(path) or model.generation_config
         return model, processor, report
 
     def _filled(
@@ -287,6 +289,16 @@ class StageRun(StageContext):
             write_json(self.folder / "stage.json", sealed(summary))
             shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
         self.state.wait_for_everyone()
+
+
+def _generation_of(path: str | Path) -> Any:
+    """Return the `generation_config` of a checkpoint, or None where it has none."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(str(path))
+    except OSError:
+        return None
 
 
 def _cost(trainer: StagedTrainer) -> dict[str, Any]:

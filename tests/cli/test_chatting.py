@@ -1,0 +1,52 @@
+"""A conversation in the terminal, with a model that says back what it was asked."""
+
+import pytest
+from PIL import Image
+
+from hfvla.cli.chatting import converse
+from hfvla.errors import DataError
+from hfvla.family import ChatSystem
+
+
+@pytest.fixture
+def talk():
+    """Return what is said to lines, and the samples that the model saw."""
+    seen = []
+
+    def write(samples, max_new_tokens):
+        seen.extend(samples)
+        if "fail" in samples[0].turns[-1].text:
+            raise DataError("a prompt leaves no room for an answer")
+        return [f"{len(samples[0].images)} pictures, {max_new_tokens} tokens"]
+
+    def run(*lines, **more):
+        said = []
+        converse(ChatSystem(write=write), lines, said.append, **more)
+        return said, seen
+
+    return run
+
+
+def test_turns_and_pictures_add_up(talk, tmp_path):
+    picture = tmp_path / "a b.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    said, seen = talk("Hello\n", f"{picture}\n", "What is it?\n", "", "And now?\n", told="Be short.", max_new_tokens=7)
+    assert said == ["0 pictures, 7 tokens", "1 pictures, 7 tokens", "1 pictures, 7 tokens"]
+    roles = [turn.role for turn in seen[-1].turns]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert [part.type for part in seen[-1].turns[3].content] == ["image", "text"]
+    assert seen[-1].turns[2].text == "0 pictures, 7 tokens" and seen[-1].images[0].path == str(picture)
+
+
+def test_a_new_conversation_and_the_end(talk, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg")
+    said, seen = talk(f"/image '{tmp_path / 'a.jpg'}'", "One?", "/new", "Two?", "/quit", "Three?")
+    assert len(said) == 2 and len(seen[-1].turns) == 1 and seen[-1].images == ()
+
+
+def test_what_cannot_be_answered_is_left_out(talk, tmp_path):
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    said, seen = talk("/image nowhere.png", str(tmp_path / "torn.png"), "fail", "Again?")
+    assert len(said) == 4 and all(text.startswith("error: ") for text in said[:3])
+    assert "nowhere.png" in said[0] and "torn.png" in said[1] and "no room" in said[2]
+    assert [turn.text for turn in seen[-1].turns] == ["Again?"]

@@ -1,0 +1,91 @@
+"""A model from parts: which class each combination becomes, and that it trains, saves and loads as it was."""
+
+import pytest
+import torch
+
+from hfvla.errors import RecipeError
+from hfvla.models.chat_vlm import FAMILY
+from hfvla.models.chat_vlm.build import adapt
+from hfvla.registry import load_checkpoint
+
+LANGUAGE = {
+    "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "intermediate_size": 64, "max_position_embeddings": 512, "tie_word_embeddings": True,
+}  # fmt: skip
+TOWER = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+FEW = {"perceiver_config": {"resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 2,
+                            "resampler_head_dim": 16, "num_key_value_heads": 1}}  # fmt: skip
+CASES = {
+    "siglip, mlp": ({"model_type": "siglip_vision_model"}, "mlp", "LlavaForConditionalGeneration"),
+    "clip, mlp": ({"model_type": "clip_vision_model", "projection_dim": 32}, "mlp", "LlavaForConditionalGeneration"),
+    "vit, mlp": ({"model_type": "vit"}, "mlp", "LlavaForConditionalGeneration"),
+    "internvit, pixel_shuffle": (
+        {"model_type": "internvl_vision", "image_size": [32, 32], "patch_size": [8, 8]}, "pixel_shuffle",
+        "InternVLForConditionalGeneration",
+    ),
+    "siglip, pixel_shuffle": (
+        {"model_type": "siglip_vision_model"}, "pixel_shuffle", "AyaVisionForConditionalGeneration",
+    ),
+    "siglip, resampler": ({"model_type": "siglip_vision_model"}, "resampler", "Idefics2ForConditionalGeneration"),
+}  # fmt: skip
+
+
+def options(case, **more):
+    vision, projector, _ = CASES[case]
+    return {"vision": {**TOWER, **vision}, "language": LANGUAGE, "projector": projector, "vocab_size": 400, **more}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_parts_become_a_model_of_transformers(case, rows, tmp_path):
+    config = FEW if "resampler" in case else {}
+    section = {"config": config, "options": options(case, tokens=["<loc>"])}
+    planned = FAMILY.load("build_config")(section)
+    model, processor = FAMILY.load("initialise")(section, rows, seed=0)
+    assert type(model).__name__ == CASES[case][2] and planned.model_type == model.config.model_type
+    assert set(FAMILY.of_model(model).groups) == {"vision", "projector", "language", "embeddings"}
+    batch = FAMILY.load("collator")(processor, model.config, losses=("sft",))([dict(row) for row in rows])
+    FAMILY.give_objective(model, losses=("sft",))
+    model.train()(**batch).loss.backward()
+    reached = {name.split(".")[1] for name, value in model.named_parameters() if value.grad is not None}
+    assert len(reached) == 3  # tower, projector and language model
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    _, loaded, again = load_checkpoint(tmp_path, family="chat_vlm")
+    other = FAMILY.load("collator")(again, loaded.config, losses=("sft",))([dict(row) for row in rows])
+    assert all(torch.equal(batch[name], other[name]) for name in batch)
+    assert torch.equal(FAMILY.give_objective(loaded, losses=("sft",))(**other).loss, model.eval()(**batch).loss)
+    assert len(again.tokenizer.encode("<loc>", add_special_tokens=False)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"projector": "pixel_shuffle", "vision": {**TOWER, "model_type": "vit"}}, "without a class token.*got 'vit'"),
+        ({"projector": "resampler", "vision": {**TOWER, "model_type": "vit"}}, "goes with a SigLIP tower; got 'vit'"),
+        ({"vision": {**TOWER, "model_type": "no_such"}}, "model.options.vision: no such model; got 'no_such'"),
+        ({"language": "/nowhere/model"}, "model.options.language cannot be read; got '/nowhere/model'"),
+        ({"language": None}, "`vision` and `language` come together"),
+    ],
+)
+def test_parts_that_do_not_go_together(change, match):
+    with pytest.raises(RecipeError, match=match):
+        FAMILY.load("build_config")({"config": {}, "options": {**options("siglip, mlp"), **change}})
+    with pytest.raises(RecipeError, match="nothing to start from"):
+        FAMILY.load("build_config")({"config": {}, "options": {}})
+
+
+def test_a_checkpoint_is_adapted_as_the_options_say(built, rows):
+    import copy
+
+    model, processor = copy.deepcopy(built[0]), copy.deepcopy(built[1])
+    before = model.get_input_embeddings().weight.shape[0]
+    adapt(model, processor, {"tokens": ["<loc>", "<box>"], "max_length": 99})
+    assert model.get_input_embeddings().weight.shape[0] == len(processor.tokenizer) == before + 2
+    assert model.config.get_text_config().vocab_size == before + 2 and processor.tokenizer.model_max_length == 99
+    with pytest.raises(RecipeError, match="pixels: this model's pictures have another way of sizes"):
+        adapt(model, processor, {"pixels": [100, 200]})
+    with pytest.raises(RecipeError, match="`pretrained` and a model from parts"):
+        adapt(model, processor, options("siglip, mlp"))
