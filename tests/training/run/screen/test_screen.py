@@ -114,6 +114,16 @@ def test_time_left_counts_what_is_to_come_at_the_speed_that_was_seen():
     assert progress.seconds_left() == 0 and progress.share() == 1
 
 
+def test_a_stage_that_is_begun_twice_is_not_over():
+    time = Time()
+    progress = Progress([Part("stage", "a", 100)], time)
+    first = progress.begin("stage", "a")  # the run, and then its trainer
+    time.now = 4.0
+    assert progress.begin("stage", "a") is first and not first.finished
+    progress.advance(40)
+    assert progress.seconds_left() == pytest.approx(6.0) and progress.share() == pytest.approx(0.4)
+
+
 def test_a_stage_of_before_counts_as_done_and_says_nothing_of_the_speed():
     time = Time()
     progress = Progress([Part("stage", "a", 100), Part("stage", "b", 100)], time)

@@ -61,7 +61,9 @@ class Progress:
     _share: float = field(default=0.0)
 
     def begin(self, kind: str, name: str) -> Part:
-        """Go on to a part; the one before it is finished."""
+        """Go on to a part; the one before it is finished. One that is under way just goes on."""
+        if self._current is not None and (self._current.kind, self._current.name) == (kind, name):
+            return self._current
         self.end()
         found = next((part for part in self.parts if (part.kind, part.name) == (kind, name)), None)
         if found is None:
