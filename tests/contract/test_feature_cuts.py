@@ -108,8 +108,9 @@ def test_a_cut_names_what_exists(built, cut):
     definition = built.spec.feature_cuts[cut]
     assert isinstance(definition, FeatureCut) and definition.description
     assert set(definition.groups) <= set(built.spec.groups)
-    assert set(definition.fields) <= set(built.rows.column_names)
-    assert {*definition.required, *definition.files} <= set(definition.fields)
+    assert set(definition.fields) - set(definition.optional) <= set(built.rows.column_names)
+    required = {name for names in definition.required for name in names.split("|")}
+    assert {*required, *definition.files} <= set(definition.fields)
     assert all(hasattr(built.model.config, key) for key in definition.config)
     assert all(hasattr(built.processor, name) for name in definition.processor)
     assert definition.replaces and definition.provides
