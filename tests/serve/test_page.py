@@ -135,19 +135,6 @@ def test_actions_to_look_at():
     assert shown.curve.lines["grip"] == [1.0, -1.0] and list(shown.curve.x) == [0.0, 0.1]
 
 
-@pytest.mark.slow
-@pytest.mark.system("pictures")
-def test_an_episode_of_insertion_with_its_force(monkeypatch):
-    spec, model, processor = parts("sensor_vla")
-    monkeypatch.setattr(processor, "views", ["front"])
-    monkeypatch.setattr(
-        type(model), "predict_actions", lambda self, *a, **k: np.zeros((1, processor.horizon, 4)), raising=True
-    )
-    shown = spec.load("episode")(model, processor, 0, steps=6)
-    assert shown.film[4:8] == b"ftyp" and "after 6 steps" in shown.text
-    assert len(shown.curve.lines["largest of the step"]) == 7
-
-
 def test_gradio_that_is_missing_is_said(monkeypatch):
     import sys
 
