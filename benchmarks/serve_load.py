@@ -127,14 +127,19 @@ class Line:
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """Return the answer to a request; connects anew where the server has closed."""
+        kept = self.streams is not None
         if self.streams is None:
             self.streams = await asyncio.open_connection(HERE, self.port)
         reader, writer = self.streams
-        writer.write(request)
-        await writer.drain()
-        found = await answer_of(reader)
+        found = 0, b""
+        with contextlib.suppress(ConnectionError):
+            writer.write(request)
+            await writer.drain()
+            found = await answer_of(reader)
         if found[0] == 0:
             self.close()
+            if kept:  # the server lets idle connections go after 15 s; whoever keeps one must expect it
+                return await self.ask(request)
         return found
 
     def close(self) -> None:
