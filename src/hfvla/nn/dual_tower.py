@@ -20,7 +20,7 @@ __all__ = ["DualTower"]
 class _Tower(TimmTower):
     """The tower as transformers' vision towers answer: the mean of the cells first, then the cells."""
 
-    def forward(self, pixel_values: Tensor, return_dict: bool = True) -> BaseModelOutput:  # type: ignore[override]
+    def forward(self, pixel_values: Tensor, return_dict: bool = True) -> BaseModelOutput:
         """Encode [B, 3, S, S] to `last_hidden_state` [B, 1 + G, C]."""
         cells = super().forward(pixel_values).flatten(2).transpose(1, 2)
         return BaseModelOutput(last_hidden_state=torch.cat([cells.mean(1, keepdim=True), cells], 1))
