@@ -47,7 +47,10 @@ def planned(path, conversations):
     return plan_recipe(load_recipe(path, overrides))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in BILLIONS else []) for path in RECIPES],
+)
 def test_recipe_loads_and_plans(path, conversations):
     plan = planned(path, conversations)
     assert all(stage["steps"] > 0 and stage["trainable_parameters"] > 0 for stage in plan["stages"])
