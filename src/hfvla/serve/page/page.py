@@ -193,7 +193,8 @@ class DemoPage:
         """
         from hfvla.serve.http.writing import written
 
-        turns, images = [], []
+        turns: list[Turn] = []
+        images: list[Any] = []
         for entry in [*history, {"role": "user", "content": _parts(message)}]:
             parts = entry["content"] if isinstance(entry["content"], list) else [entry["content"]]
             content: list[Part] = []

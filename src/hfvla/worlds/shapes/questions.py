@@ -52,8 +52,8 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator) -> Question:
         return Question(kind, "How many shapes are there?", number, _other(rng, NUMBERS, number))
     if kind == "caption":
         other = replace(thing, colour=_other(rng, COLOURS, thing.colour))
-        wrong = tuple(other if one is thing else one for one in scene.things)
-        return Question(kind, "Describe the picture.", _caption(scene.things), _caption(wrong))
+        changed = tuple(other if one is thing else one for one in scene.things)
+        return Question(kind, "Describe the picture.", _caption(scene.things), _caption(changed))
     if kind == "box":
         wrong_box = tuple(1 - share for share in thing.box)
         edges = "[{:.2f}, {:.2f}, {:.2f}, {:.2f}]"
