@@ -13,7 +13,7 @@ from hfvla.cli.output import run_command
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
-__all__ = ["evaluate", "values_of_options"]
+__all__ = ["evaluate", "evaluation_sets", "values_of_options"]
 
 Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="DIR", parser=expand_user, help="Checkpoint folder, or a hub id.")
@@ -37,7 +37,7 @@ Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cpu or cuda
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
 
 
-def _evaluation_sets(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+def evaluation_sets(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return sets by name from --data; a source used twice gets a number."""
     from hfvla.recipe import parse_data_argument
 
@@ -101,7 +101,7 @@ def evaluate(
             raise HfvlaError(
                 "--benchmark-dir and --limit go with --benchmarks", fix="Name benchmarks, or leave them away."
             )
-        sets = _evaluation_sets(data or ())
+        sets = evaluation_sets(data or ())
         track = _tracking(report_to, output, checkpoint)
         from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
 

@@ -13,7 +13,7 @@ import numpy as np
 from hfvla.errors import DataError
 from hfvla.metrics.bootstrap import bootstrap_intervals
 
-__all__ = ["ScoredRun", "compare_runs", "read_scored_run", "samples_seen"]
+__all__ = ["ScoredRun", "compare_runs", "read_scored_run", "row_values", "samples_seen"]
 
 _CLOSE = 1e-6
 
@@ -198,7 +198,7 @@ def _group(row: Mapping[str, Any]) -> str:
     return str(row.get("group") or row["id"])
 
 
-def _values(row: Mapping[str, Any], part: str) -> list[float]:
+def row_values(row: Mapping[str, Any], part: str) -> list[float]:
     """Return a row's values of a score: numbers of `scores`, else of the row itself."""
     value = (row.get("scores") or {}).get(part, row.get(part))
     if value is None:
@@ -215,7 +215,7 @@ def _sums(run: ScoredRun, part: str, place: Mapping[str, int]) -> np.ndarray:
     found = np.zeros((len(place), 2))
     for row in run.rows.values():
         try:
-            values = _values(row, part)
+            values = row_values(row, part)
         except (TypeError, ValueError):
             raise DataError(
                 f"'{part}' is no number", where=f"{run.folder}, row {row['id']}", got=row.get(part)
