@@ -97,5 +97,5 @@ def test_two_checkpoints_on_generated_rows(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert not caught.value.code and found["sets"]["fleet"]["rows"] == 12
     named = {entry["metric"]: entry for entry in found["sets"]["fleet"]["metrics"]}
-    assert named["exact_match"]["differences"]["two"]["value"] != 0
+    assert named["top1_in_set"]["differences"]["two"]["value"] != 0
     assert (tmp_path / "out/two/report.html").is_file()

@@ -76,7 +76,9 @@ def converse(
     from hfvla.errors import HfvlaError
 
     first: list[Turn] = [text_turn("system", told)] if told else []
-    turns, images, shown = list(first), [], []
+    turns: list[Turn] = list(first)
+    images: list[ImageRef] = []
+    shown: list[ImageRef] = []
     for line in map(str.strip, lines):
         if line == "/quit":
             return

@@ -158,7 +158,8 @@ def evaluate_checkpoint(
     meeting = Meeting(output_dir, processes)
     try:
         built, bad = _build_sets(spec, data, seed, meeting)
-        train_rows, notes = (None, [])
+        train_rows: Any = None
+        notes: list[str] = []
         if meeting.processes.is_main:
             train_rows, notes = load_training_rows(local_checkpoint(checkpoint), spec)
         context = EvaluationContext(
