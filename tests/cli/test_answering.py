@@ -69,6 +69,7 @@ def family(monkeypatch):
     monkeypatch.setattr("hfvla.registry.load_checkpoint", lambda path: (spec, model, "processor"))
     monkeypatch.setattr("hfvla.recipe.build_options", lambda spec, name, given, where: Options(**given))
     monkeypatch.setattr("hfvla.family.resolve", lambda name: build)
+    monkeypatch.setattr("hfvla.cli.answering._identity", lambda checkpoint: {"checkpoint": checkpoint})
 
     def use(**changes):
         nonlocal spec

@@ -149,9 +149,9 @@ PLAN = {
 }
 
 
-def test_plan_shows_parts_and_stages(hfvla_cli, replace, loaded):
-    replace("hfvla.training.estimate", plan_recipe=lambda recipe: PLAN)
-    done = hfvla_cli("plan", "r.yaml", "seed=2")
+def test_plan_shows_parts_and_stages(hfvla_cli, monkeypatch, loaded):
+    monkeypatch.setattr("hfvla.training.estimate.plan_recipe", lambda recipe, **options: PLAN)
+    done = hfvla_cli("plan", "r.yaml", "seed=2", "--all")
     assert done.code == 0 and loaded == [("r.yaml", ["seed=2"])]
     for shown in ("toy: night", "vision [x]", "3,000,000", "75.0 %", "stage align", "33.3 %", "5e-05", "float32"):
         assert shown in done.out

@@ -41,7 +41,12 @@ def test_a_problem_is_named_by_its_line(write, good, told):
 def test_options_reach_the_evaluation(write, good, told):
     recipe = load_recipe(write(good), ["evaluation.options.closed_loop=5"], told)
     state = SimpleNamespace(device="cpu", is_main_process=True)
-    run = SimpleNamespace(recipe=recipe, state=state, meeting=SimpleNamespace(processes=Processes()))
+    run = SimpleNamespace(
+        recipe=recipe,
+        state=state,
+        meeting=SimpleNamespace(processes=Processes()),
+        screen=SimpleNamespace(batches=None),
+    )
     rows = SimpleNamespace(all_training_rows=lambda: None)
     assert RecipeRun._context(run, rows).options == {"closed_loop": 5}
 

@@ -79,6 +79,6 @@ def client(served, limits=None, base_url=HERE, **options):
 def parts(family):
     """Return spec, tiny model and processor of a family; built once."""
     spec = available_families()[family]
-    recipe = {"config": spec.load("config").tiny().to_dict(), "options": {}}
+    recipe = {"config": spec.tiny_config().to_dict(), "options": {}}
     model, processor = spec.load("initialise")(recipe, spec.load("examples")(8, 0), seed=0)
     return spec, model.eval(), processor

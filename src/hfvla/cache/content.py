@@ -67,7 +67,7 @@ def sample_keys(
             continue
         digest = hashlib.sha256()
         for name in cut.fields:
-            if name in cut.optional and row.get(name) in (None, [], ()):
+            if name in cut.optional and not row.get(name):
                 continue
             if name not in row:
                 raise DataError(f"row {index} lacks the field '{name}' that the cache reads", got=sorted(row))

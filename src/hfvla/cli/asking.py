@@ -121,7 +121,7 @@ def _family(checkpoint: str, as_json: bool) -> FamilySpec:
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         if word == option:
             return following
         if word.startswith(f"{option}="):

@@ -31,6 +31,11 @@ CACHED_FEATURES = "cached_features"
 A collator that finds the key in its rows uses those tensors and does not prepare what they replace."""
 
 
+def _is_there(value: Any) -> bool:
+    """Tell whether a field holds something: None and an empty list do not."""
+    return value is not None and not (isinstance(value, list | tuple) and not value)
+
+
 @dataclass(frozen=True)
 class CutContext:
     """What the functions of a `FeatureCut` may use besides rows and model.
@@ -108,7 +113,7 @@ class FeatureCut:
 
     def encodes(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row has something to encode."""
-        return all(any(row.get(name) not in (None, [], ()) for name in names.split("|")) for names in self.required)
+        return all(any(_is_there(row.get(name)) for name in names.split("|")) for names in self.required)
 
     def path(self, hook: CutHook) -> str | None:
         """Return the "module:function" of one of `CUT_HOOKS`, or None where the cut has none; imports the module."""

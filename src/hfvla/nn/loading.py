@@ -11,14 +11,15 @@ from transformers import PreTrainedModel
 from hfvla.errors import CheckpointError
 from hfvla.nn.mixed_precision import accept_mixed_types, cast_together, float32_parts, lowest_type
 
-__all__ = ["AlignedPreTrainedModel", "realign"]
+__all__ = ["TOKENS_AND_POSITIONS", "AlignedPreTrainedModel", "realign"]
 
 _T = TypeVar("_T", bound=torch.Tensor)
 _ALIGNMENT_BYTES = 64
-_TOKENS_AND_POSITIONS = (
+TOKENS_AND_POSITIONS = (
     *("*.cls_token", "*.mask_token", "*.class_embedding"),
     *("*.position_embeddings", "*.position_embedding.weight", "*.pos_embed", "*.pos_embed.weight", "*.wpe.weight"),
 )
+"""Patterns of learned tokens and position tables of backbones, which weight decay must leave alone."""
 
 
 def realign(model: torch.nn.Module) -> int:
@@ -60,7 +61,7 @@ class AlignedPreTrainedModel(PreTrainedModel):
 
     def no_weight_decay(self) -> tuple[str, ...]:
         """Return patterns of learned tokens and position tables of backbones, which weight decay must leave alone."""
-        return _TOKENS_AND_POSITIONS
+        return TOKENS_AND_POSITIONS
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:

@@ -127,6 +127,7 @@ def test_training_neither_decodes_nor_encodes(tmp_path, monkeypatch):
     assert counter.encoded == counter.decoded == census["samples"] == census["misses"]
     evaluated = []
     monkeypatch.setattr("hfvla.training.run.run.RecipeRun._finish", lambda *a: evaluated.append(1))
+    monkeypatch.setattr("hfvla.training.run.run.RecipeRun._report", lambda *a: None)
     record = run_recipe(recipe)
     assert counter.encoded == counter.decoded == census["samples"]
     assert record["stages"][0]["cache"]["misses"] == 0 and evaluated == [1]

@@ -42,7 +42,7 @@ MISTAKES = [
 def test_arguments_of_a_later_stage_are_built_before_the_first(args, message, tmp_path):
     chosen = later(**args)
     second = chosen.stages[1].name
-    for look in (lambda: check_arguments(chosen, get_family("ember_vlm")), lambda: plan_recipe(chosen)):
+    for look in (lambda chosen: check_arguments(chosen, get_family("ember_vlm")), plan_recipe):
         with pytest.raises(RecipeError, match=f"stage '{second}': its args do not go together") as caught:
             look(chosen)
         assert message in str(caught.value) and len(caught.value.problems) == 1
@@ -101,7 +101,7 @@ def test_rows_of_all_stages_are_looked_at_before_the_first(tmp_path):
     runs = (plan_recipe, lambda recipe: run_recipe(recipe, output_dir=tmp_path / "run"), dry_run)
     for look in runs:
         with pytest.raises(RecipeError, match=f"stage '{chosen.stages[1].name}': .* do not fill one batch of 4000"):
-            look()
+            look(chosen)
     assert not (tmp_path / "run" / chosen.stages[0].name).exists()
 
 

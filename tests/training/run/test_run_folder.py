@@ -136,6 +136,7 @@ def test_a_run_ends_well_without_its_report(tmp_path, recipe, monkeypatch):
 
     run = RecipeRun.__new__(RecipeRun)
     run.recipe, run.output_dir, run.spec = recipe, tmp_path, SimpleNamespace(name="made", summary="up")
+    run.plan = SimpleNamespace(stages=recipe.stages)
     run.record, run.state = {"stages": []}, SimpleNamespace(is_main_process=True)
     run._began = run._seconds_before = 0.0
     with monkeypatch.context() as patch:

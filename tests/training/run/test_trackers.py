@@ -43,7 +43,7 @@ def test_tensorboard_by_default_one_folder_a_stage(run):
 
     folder, _ = run
     files = sorted(path.parent.relative_to(folder) for path in folder.rglob("events.out.tfevents.*"))
-    assert [str(path) for path in files] == ["logs/reasoning", "logs/selection"]
+    assert [str(path) for path in files] == ["logs/evaluation", "logs/reasoning", "logs/selection"]
     events = EventAccumulator(str(folder / "logs/reasoning"))
     events.Reload()
     assert "train/reasoning/loss_consistency" in events.Tags()["scalars"]
@@ -159,5 +159,5 @@ def test_the_summary_of_the_run(run):
         assert stage["energy"] is None and stage["samples"] == 8  # one step of 8
     totals = found["totals"]
     assert totals["steps"] == 2 and totals["samples"] == 16 and totals["energy_kwh"] is None
-    assert totals["stages_without_energy"] == 2 and totals["seconds"] == record["seconds"]
+    assert totals["stages_without_energy"] == 2 and totals["seconds"] == pytest.approx(record["seconds"], abs=5)
     assert found["metrics"] == {"seen": record["metrics"]} and set(found["baselines"]) == {"seen"}

@@ -92,7 +92,8 @@ def mixed_model(family):
     """Return a tiny bf16 model of a family of which the last part of the language model is float32, and its spec."""
     spec = available_families()[family]
     torch.manual_seed(0)
-    model = spec.load("model")(spec.load("config").tiny()).eval()
+    model = spec.new_model(spec.tiny_config()).eval()
+    spec = spec.of_model(model)
     for parameter in model.parameters():  # not the buffers: angles of positions are float32 in a loaded model too
         parameter.data = parameter.data.bfloat16()
     names = expand_group(model, spec.groups, "language.last(1)")
@@ -103,7 +104,7 @@ def mixed_model(family):
     return spec, model, names
 
 
-@pytest.mark.parametrize("family", sorted(available_families()))
+@pytest.mark.parametrize("family", sorted(name for name, spec in available_families().items() if not spec.plain))
 def test_a_checkpoint_keeps_the_types_of_its_parts(family, tmp_path):
     spec, model, names = mixed_model(family)
     model.save_pretrained(tmp_path)

@@ -55,7 +55,7 @@ def test_adapters_decay_but_not_the_magnitudes_of_dora():
 def test_no_vector_token_or_position_of_a_family_decays(family):
     spec = available_families()[family]
     with torch.device("meta"):
-        model = spec.load("model")(spec.load("config").tiny())
+        model = spec.new_model(spec.tiny_config())
     decayed = decayed_parameters(model, Trainer.get_decay_parameter_names(None, model))
     assert len(decayed) > 5
     for name in decayed:

@@ -299,7 +299,7 @@ class RecipeRun:
     def _report(self, results: dict[str, EvaluationResult]) -> None:
         with saving("the final checkpoint and its scores", self.output_dir, "Finished stages are untouched."):
             self._write_results(results)
-            write_card(self.output_dir / "final", self.record, results, repo=self._repo)
+            write_card(self.output_dir / "final", self.record, results or {}, repo=self._repo)
         self._write_record()
         write_summary(self.output_dir, self.record)
 

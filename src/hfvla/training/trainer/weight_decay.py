@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from hfvla.family import as_names
+from hfvla.nn.loading import TOKENS_AND_POSITIONS
 from hfvla.training.stage.groups import adapter_of, plain_name
 
 __all__ = ["decayed_parameters", "undecayed_parameters"]
@@ -20,12 +21,14 @@ def undecayed_parameters(model: nn.Module) -> set[str]:
 
     Vectors and scalars: biases, scales of norms under any name, layer scales, temperatures; DoRA's magnitudes, which
     are as large as the weights they stand for; and what modules state themselves by a method `no_weight_decay()`, as
-    timm's do: names or glob patterns of their own parameters, e.g. {"cls_token", "*.position_embeddings"}.
+    timm's do: names or glob patterns of their own parameters, e.g. {"cls_token", "*.position_embeddings"}. Of a model
+    that states nothing, the learned tokens and positions of backbones (`TOKENS_AND_POSITIONS`).
 
     Args:
         model: may be on the meta device, and partitioned by ZeRO-3.
     """
-    stated = []
+    own_words = callable(getattr(model, "no_weight_decay", None))
+    stated = [] if own_words else list(TOKENS_AND_POSITIONS)  # a model of transformers as it is says nothing
     for prefix, module in model.named_modules():
         if callable(getattr(module, "no_weight_decay", None)):
             stated += [f"{prefix}.{pattern}" if prefix else pattern for pattern in as_names(module.no_weight_decay())]
