@@ -15,7 +15,7 @@ OWN = sorted(name for name, spec in available_families().items() if spec.package
 
 def served(family):
     spec, model, processor = parts(family)
-    facts = spec.load("facts")(model, processor)
+    facts = spec.load("facts")(model, processor) if spec.has("facts") else {}
     return Service(family, family, engine=TorchEngine(spec, model, processor), request=spec.request, facts=facts)
 
 
