@@ -109,6 +109,10 @@ def _reset_log():
     logger = logging.getLogger("hfvla")
     logger.setLevel(logging.NOTSET)
     logger.propagate, logger.handlers = True, []
+    logging.disable(logging.NOTSET)
+    for name, other in logging.root.manager.loggerDict.items():  # what configures logging anew switches off the others
+        if name.startswith("hfvla.") and isinstance(other, logging.Logger):
+            other.disabled, other.propagate = False, True
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ def compare(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values to change in all its recipes.")
     ] = None,
     checkpoint: Annotated[
-        list[str] | None, _of_checkpoints("Checkpoint to compare with the first one; repeat.", metavar="DIR")
+        list[str] | None,
+        _of_checkpoints("Checkpoint to compare with the first one; repeat.", metavar="DIR", parser=expand_user),
     ] = None,
     data: Annotated[
         list[str] | None,
