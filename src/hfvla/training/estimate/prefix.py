@@ -97,5 +97,5 @@ def cache_note(cost: PrefixCost | None, samples: int, views: int) -> str:
     size, work = cost.bytes_per_sample * samples * views / 1e9, cost.flops_per_sample / 1e9
     return (
         f"feature cache: its frozen parts run once a sample ({work:.3g} GFLOP), which is in the time; at most "
-        f"{max(size, 0.001):.3g} GB on disk at most, {cost.bytes_per_sample / 1e3:.3g} kB a sample"
+        f"{max(size, 0.001):.3g} GB on disk, {cost.bytes_per_sample / 1e3:.3g} kB a sample"
     )
