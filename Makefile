@@ -52,7 +52,7 @@ demo: $(READY) ## train the tiny recipe on generated tasks; prints the table, wr
 	@echo
 	@echo "Report: $(abspath $(OUTPUT)/demo/report.html)"
 
-test: $(READY) ## unit tests, under five minutes on two cores; names the ten slowest
+test: $(READY) ## unit tests; names the ten slowest
 	$(PYTEST) -m "not slow and not gpu and not distributed and not matrix" --durations=10 $(XDIST) $(ARGS)
 
 test-system: $(READY) ## unit tests that need libraries of the system; fails without them (make system-libs)

@@ -72,8 +72,6 @@ def named_in_code() -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("extra", [name for name in declared() if name and name not in TOOLS])
 def test_an_extra_holds_what_code_imports(extra):
-    if extra == "serve" and not (ROOT / "src" / "hfvla" / "serve" / "http").is_dir():
-        pytest.skip("the HTTP server is not here yet")
     imported, named = named_in_code()
     unused = [
         package for package in declared()[extra]
