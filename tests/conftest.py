@@ -99,10 +99,15 @@ def _nothing_old_is_looked_at_again():
 
 @pytest.fixture(autouse=True)
 def _quiet_log():
-    """Commands configure hfvla's logger; each test starts and ends with a plain one that hands on to the root."""
+    """Commands configure hfvla's logger; each test starts and ends with a plain one that hands on to the root.
+
+    The root itself is the user's: nothing of ours may leave it deaf.
+    """
     _reset_log()
+    before = logging.root.level, logging.root.disabled
     yield
     _reset_log()
+    assert (logging.root.level, logging.root.disabled) == before, "the test left the root logger at another level"
 
 
 def _reset_log():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hfvla.errors import CheckpointError, MissingExtraError
 from hfvla.family import ExportPart
 from hfvla.loading import read_object
 
-__all__ = ["OnnxEngine", "OpenVinoEngine", "TorchEngine", "load_engine", "need"]
+__all__ = ["OnnxEngine", "OpenVinoEngine", "TorchEngine", "load_engine", "need", "quieted"]
 
 RECORD = "export.json"
 """What an exported folder says of itself."""
@@ -30,6 +32,19 @@ def need(*packages: str, what: str) -> None:
     for package in packages:
         if find_spec(package) is None:
             raise MissingExtraError(package, "export", what)
+
+
+@contextlib.contextmanager
+def quieted(*names: str) -> Iterator[None]:
+    """Let other libraries' loggers tell errors only, for as long as the block runs; "root" is everybody's."""
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in before:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class _Timed(ABC):

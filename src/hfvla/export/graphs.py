@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import CheckpointError
-from hfvla.export.engines import need
+from hfvla.export.engines import need, quieted
 from hfvla.family import ExportPart
 
 __all__ = ["OPSET", "write_onnx", "write_openvino"]
@@ -66,16 +66,10 @@ def _axis(label: str, shared: dict[str, Any]) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter prints its steps and warns of what it decides; what fails is raised."""
-    before = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
-    for name in before:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+    with quieted("torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(io.StringIO()):
             yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def write_openvino(parts: Iterable[ExportPart], source: Path, folder: Path, *, half: bool) -> None:

@@ -11,7 +11,6 @@ A weight that stays float32 is named (`left_whole`): a transformer block that wa
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from hfvla.errors import CheckpointError
-from hfvla.export.engines import need
+from hfvla.export.engines import need, quieted
 
 __all__ = ["left_whole", "quantise"]
 
@@ -42,7 +41,11 @@ def quantise(path: Path, bits: int, method: str = "dynamic", rows: Sequence[Mapp
         CheckpointError: nothing to calibrate with, or no such combination.
     """
     need("onnx", "onnxruntime", what="quantising ONNX")
-    logging.getLogger("root").setLevel(logging.ERROR)  # the quantiser advises through it
+    with quieted("root"):  # the quantiser advises through it
+        _quantise(path, bits, method, rows)
+
+
+def _quantise(path: Path, bits: int, method: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if bits == 16:
         _half(path)
     elif bits == 8 and method == "weights":

@@ -217,7 +217,7 @@ def hfvla_logger(monkeypatch):
 
 
 def test_run_log_has_what_is_said_and_others_hear_no_more_than_before(tmp_path, hfvla_logger, caplog):
-    logging.getLogger().setLevel(logging.WARNING)
+    caplog.set_level(logging.WARNING)
     one = logging.getLogger("hfvla.training.x")
     with run_log(tmp_path):
         one.info("quiet %d", 1)
