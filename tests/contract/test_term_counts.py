@@ -9,6 +9,8 @@ import torch
 from hfvla.losses.action import masked_squared_error
 from hfvla.nn.pooling import masked_mean
 
+from .counts_worker import moved
+
 IN_BATCH = {"itc", "itm"}
 SPLITS = ([8], [1] * 8, [3, 5], [2, 2, 2, 2])
 
@@ -33,7 +35,7 @@ def thinned(family: str, rows) -> list[dict]:
 @pytest.fixture
 def model(built, monkeypatch):
     """A copy without dropout, without rounding of inputs, and without noise that depends on the place in a batch."""
-    model = built.copy()
+    model = moved(built.spec, built.copy())
 
     def loss(tokens, actions, mask, *, feature_mask, generator):
         found = masked_mean(tokens, feature_mask)[:, None, : actions.shape[2]]
@@ -73,7 +75,7 @@ def check(built, model, losses):
         places = iter(rows)
         found.append(step(model, [collator([next(places) for _ in range(size)]) for size in sizes], losses))
     means, totals, grads = found[0]
-    assert all(total > 0 for total in totals.values()) and grads
+    assert all(total > 0 for total in totals.values()) and all(means.values()) and grads
     for other_means, other_totals, other_grads in found[1:]:
         assert other_totals == pytest.approx(totals) and other_means == pytest.approx(means, rel=1e-5)
         assert set(other_grads) == set(grads)
