@@ -1,7 +1,7 @@
 """A stage with three phases on a model without randomness, for one process or many.
 
 As a script it trains, resumes from a checkpoint before, at and past a boundary, and saves what each rank ends with:
-`python -m torch.distributed.run --nproc_per_node 2 phases_worker.py FOLDER [deepspeed.json]`.
+`python -m torch.distributed.run --nproc_per_node 2 phases_worker.py FOLDER [deepspeed.json | fsdp2]`.
 """
 
 import json
@@ -23,6 +23,10 @@ from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
 from hfvla.training.trainer.trainer import StagedTrainer
 
+sys.path.insert(0, str(Path(__file__).parent))  # as a script it has no package
+import fsdp_on_cpu  # noqa: E402
+
+FSDP2 = "fsdp2"
 WIDTH, BATCH, STEPS, SAVE_STEPS = 16, 4, 12, 3  # 16 rows: 4 steps an epoch
 GROUPS = {
     "embed": ParameterGroup(("embed.*",)),
@@ -46,6 +50,10 @@ class TowerConfig(PreTrainedConfig):
     model_type = "tower_for_tests"
     hidden_size = WIDTH
 
+    def __init__(self, scalar: bool = True, **kwargs):
+        self.scalar = scalar
+        super().__init__(**kwargs)
+
 
 @dataclass
 class TowerOutput(ModelOutput):
@@ -54,18 +62,26 @@ class TowerOutput(ModelOutput):
     logits: torch.Tensor | None = None
 
 
+class Block(nn.Linear):
+    """What FSDP2 splits one by one."""
+
+
 class Tower(PreTrainedModel):
     """Terms: "fit", the squared error, and "size", the mean square of the last hidden state."""
 
     config_class = TowerConfig
+    _no_split_modules = ["Block", "AbsentLayer"]
 
     def __init__(self, config):
         super().__init__(config)
         self.embed = nn.Linear(3, WIDTH)
-        self.blocks = nn.ModuleList([nn.Linear(WIDTH, WIDTH) for _ in range(2)])
+        self.blocks = nn.ModuleList([Block(WIDTH, WIDTH) for _ in range(2)])
         self.head = nn.Linear(WIDTH, 1)
-        self.head.scale = nn.Parameter(torch.ones(()))  # a scalar, as temperatures are
+        self.head.scale = nn.Parameter(torch.ones(() if config.scalar else (1,)))  # as temperatures are
         self.post_init()
+
+    def get_input_embeddings(self):  # Accelerate asks, and transformers has an answer for language models only
+        return None
 
     def forward(self, features, target=None, **kwargs):
         hidden = torch.tanh(self.embed(features))
@@ -76,11 +92,11 @@ class Tower(PreTrainedModel):
         return TowerOutput(loss=sum(terms.values()), loss_terms=terms, logits=found)
 
 
-def build_tower() -> Tower:
+def build_tower(scalar: bool = True) -> Tower:
     torch.manual_seed(0)
-    model = Tower(TowerConfig())
+    model = Tower(TowerConfig(scalar=scalar))
     for parameter in model.parameters():
-        if parameter.dim():
+        if parameter.numel() > 1 or parameter is model.head.bias:
             nn.init.normal_(parameter, std=0.3)
     return model
 
@@ -95,7 +111,7 @@ def collate(rows):
     return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
-def build_trainer(folder, *, processes=1, stage=None, **args) -> StagedTrainer:
+def build_trainer(folder, *, processes=1, stage=None, scalar=True, **args) -> StagedTrainer:
     """Build a trainer with the same global batch for any number of processes; `args` are TrainingArguments."""
     settings = {
         **{"output_dir": str(folder), "use_cpu": True, "report_to": "none", "disable_tqdm": True},
@@ -105,7 +121,7 @@ def build_trainer(folder, *, processes=1, stage=None, **args) -> StagedTrainer:
         **{"lr_scheduler_type": "cosine", "label_names": ["target"], "optim": "adamw_torch", **args},
     }
     return StagedTrainer(
-        model=build_tower(),
+        model=build_tower(scalar),
         args=TrainingArguments(**settings),
         stage=Stage(**{**STAGE, **(stage or {})}),
         groups=GROUPS,
@@ -120,8 +136,11 @@ def launch(folder: Path, repository: Path, deepspeed: str | None = None) -> Path
     folder.mkdir(parents=True)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(repository / "src")
+    if deepspeed == FSDP2:
+        environment |= fsdp_on_cpu.ENVIRONMENT
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(Path(__file__)), str(folder), *([str(repository / deepspeed)] if deepspeed else [])]
+    split = [] if deepspeed is None else [deepspeed if deepspeed == FSDP2 else str(repository / deepspeed)]
+    command += [str(Path(__file__)), str(folder), *split]
     done = subprocess.run(command, capture_output=True, text=True, timeout=570, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
@@ -135,11 +154,16 @@ def weights(trainer: StagedTrainer) -> dict[str, torch.Tensor]:
 
         gathered = deepspeed.zero.GatheredParameters(list(trainer.model.parameters()))
     with gathered:
-        return {name: value.detach().float().cpu().clone() for name, value in trainer.model.named_parameters()}
+        whole = {n: v.full_tensor() if hasattr(v, "full_tensor") else v for n, v in trainer.model.named_parameters()}
+        return {name: value.detach().float().cpu().clone() for name, value in whole.items()}
 
 
 def main(folder: Path, deepspeed: str | None) -> None:
-    args = {"deepspeed": deepspeed} if deepspeed else {}
+    if deepspeed == FSDP2:
+        fsdp_on_cpu.allow()
+        args = {"scalar": False}
+    else:
+        args = {"deepspeed": deepspeed} if deepspeed else {}
     runs = {"whole": None, "before": 3, "at": 6, "past": 9}
     for name, step in runs.items():
         saving = {} if step is None else {"save_strategy": "no"}
@@ -150,7 +174,9 @@ def main(folder: Path, deepspeed: str | None) -> None:
         if name == "whole":
             trainer.save_model(str(folder / "saved"))
             record = {"world": world, "type": str(trainer.accelerator.distributed_type), "eval": trainer.evaluate()}
-            if deepspeed:
+            if trainer.is_fsdp_enabled:
+                record["held"] = trainer.model.blocks[0].weight.to_local().numel()
+            elif deepspeed:
                 record["zero"] = trainer.deepspeed.zero_optimization_stage()
                 weight = trainer.model.blocks[0].weight
                 record["held"] = weight.ds_tensor.numel() if hasattr(weight, "ds_tensor") else weight.numel()

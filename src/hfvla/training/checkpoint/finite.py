@@ -18,13 +18,14 @@ def refuse_nonfinite(tensors: Mapping[str, Tensor], folder: str | Path) -> None:
     """Refuse weights that are no numbers.
 
     Args:
-        tensors: trained weights by name.
+        tensors: trained weights by name; of those that FSDP2 splits, this process looks at its own part.
         folder: where they are saved.
 
     Raises:
         CheckpointError: one of them has NaN or infinity in it.
     """
-    wrong = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    parts = {name: value.to_local() if hasattr(value, "to_local") else value for name, value in tensors.items()}
+    wrong = [name for name, value in parts.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise CheckpointError(

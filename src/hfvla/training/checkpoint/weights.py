@@ -45,7 +45,8 @@ class OrdinaryWeights(Trainer):
             CheckpointError: the adapters on disk are not those in memory.
         """
         model, folder = bare_model(self), Path(output_dir or str(self.args.output_dir))
-        if not isinstance(model, PreTrainedModel) or state_dict == {}:  # {}: DeepSpeed writes its own files instead
+        own_files = self.is_deepspeed_enabled and state_dict == {}  # of DeepSpeed, in place of these
+        if own_files or not isinstance(model, PreTrainedModel):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             adapted = bool(adapters_in(model))

@@ -160,6 +160,8 @@ class ObjectiveTrainer(ExactResume):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of the step's gradient; the last look at it before the optimizer steps."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if hasattr(norm, "full_tensor"):  # FSDP2's, split over the processes
+            norm = norm.full_tensor()
         if self.finite.step_ends(norm):
             return norm
         for parameter in model.parameters():  # an optimizer leaves alone what has no gradient

@@ -34,6 +34,7 @@ from hfvla.training.stage.phases import (
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers
 from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
 from hfvla.training.trainer.extra_terms import add_terms
+from hfvla.training.trainer.fsdp import joined_parts_only, prepare_fsdp
 from hfvla.training.trainer.given import check_given
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.honoured import (
@@ -250,8 +251,13 @@ class StagedTrainer(ObjectiveTrainer):
         if self._phase >= 0:  # -1 until a phase is entered, and entering must freeze even if it is the saved one
             self._phase = state["last"]["phase"]
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with joined_parts_only(self, checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train as `ObjectiveTrainer.train`."""
+        prepare_fsdp(self)
         freeze(self.model, self.trained)  # DDP and ZeRO take note of what requires a gradient when they wrap
         self._phase = -1
         with stage_out_of_memory_told(self):
