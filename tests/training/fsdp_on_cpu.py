@@ -1,4 +1,4 @@
-"""Lets FSDP2 run on CPU processes, to test on machines without a GPU: PyTorch can (gloo), Accelerate does not ask it to.
+"""Lets FSDP2 run on CPU processes, for tests without a GPU: PyTorch can (gloo), Accelerate does not ask it to.
 
 Without this, Accelerate takes a launch for FSDP on a CPU as DDP, and says nothing.
 As a script: `python -m torch.distributed.run --nproc_per_node 2 fsdp_on_cpu.py SCRIPT ARGUMENTS`.
