@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments, set_seed
 
+from hfvla.data.rows.epoch import EpochRows
 from hfvla.recipe import Stage
 from hfvla.registry import get_family
 from hfvla.training.trainer.trainer import StagedTrainer
@@ -175,7 +176,9 @@ def stage_of(case: Case) -> Stage:
     return Stage(**{"name": "check", "train": train, "losses": losses, **case.stage})
 
 
-def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], folder: Any) -> Outcome:
+def run_case(
+    case: Case, precision: Precision, built: tuple[Any, Any, Any], folder: Any, processes: int = 1
+) -> Outcome:
     """Train two steps of a case.
 
     Args:
@@ -183,6 +186,7 @@ def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], fold
         precision: how.
         built: `build(case)`; left as it is.
         folder: for what the Trainer writes.
+        processes: that this one is one of; they share each batch.
     """
     spec, stage = get_family(case.family), stage_of(case)
     model, processor, rows = copy.deepcopy(built[0]), built[1], built[2]
@@ -190,7 +194,8 @@ def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], fold
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in saved and tensor.is_floating_point():
             tensor.data = tensor.data.to(precision.weights)
-    settings = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "learning_rate": 1e-4, "adam_epsilon": 1e-12}
+    settings = {"per_device_train_batch_size": BATCH // processes, "max_steps": STEPS}
+    settings |= {"learning_rate": 1e-4, "adam_epsilon": 1e-12}
     settings |= {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "remove_unused_columns": False}
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -209,7 +214,7 @@ def run_case(case: Case, precision: Precision, built: tuple[Any, Any, Any], fold
         stage=stage,
         groups=spec.groups,
         data_collator=collator,
-        train_dataset=rows,
+        train_dataset=EpochRows(rows, seed=0),  # as a run does: what is drawn is a function of the row
     )
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     types = set()
