@@ -1,7 +1,7 @@
 """Trains cases of the precision contract as one of two processes, on rows of which some lack what a term needs.
 
-`python -m torch.distributed.run --nproc_per_node 2 -m tests.contract.precision_worker FOLDER`, with `cases.json` in the
-folder: pairs of a case's and a precision's name. Writes `<number>-<rank>.json`: the outcome of each.
+`python -m torch.distributed.run --nproc_per_node 2 -m tests.contract.precision_worker FOLDER`, with `cases.json` in
+the folder: pairs of a case's and a precision's name. Writes `<number>-<rank>.json`: the outcome of each.
 """
 
 import json
