@@ -1,9 +1,12 @@
 """Memory alignment of loaded weights."""
 
+import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hfvla.errors import CheckpointError
 from hfvla.nn.loading import AlignedPreTrainedModel, realign
 
 
@@ -56,3 +59,11 @@ def test_from_pretrained_realigns(tmp_path, monkeypatch):
     model, _ = LinearModel.from_pretrained(tmp_path, output_loading_info=True)
     assert model is plain
     assert all(parameter.data_ptr() % 64 == 0 for parameter in model.parameters())
+
+
+def test_save_pretrained_refuses_adapters(tmp_path):
+    model = LinearModel(LinearConfig())
+    inject_adapter_in_model(LoraConfig(target_modules=["1"], r=2), model)
+    with pytest.raises(CheckpointError, match=r"LinearModel.*lora_A.*save_model"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

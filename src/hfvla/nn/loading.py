@@ -15,6 +15,7 @@ __all__ = ["TOKENS_AND_POSITIONS", "AlignedPreTrainedModel", "realign"]
 
 _T = TypeVar("_T", bound=torch.Tensor)
 _ALIGNMENT_BYTES = 64
+_ADAPTER = ".lora_A."  # in the name of each adapter that peft puts into a model
 TOKENS_AND_POSITIONS = (
     *("*.cls_token", "*.mask_token", "*.class_embedding"),
     *("*.position_embeddings", "*.position_embedding.weight", "*.pos_embed", "*.pos_embed.weight", "*.wpe.weight"),
@@ -84,8 +85,19 @@ class AlignedPreTrainedModel(PreTrainedModel):
 
         Each weight goes by the name it has in memory: transformers would write a backbone's by the names of its first
         release, and hand-over compares names.
+
+        Raises:
+            CheckpointError: adapters stand in the weights; `from_pretrained` would find random ones in their place.
         """
         state = kwargs.get("state_dict") or self.state_dict()
+        adapted = [name for name in state if _ADAPTER in name]
+        if adapted:
+            raise CheckpointError(
+                "save_pretrained writes no adapters",
+                where=type(self).__name__,
+                got=f"{len(adapted)} of them, {adapted[0]} first",
+                fix="Call save_model(folder) of the StagedTrainer that trained them: merged, and beside it in adapter/.",
+            )
         types = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
         self.config.float32_parts = float32_parts(types)
         return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
