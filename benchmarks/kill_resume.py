@@ -11,7 +11,7 @@ every tensor of every stage and of the final checkpoint, every log line and ever
 times may differ. Dropout is on, and every training picture is brightened and mirrored at random (by this benchmark;
 see `augment`); the other families train their smoke recipes, with checkpoints every two steps. Two runs that nobody
 kills are compared first. After damage a run must end equal, or be refused with the damaged file's name. CPU; about
-ten minutes for 30 runs on two free cores. Runs of one process are forked from one that has imported torch and the rest.
+ten minutes for 30 runs on two free cores. Runs of one process are forked from one that has imported torch.
 """
 
 from __future__ import annotations
