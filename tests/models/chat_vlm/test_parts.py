@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from hfvla.data.samples.chat import ChatSample
 from hfvla.errors import RecipeError
 from hfvla.models.chat_vlm import FAMILY
+from hfvla.models.chat_vlm.answering import write_answers
 from hfvla.models.chat_vlm.build import adapt
 from hfvla.registry import load_checkpoint
 
@@ -58,6 +60,30 @@ def test_parts_become_a_model_of_transformers(case, rows, tmp_path):
     assert all(torch.equal(batch[name], other[name]) for name in batch)
     assert torch.equal(FAMILY.give_objective(loaded, losses=("sft",))(**other).loss, model.eval()(**batch).loss)
     assert len(again.tokenizer.encode("<loc>", add_special_tokens=False)) == 1
+
+
+def test_a_tower_of_timm_takes_the_sizes_that_the_recipe_says(rows, tmp_path):
+    tower = {"model_type": "timm_wrapper", "architecture": "test_convnext",
+             "model_args": {"dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}}  # fmt: skip
+    section = {"options": {**options("siglip, mlp"), "vision": tower, "image_size": 64}}
+    model, processor = FAMILY.load("initialise")(section, rows, seed=0)
+    assert type(model).__name__ == "FastVlmForConditionalGeneration" and model.config.vision_config.hidden_size == 16
+    batch = FAMILY.load("collator")(processor, model.config, losses=("sft",))([dict(row) for row in rows])
+    assert batch["pixel_values"].shape[-2:] == (64, 64)
+    pictures = len(batch["pixel_values"])
+    assert int((batch["input_ids"] == model.config.image_token_id).sum()) == 4 * pictures  # stride 32: a grid of 2 x 2
+    FAMILY.give_objective(model, losses=("sft",))
+    loss = model.eval()(**batch).loss
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    _, loaded, _ = load_checkpoint(tmp_path, family="chat_vlm")
+    assert torch.equal(FAMILY.give_objective(loaded, losses=("sft",))(**batch).loss, loss)
+    asked = [ChatSample.from_row(dict(row)) for row in rows]
+    together = write_answers(loaded, processor, asked, 6)
+    assert together == [write_answers(loaded, processor, [sample], 6)[0] for sample in asked]
+    with pytest.raises(RecipeError, match="is its architecture and model_args; got 'architecture, image_size'"):
+        FAMILY.load("build_config")({"options": {**section["options"], "vision": {
+            "model_type": "timm_wrapper", "architecture": "test_convnext", "image_size": 64}}})  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,36 @@ def test_reasoning_is_written_only_when_asked(decided, processor, image, monkeyp
     assert seen["max_new_tokens"] == 33 and not seen["do_sample"]
 
 
+def test_a_chain_is_told_what_was_picked(rows, image, monkeypatch, tmp_path):
+    model, processor = FAMILY.load("initialise")(recipe(explain_decision=True), rows, seed=0)
+    with torch.no_grad():
+        model.selection_head.layers[-1].weight.zero_()
+        model.selection_head.layers[-1].bias.copy_(LOGITS[0])
+    collator = FAMILY.load("collator")(processor, model.config, losses=("reasoning", "consistency"))
+    batch = collator([rows[0]])
+    chain = processor.reasoning_target(rows[0])
+    told = "<reasoning_start><robot> Drone, Robot with Legs\n"  # in the fleet's order: which of them is first is left
+    assert rows[0]["robots"] == ["Robot with Legs", "Drone"]
+    assert chain.target.startswith(told + "Step 1")
+    learned = batch["labels"][0][batch["labels"][0] >= 0]
+    assert processor.tokenizer.decode(learned).startswith("Step 1")  # what is told is not learned
+    verdicts = batch["input_ids"][0, batch["verdict_positions"][0]].tolist()
+    yes = [robot in rows[0]["robots"] for robot in ROBOTS]
+    assert verdicts == [processor.yes_token_id if one else processor.no_token_id for one in yes]
+
+    seen = {}
+    monkeypatch.setattr(model, "generate_reasoning", lambda **kwargs: seen.update(kwargs) or kwargs["input_ids"])
+    model.generate_answers(processor, [TASK], [image])
+    written = processor.tokenizer.decode(seen["input_ids"][0])
+    assert written.endswith("<reasoning_start><robot> Drone, Humanoid, Robot with Legs\n")  # over 0.5, in fleet order
+    selection = model.select_robots(processor=processor, image=image, task_description=TASK)
+    assert processor.tokenizer.decode(seen["input_ids"][0]) == written and len(selection.robots) == 3
+    with pytest.raises(DataError, match="explains a choice, and none is given"):
+        processor.prompts([TASK], [None], reasoning=True)
+    processor.save_pretrained(tmp_path)
+    assert FAMILY.load("processor").from_pretrained(tmp_path).explain_decision
+
+
 def test_dropout_is_off_while_choosing(model, processor):
     model.train()
     model.selection_head.layers[2].p = 0.9

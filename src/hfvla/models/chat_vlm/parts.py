@@ -161,12 +161,18 @@ def _vision_config(options: ChatOptions) -> Any:
         settings = dict(given)
         name = settings.pop("model_type", "siglip_vision_model")
         if name == "timm_wrapper":
-            return _timm_config(str(settings.get("architecture")))
+            unknown = sorted(settings.keys() - {"architecture", "model_args"})
+            if unknown or "architecture" not in settings:
+                raise RecipeError(
+                    "model.options.vision: a tower of timm is its architecture and model_args",
+                    got=", ".join(sorted(settings)) or "nothing", fix="The side of pictures is options.image_size.",
+                )  # fmt: skip
+            return _timm_config(str(settings["architecture"]), options.image_size, settings.get("model_args"))
         if name == "siglip_vision_model":
             settings.setdefault("vision_use_head", False)
         return _for_model(name, settings, "vision")
     if str(given).startswith(_TIMM):
-        return _timm_config(str(given).removeprefix(_TIMM).partition("@")[0])
+        return _timm_config(str(given).removeprefix(_TIMM).partition("@")[0], options.image_size)
     try:
         config = AutoConfig.from_pretrained(str(given))
     except (OSError, ValueError) as error:
@@ -177,13 +183,14 @@ def _vision_config(options: ChatOptions) -> Any:
     return config
 
 
-def _timm_config(name: str) -> Any:
+def _timm_config(name: str, side: int | None, model_args: Mapping[str, Any] | None = None) -> Any:
+    """Return the config of a tower of timm, for pictures of its own side where none is given."""
     import timm
     from transformers import TimmWrapperConfig
 
     try:
-        model = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
-    except RuntimeError as error:
+        model = timm.create_model(name, pretrained=False, num_classes=0, global_pool="", **(model_args or {}))
+    except (RuntimeError, TypeError) as error:
         raise RecipeError("model.options.vision: timm has no such tower", got=name, fix=str(error)) from None
     if not hasattr(model, "num_features") or hasattr(model, "pos_embed"):
         raise RecipeError(
@@ -192,10 +199,11 @@ def _timm_config(name: str) -> Any:
             fix="Take a transformer from transformers, e.g. a SigLIP or DINOv2 checkpoint.",
         )
     settings = model.pretrained_cfg | {"num_classes": 0, "global_pool": ""}
+    settings |= {"input_size": (3, side, side)} if side is not None else {}
     return TimmWrapperConfig.from_dict(
         {
             "architecture": name, "pretrained_cfg": settings, "hidden_size": model.num_features, "do_pooling": False,
-            "num_classes": 0, "global_pool": "",
+            "num_classes": 0, "global_pool": "", "model_args": dict(model_args) if model_args else None,
         }
     )  # fmt: skip
 
@@ -378,5 +386,6 @@ def _grid(vision: Any, side: int) -> int:
     import torch
 
     with torch.device("meta"):
-        tower = timm.create_model(vision.architecture, pretrained=False, num_classes=0, global_pool="")
+        more = vision.model_args or {}
+        tower = timm.create_model(vision.architecture, pretrained=False, num_classes=0, global_pool="", **more)
         return int(tower(torch.empty(1, 3, side, side)).shape[-1])

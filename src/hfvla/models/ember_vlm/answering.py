@@ -60,6 +60,10 @@ class RobotInferenceMixin(_Model):
         )
         return (probabilities >= self.config.calibration["threshold"]) | best
 
+    def _names(self, chosen: Tensor) -> list[list[str]]:
+        """Return the robots of each chosen set [B, R] bool."""
+        return [[self.config.robots[index] for index in row.nonzero()[:, 0].tolist()] for row in chosen]
+
     @torch.inference_mode()
     def select_robots(
         self,
@@ -113,15 +117,15 @@ class RobotInferenceMixin(_Model):
         self.eval()
         logits = self(**processor.prompts(tasks, images).to(self.device)).selection_logits
         probabilities = self.probabilities(logits)
-        chosen = self.chosen(probabilities).tolist()
+        chosen = self.chosen(probabilities)
         written: Sequence[RobotAnswer | None] = [None] * len(tasks)
         if return_reasoning:
-            written = self.generate_answers(processor, tasks, images, max_new_tokens)
+            written = self.generate_answers(processor, tasks, images, max_new_tokens, self._names(chosen))
         found: list[RobotSelection | PredictionError] = []
         for row, answer in enumerate(written):
             if logits[row].isfinite().all():
                 scores = probabilities[row].tolist()
-                found.append(_selection(self.config.robots, scores, chosen[row], answer, top_k[row]))
+                found.append(_selection(self.config.robots, scores, chosen[row].tolist(), answer, top_k[row]))
             else:
                 found.append(PredictionError("the model's scores are not finite", got=logits[row].tolist()))
         return found
@@ -167,10 +171,18 @@ class RobotInferenceMixin(_Model):
         tasks: Sequence[str],
         images: Sequence[Any],
         max_new_tokens: int = 256,
+        picked: Sequence[Sequence[str]] | None = None,
     ) -> list[RobotAnswer]:
-        """Write reasoning, robots and plan for each task; images may hold None."""
+        """Write reasoning, robots and plan for each task; images may hold None.
+
+        With `config.explain_decision` the text is told which robots were `picked`, by name; if not given, they are
+        picked here.
+        """
         self.eval()
-        batch = processor.prompts(tasks, images, reasoning=True).to(self.device)
+        if self.config.explain_decision and picked is None:
+            logits = self(**processor.prompts(tasks, images).to(self.device)).selection_logits
+            picked = self._names(self.chosen(self.probabilities(logits)))
+        batch = processor.prompts(tasks, images, reasoning=True, picked=picked).to(self.device)
         return [processor.parse_answer(ids) for ids in self.generate_reasoning(**batch, max_new_tokens=max_new_tokens)]
 
 

@@ -108,7 +108,8 @@ class EmberVLMCollator:
             target = [*target, tokenizer.eos_token_id] if text.target else []
             self.processor.check_length(len(prompt) + len(target), row["id"])
             ids.append(prompt + target)
-            labels.append([IGNORE_INDEX] * len(prompt) + target)
+            given = sum(end <= text.given for _, end in targets.offset_mapping[index])
+            labels.append([IGNORE_INDEX] * (len(prompt) + given) + target[given:])
             verdicts.append(self._verdict_positions(text, targets.offset_mapping[index], len(prompt)))
         batch = {
             "input_ids": self._pad(ids, tokenizer.pad_token_id),

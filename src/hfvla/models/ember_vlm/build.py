@@ -134,6 +134,7 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
         num_visual_tokens=config.num_visual_tokens,
         max_length=config.text_config.max_position_embeddings,
         ngram_buckets=config.ngram_buckets,
+        explain_decision=config.explain_decision,
     )
 
 

@@ -61,6 +61,8 @@ class EmberVLMConfig(PreTrainedConfig):
         selection_dropout (`float`): dropout inside the selection head.
         word_dropout (`float`): share of a prompt's words blanked while training.
         ngram_buckets (`int`): ids of the hashed n-gram path to the selection head; 0 = without that path.
+        explain_decision (`bool`): the language model is told which robots were picked before it writes: it explains
+            the choice that was made, in place of arguing for one of its own.
         selection_loss (`str`): "focal" or "bce".
         focal_gamma (`float`): exponent of the focal term.
         label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
@@ -91,6 +93,7 @@ class EmberVLMConfig(PreTrainedConfig):
     selection_dropout: float = 0.1
     word_dropout: float = 0.1
     ngram_buckets: int = 0
+    explain_decision: bool = False
     selection_loss: str = "focal"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1

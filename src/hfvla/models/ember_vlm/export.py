@@ -8,7 +8,7 @@ decoder    prompt or next token, image tokens, past -> logits of the next token,
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -169,7 +169,7 @@ class _Answers:
             chosen = self._chosen(found)
             logits.append(found)
             if len(written) < _WRITTEN_ROWS:
-                written.append(self._write(run, row)[1])
+                written.append(self._write(run, row, chosen)[1])
             decisions.append(tuple(sorted(chosen)))
             gold = set(row.get("robots") or ())
             if gold:
@@ -183,9 +183,9 @@ class _Answers:
         over = set(np.flatnonzero(probabilities >= self.config.calibration["threshold"]).tolist())
         return {self.config.robots[index] for index in over | {int(probabilities.argmax())}}
 
-    def _write(self, run: Any, row: Mapping[str, Any]) -> tuple[list[int], np.ndarray]:
+    def _write(self, run: Any, row: Mapping[str, Any], chosen: Collection[str]) -> tuple[list[int], np.ndarray]:
         """Continue a prompt greedily; return the tokens, and the logits [V] of the first."""
-        batch = self.processor.prompts([row["task"]], [row["image"]], reasoning=True)
+        batch = self.processor.prompts([row["task"]], [row["image"]], reasoning=True, picked=[list(chosen)])
         text = self.config.text_config
         image = _image_tokens(run, self.config, batch.get("pixel_values"), [row["image"]])
         past = torch.zeros(text.n_layer, 2, 1, text.n_head, 0, text.n_embd // text.n_head)

@@ -49,11 +49,13 @@ class TargetText:
         prompt: what is given; `<image>` stands for the picture.
         target: what is predicted, without the end token; "" for prompt-only sequences.
         verdicts: character span in `target` of each robot's yes/no, by robot name.
+        given: characters of `target` at its beginning that are given too, and not learned.
     """
 
     prompt: str
     target: str = ""
     verdicts: Mapping[str, tuple[int, int]] | None = None
+    given: int = 0
 
 
 class EmberVLMProcessor(ProcessorMixin):
@@ -67,6 +69,7 @@ class EmberVLMProcessor(ProcessorMixin):
         num_visual_tokens (`int`): placeholders an image takes.
         max_length (`int`): positions of the language model.
         ngram_buckets (`int`): ids of the hashed n-grams; 0 = none.
+        explain_decision (`bool`): the chain begins with the robots that were picked, which are told to it.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class EmberVLMProcessor(ProcessorMixin):
         num_visual_tokens: int = 49,
         max_length: int = 1024,
         ngram_buckets: int = 0,
+        explain_decision: bool = False,
         chat_template: str | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -86,6 +90,7 @@ class EmberVLMProcessor(ProcessorMixin):
         self.num_visual_tokens = num_visual_tokens
         self.max_length = max_length
         self.ngram_buckets = ngram_buckets
+        self.explain_decision = explain_decision
         self.yes_token_id, self.no_token_id = self._verdict_ids()
 
     def special_ids(self) -> dict[str, int]:
@@ -113,7 +118,7 @@ class EmberVLMProcessor(ProcessorMixin):
         pairs: dict[str, tuple[Any, Any]] = {name: (value, getattr(config, name)) for name, value in ids.items()}
         side = self.image_processor.size
         pairs["image_size"] = ([side.get("height"), side.get("width")], [config.image_size, config.image_size])
-        for name in ("robots", "num_visual_tokens", "ngram_buckets"):
+        for name in ("robots", "num_visual_tokens", "ngram_buckets", "explain_decision"):
             pairs[name] = (getattr(self, name), getattr(config, name))
         pairs["max_length"] = (min(self.max_length, config.text_config.max_position_embeddings), self.max_length)
         pairs["tokens"] = (max(len(self.tokenizer), config.text_config.vocab_size), config.text_config.vocab_size)
@@ -167,21 +172,43 @@ class EmberVLMProcessor(ProcessorMixin):
         width = max(len(bag) for bag in bags)
         return torch.tensor([bag + [0] * (width - len(bag)) for bag in bags])
 
-    def prompts(self, tasks: Sequence[str], images: Sequence[Any], *, reasoning: bool = False) -> BatchFeature:
+    def told(self, robots: Sequence[str]) -> str:
+        """Return how a chain begins: what was picked, in the fleet's order, where the chain is told; else nothing."""
+        picked = ", ".join(robot for robot in self.robots if robot in robots)
+        return f"<robot> {picked}\n" if self.explain_decision and picked else ""
+
+    def prompts(
+        self,
+        tasks: Sequence[str],
+        images: Sequence[Any],
+        *,
+        reasoning: bool = False,
+        picked: Sequence[Sequence[str]] | None = None,
+    ) -> BatchFeature:
         """Encode tasks for inference, left-padded; with `reasoning`, ready to be continued by the language model.
 
         Args:
             tasks: texts.
             images: one picture or None for each task.
             reasoning: append `<reasoning_start>`.
+            picked: robots of each task that its chain is told of; needed with `reasoning` and `explain_decision`.
 
         Returns:
             `BatchFeature`: input_ids [B, T], attention_mask [B, T], and pixel_values [N, 3, S, S] if any picture.
+
+        Raises:
+            DataError: a task is empty or too long; a chain is to be told what was picked, and `picked` is missing.
         """
+        if reasoning and self.explain_decision and picked is None:
+            raise DataError(
+                "this model explains a choice, and none is given", got="picked=None",
+                fix="Call model.generate_answers or model.select_robots, which pick first.",
+            )  # fmt: skip
+        starts = [f"<reasoning_start>{self.told(names)}" * reasoning for names in picked or [()] * len(tasks)]
         plain = [
             self.task_prompt(task, with_image=image is not None) for task, image in zip(tasks, images, strict=True)
         ]
-        texts = [self.expand(text) + "<reasoning_start>" * reasoning for text in plain]
+        texts = [self.expand(text) + start for text, start in zip(plain, starts, strict=True)]
         batch = self.tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
         self.check_length(batch.input_ids.shape[1], "task")
         data = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -221,11 +248,12 @@ class EmberVLMProcessor(ProcessorMixin):
         if not row["reasoning"]:
             return TargetText(prompt)
         spans = verdict_spans(row["reasoning"], self.robots)
-        head = "<reasoning_start>"
+        told = self.told(row["robots"])
+        head = f"<reasoning_start>{told}"
         shifted = {robot: (start + len(head), end + len(head)) for robot, (start, end) in spans.items()}
         plan = "; ".join(f"{step['order']}. {step['robot']}: {step['subtask']}" for step in row["plan"])
         target = f"{head}{row['reasoning']}<reasoning_end><robot> {', '.join(row['robots'])}<plan> {plan}"
-        return TargetText(prompt, target, shifted)
+        return TargetText(prompt, target, shifted, len(head) if told else 0)
 
     def caption_target(self, row: Mapping[str, Any]) -> TargetText:
         """Return picture -> caption."""

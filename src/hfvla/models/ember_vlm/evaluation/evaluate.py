@@ -79,6 +79,8 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     if len(written.index):
         result.figures.append(examples_figure(written, rows, gold, choices, robots))
         result.notes.append(f"Text was generated for {len(written.index)} of {len(rows)} rows.")
+        if model.config.explain_decision:
+            result.notes.append("Each text was told what the head chose: its consistency says how well it follows.")
     result.rows = _prediction_rows(rows, gold, choices, written, robots)
     for row_id, task, names, source, group in zip(*(failed[column] for column in _KEPT), strict=True):
         lost = {"id": row_id, "task": task, "gold": list(names), "source": source, "group": group}
