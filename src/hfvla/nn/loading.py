@@ -96,7 +96,7 @@ class AlignedPreTrainedModel(PreTrainedModel):
                 "save_pretrained writes no adapters",
                 where=type(self).__name__,
                 got=f"{len(adapted)} of them, {adapted[0]} first",
-                fix="Call save_model(folder) of the StagedTrainer that trained them: merged, and beside it in adapter/.",
+                fix="Call save_model(folder) of the StagedTrainer that trained them: merged, and in adapter/ beside.",
             )
         types = {name: value.dtype for name, value in state.items() if value.is_floating_point()}
         self.config.float32_parts = float32_parts(types)
