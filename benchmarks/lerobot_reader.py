@@ -15,15 +15,11 @@ Without `lerobot` there is neither a data set nor a peer: the benchmark says so,
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import random
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch
+from common import arguments, cores, cpu_name, versions, write_result
 from rich.console import Console
 from rich.table import Table
 
@@ -185,32 +182,14 @@ def show(results: dict[str, dict[str, Any]], left_out: dict[str, str]) -> None:
             )
 
 
-def cpu_model() -> str:
-    """Return the processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def torchcodec_problem() -> str:
     """Return why torchcodec does not start, or ""."""
     return available_backends()["torchcodec"]
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Return the version of each package, "not installed" where it is not."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument(
         "--codecs", nargs="+", default=["libsvtav1", "h264"], help="of the videos; the first is lerobot's own"
     )
@@ -219,7 +198,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[480, 640], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "lerobot_reader.json")
     args = parser.parse_args()
     before, problem = os.getloadavg()[0], torchcodec_problem()
     results: dict[str, Any] = {}
@@ -240,8 +218,8 @@ def main() -> None:
     show(results, left_out)
     packages = ("lerobot", "torch", "torchcodec", "torchvision", "av", "datasets", "numpy")
     report = {
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpu_name(),
+        "cores": cores(),
         "versions": versions(*packages),
         "torchcodec": problem or "starts",
         "left_out": left_out,
@@ -253,8 +231,7 @@ def main() -> None:
         "goal": GOAL,
         "results": results,
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_result(args.output, report)
 
 
 if __name__ == "__main__":

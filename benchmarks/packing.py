@@ -15,19 +15,16 @@ Run:  python benchmarks/packing.py            # some minutes on one core
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import os
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
+from common import arguments, cpu_name, quartiles, write_result
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -35,7 +32,6 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from hfvla.data.packing import pack, pack_batch, packing_report
 
-RESULTS = Path(__file__).parent / "results" / "packing.json"
 SCALE, LONGEST, IMAGE, WORDS = 8, 2048, 3, 4096
 STEP_ROWS, BATCH_ROWS, PACKS = 32, 8, 4
 WARMUP_TURNS, GOAL = 2, 1.8
@@ -158,19 +154,6 @@ def compare(image_tokens: int, turns: int, width: int, layers: int) -> dict:
     }
 
 
-def quartiles(values: list[float]) -> dict:
-    """Return the median and the quartiles around it."""
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"median": round(median, 4), "quartiles": [round(low, 4), round(high, 4)]}
-
-
-def cpu_name() -> str:
-    """Return the processor's model name."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def show(results: list[dict]) -> None:
     """Print the table and the ratio asked for."""
     table = Table(title="one optimizer step of 32 samples; ratio to padded: median of same turns (quartiles)")
@@ -195,11 +178,10 @@ def show(results: list[dict]) -> None:
 
 def main() -> None:
     """Compare with few and with many tokens a picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     results = [compare(tokens, args.turns, args.width, args.layers) for tokens in (9, 64)]
     show(results)
@@ -210,8 +192,7 @@ def main() -> None:
         "settings": {"width": args.width, "layers": args.layers, "rows_a_step": STEP_ROWS, "parts": PARTS},
         "results": results,
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_result(args.output, record)
 
 
 if __name__ == "__main__":

@@ -30,18 +30,17 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from common import arguments, versions, write_result
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-RESULTS = Path(__file__).parent / "results" / "reader_scale.json"
 BATCH, SIDE, PICTURES = 64, 224, 1000
 MOST_MEMORY_GB, GOAL = 2.0, 1.0
 SIZES = ("records", "baseline_records", "pictures", "pairs", "rounds")
@@ -337,26 +336,14 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Return the version of each package, "not installed" where it is not."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def main() -> None:
     """Run the benchmark, or one part of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--baseline-records", type=int, default=500_000, help="at most, for json.load")
     parser.add_argument("--pictures", type=int, default=500, help="decoded from files")
     parser.add_argument("--pairs", type=int, default=2000, help="of a tar; a tenth of them where they are decoded")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
@@ -378,8 +365,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hfvla-readers-") as work:
         for _ in run(report, Path(work), args):
             report["load_average"]["after"] = round(os.getloadavg()[0], 2)
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-            args.output.write_text(json.dumps(report, indent=2) + "\n")
+            write_result(args.output, report)
     show(report)
 
 

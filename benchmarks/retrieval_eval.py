@@ -10,21 +10,17 @@ the hardware: the product uses every core that torch may, the loop one.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from common import arguments, cores, cpu_name, write_result
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -32,7 +28,6 @@ from torch import Tensor
 from hfvla.metrics import retrieval
 from hfvla.metrics.retrieval import RetrievalRanks, chance_recalls, first_hit_ranks, merge_ranks, recalls
 
-RESULTS = Path(__file__).parent / "results" / "retrieval_eval.json"
 CHUNKS = ((510, 2040), (1024, 4096), (2048, 16384))
 NAMES = ("clock", "processor")
 GOALS = {"ratio": 1.5, "peak_gib": 4.0, "speed_up": 30.0}
@@ -153,13 +148,6 @@ def check(
     return facts | {"recalls_equal": found == expected, "recalls": expected}, loops
 
 
-def cpu_name() -> str:
-    """Return the processor's model name."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def show(result: dict) -> None:
     """Print the table."""
     table = Table(title="recalls both ways at the size of GeoText-1652")
@@ -190,14 +178,13 @@ def show(result: dict) -> None:
 
 def main() -> None:
     """Measure, check, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--images", type=int, default=54_000)
     parser.add_argument("--texts", type=int, default=165_000)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--groups", type=int, default=951)
     parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--sample", type=int, default=500)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     images, texts, image_groups, text_groups = build(args.images, args.texts, args.width, args.groups, seed=0)
     ranks, times = measure(images, texts, image_groups, text_groups, args.turns)
@@ -207,7 +194,7 @@ def main() -> None:
     result = {
         "hardware": {
             "cpu": cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": cores(),
             "threads": torch.get_num_threads(),
         },
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
@@ -220,8 +207,7 @@ def main() -> None:
         "chance": chance_recalls(image_groups, text_groups),
     }
     show(result)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(result, indent=2) + "\n")
+    write_result(args.output, result)
 
 
 if __name__ == "__main__":

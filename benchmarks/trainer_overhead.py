@@ -11,21 +11,16 @@ Run:  python benchmarks/trainer_overhead.py            # some minutes on two cor
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import os
-import platform
-import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import transformers
+from common import arguments, cores, cpu_name, quartiles, write_result
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -45,7 +40,6 @@ from hfvla.family import ParameterGroup
 from hfvla.recipe import Stage
 from hfvla.training.trainer.trainer import StagedTrainer
 
-RESULTS = Path(__file__).parent / "results" / "trainer_overhead.json"
 LEARNING_RATE, LOG_EVERY, WARMUP_TURNS = 1e-3, 10, 5
 NAMES = ("hand-written loop", "Trainer", "StagedTrainer")
 
@@ -219,19 +213,6 @@ def compare(frozen: bool, steps: int, batch: int, width: int, layers: int) -> di
     return result
 
 
-def quartiles(values: list[float]) -> dict[str, float]:
-    """Return the median and the quartiles around it."""
-    low, median, high = statistics.quantiles(values, n=4)
-    return {"median": round(median, 4), "quartiles": [round(low, 4), round(high, 4)]}
-
-
-def cpu_name() -> str:
-    """Return the processor's model name."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def show(results: list[dict]) -> None:
     """Print the table."""
     table = Table(title="one optimizer step; ratio to the loop: median of same turns (quartiles)")
@@ -254,12 +235,11 @@ def show(results: list[dict]) -> None:
 
 def main() -> None:
     """Compare with and without a frozen tower."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     results = [compare(frozen, args.steps, args.batch, args.width, args.layers) for frozen in (False, True)]
@@ -268,14 +248,13 @@ def main() -> None:
     print(f"ratio of StagedTrainer to the hand-written loop: {worst:.3f} (goal: at most 1.05)")
     hardware = {
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
     }
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     settings = {"steps": args.steps, "batch": args.batch, "width": args.width, "layers": args.layers}
-    args.output.parent.mkdir(parents=True, exist_ok=True)
     content = {"hardware": hardware, "versions": versions, "settings": settings, "results": results, "worst": worst}
-    args.output.write_text(json.dumps(content, indent=2) + "\n")
+    write_result(args.output, content)
 
 
 if __name__ == "__main__":

@@ -13,20 +13,17 @@ can be compared.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import random
 import tempfile
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from common import arguments, cores, cpu_name, versions, write_result
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -168,13 +165,6 @@ def time_clip(path: Path, rounds: int, seed: int) -> dict[str, list[tuple[float,
     return taken
 
 
-def cpu_model() -> str:
-    """Return the processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def load_average() -> float | None:
     """Return how many processes wanted a core in the last minute, this one's among them."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
@@ -219,25 +209,13 @@ def show(results: dict[str, dict[str, Any]], absent: dict[str, str]) -> None:
     Console(width=150).print(table)
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Return the version of each package, "not installed" where it is not."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__file__, __doc__)
     parser.add_argument("--clips", type=Path, help="folder of mp4 files; the generated clips alone when absent")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=int, default=30, help="length of the generated clips")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "video_decode.json")
     args = parser.parse_args()
     before = load_average()
     with tempfile.TemporaryDirectory(prefix="hfvla-video-") as work:
@@ -246,8 +224,8 @@ def main() -> None:
         results = {name: summarise(time_clip(path, args.rounds, args.seed)) for name, path in clips.items()}
     show(results, left_out())
     report = {
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpu_name(),
+        "cores": cores(),
         "versions": versions("av", "decord", "torchcodec", "transformers", "torch"),
         "left_out": left_out(),
         "load_average": {"before": before, "after": load_average()},
@@ -255,8 +233,7 @@ def main() -> None:
         "rounds": args.rounds,
         "clips": {name: {**vars(about[name]), **result} for name, result in results.items()},
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_result(args.output, report)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,17 @@ def pytest_runtest_setup(item):
             (pytest.fail if os.environ.get("HFVLA_TESTS_SYSTEM") else pytest.skip)(f"{mark.args[0]}: {problem}")
 
 
+# Imports make a million objects that stay. Looking through them for garbage takes two fifths of the time they take.
+gc.disable()
+
+
+def pytest_collection_finish(session):
+    """All tests are imported: search for garbage from here on, in what they make."""
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+    gc.enable()
+
+
 def pytest_unconfigure(config):
     """Remove the temporary hub folder of this process, and let the interpreter end as it would have."""
     import shutil

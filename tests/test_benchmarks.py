@@ -11,6 +11,12 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def _as_scripts(repository, monkeypatch):
+    """Let benchmarks find the module beside them that they share."""
+    monkeypatch.syspath_prepend(repository / "benchmarks")
+
+
 def run(repository, monkeypatch, name, output, *words):
     script = repository / "benchmarks" / name
     monkeypatch.setattr(sys, "argv", [str(script), *words, "--output", str(output)])

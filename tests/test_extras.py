@@ -4,6 +4,7 @@ import ast
 import configparser
 import re
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def module_of(package: str) -> str:
     return IMPORTS.get(package, package.replace("-", "_"))
 
 
+@cache
 def named_in_code() -> tuple[set[str], set[str]]:
     """Modules that the package imports, and those that it names in a text of one word (`find_spec("wandb")`)."""
     imported, named = set(), set()

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 MODULE_PATH = re.compile(r"^hfvla(\.\w+)+(:\w+(\.\w+)*)?$")
 
 
+@lru_cache(maxsize=2)  # a file is asked several things in a row; the trees of all would be hundreds of megabytes
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One file of the package: its dotted module name, text and syntax tree."""
@@ -44,7 +50,7 @@ class SourceFile:
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse(self.text)
+        return parsed(self.text)
 
     @property
     def room(self) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 
@@ -46,11 +46,10 @@ def _forget(monkeypatch):
 
 def entries(monkeypatch, **given):
     """Stand for the entry points of installed packages, by group."""
-    made = {
-        f"hfvla.{group}": [EntryPoint(name, value, f"hfvla.{group}") for name, value in named.items()]
-        for group, named in given.items()
-    }
-    monkeypatch.setattr(plugins, "entry_points", lambda group: made.get(group, []))
+    made = [
+        EntryPoint(name, value, f"hfvla.{group}") for group, named in given.items() for name, value in named.items()
+    ]
+    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints(made))
 
 
 def test_a_recipe_brings_sources_terms_and_metrics(tmp_path):

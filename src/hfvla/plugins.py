@@ -90,8 +90,9 @@ def offers() -> Offers:
     global _found
     if _found is None:
         _found = Offers()
+        installed = entry_points()  # reads every package's metadata: once
         for group in GROUPS:
-            for entry in entry_points(group=f"hfvla.{group}"):
+            for entry in installed.select(group=f"hfvla.{group}"):
                 _take(_found, group, entry.name, f"entry point {entry.value}", _loader(entry, group))
         for name in filter(None, os.environ.get(VARIABLE, "").split(",")):
             try:

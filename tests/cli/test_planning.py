@@ -9,6 +9,10 @@ import pytest
 from hfvla.cli import main
 from hfvla.cli.plan_summary import duration, show_summary
 from hfvla.cli.plan_tables import show_plan
+from hfvla.training.estimate.devices import GPU_COUNTS
+from hfvla.training.estimate.memory import SETTINGS
+
+TINY = str(Path(__file__).parents[2] / "recipes" / "ember_vlm" / "tiny.yaml")
 
 
 @pytest.fixture
@@ -51,7 +55,7 @@ def test_plan_of_a_shape_in_json(hfvla_cli):
         (["r.yaml", "--shape", "internvl3_1b"], "one of the two"),
         (["r.yaml", "--tokens", "8"], "--tokens goes with --shape"),
         (["r.yaml", "--batch", "8"], "--batch goes with --shape"),
-        (["r.yaml", "--gpu", "a100"], "several GPUs 'a100' in the table; expected a100-40, a100-80"),
+        ([TINY, "--gpu", "a100"], "several GPUs 'a100' in the table; expected a100-40, a100-80"),
         (["--shape", "internvl3_9b"], "no shape 'internvl3_9b'"),
         (["--shape", "internvl3_1b", "--gpu", "c200"], "no GPU 'c200'"),
         (["--shape", "internvl3_1b", "--measured", "nothing.json"], "cannot read measured throughputs"),
@@ -192,7 +196,13 @@ RECIPES = sorted(
     for path in (Path(__file__).parents[2] / "recipes").glob("*/*.yaml")
     if path.parent.name not in ("accelerate",) and path.name != "compare.yaml"  # names recipes, and is none
 )
-QUICK = {"full_8b.yaml"}
+LARGE = (
+    "chat_vlm/llava_two_stage",
+    "ember_vlm/full",
+    "internvl_retrieval/full",
+    "internvl_video_qa/full_8b",
+    "sensor_vla/full",
+)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +220,19 @@ def test_every_shipped_recipe_is_planned_in_less_than_25_lines_without_its_data(
         assert "1,000 rows in road_videos, whose data is not here" in done.out
         done = hfvla_cli("plan", str(recipe), "--samples", "1490", "--gpu", "mine:24GB")
         assert "1,490" in done.out and "mine-24 computes like" in done.out and done.code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LARGE)
+def test_every_setting_of_a_recipe_of_real_size_is_planned(hfvla_cli, name, repository):
+    done = hfvla_cli("plan", str(repository / "recipes" / f"{name}.yaml"), "--all", "--json")
+    assert done.code == 0, done.err
+    for stage in json.loads(done.out)["stages"]:
+        rows = stage["costs"]["settings"]
+        settings = {(row["setting"], row["gpus"]) for row in rows if not row["checkpointing"]}
+        assert len(settings) == len(SETTINGS) * len(GPU_COUNTS)
+        plain = {row["checkpointing"]: row["total"] for row in rows if (row["setting"], row["gpus"]) == ("plain", 1)}
+        assert set(plain) == {False, True} and plain[True] <= plain[False]
 
 
 DRY = {

@@ -44,7 +44,7 @@ def planned(path, conversations):
         for stage in written.stages:
             entries = stage.data.train if stage.data is not None else []
             overrides += [f"stages.{stage.name}.data.train.{entry.label}.path={conversations}" for entry in entries]
-    return plan_recipe(load_recipe(path, overrides))
+    return plan_recipe(load_recipe(path, overrides), brief=True)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def load(path, geotext):
 
 @cache
 def planned(path, geotext):
-    """Return a recipe's plan; planning one of real size takes seconds."""
-    return plan_recipe(load(path, geotext))
+    """Return a recipe's plan as it is written; one of real size takes seconds, all settings four times these."""
+    return plan_recipe(load(path, geotext), brief=True)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -33,8 +33,8 @@ def hfvla(*words):
 
 @cache
 def planned(path, *overrides):
-    """Return a recipe's plan; planning one of real size takes seconds."""
-    return plan_recipe(load_recipe(path, overrides))
+    """Return a recipe's plan as it is written; one of real size takes seconds, all settings four times these."""
+    return plan_recipe(load_recipe(path, overrides), brief=True)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -42,7 +42,7 @@ def each(paths, slow):
 
 @pytest.mark.parametrize("path", each(RECIPES, {"full", "full_diffusion", "full_flow"}))
 def test_recipe_loads_and_plans(path, episodes):
-    plan = plan_recipe(load(path, episodes))
+    plan = plan_recipe(load(path, episodes), brief=True)
     assert all(stage["steps"] > 0 and stage["trainable_parameters"] > 0 for stage in plan["stages"])
     parts = {part["part"]: part["parameters"] for part in plan["parameters"]}
     assert sum(parts.values()) == plan["total_parameters"]

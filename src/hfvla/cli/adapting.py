@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.paths import expand_user
 
 __all__ = ["lora_targets", "merge"]
@@ -31,7 +31,8 @@ def lora_targets(
     """List the layers that can take a LoRA adapter, by parameter group, and what a target matches."""
 
     def work() -> Any:
-        from hfvla.training.estimate.lora_layers import describe_lora_targets
+        with importing():
+            from hfvla.training.estimate.lora_layers import describe_lora_targets
 
         return describe_lora_targets(source, target or (), rank)
 
@@ -66,7 +67,8 @@ def merge(
     """Write a checkpoint with its LoRA adapters merged in, to deploy or to share."""
 
     def work() -> Any:
-        from hfvla.training.checkpoint.merging import merge_checkpoint
+        with importing():
+            from hfvla.training.checkpoint.merging import merge_checkpoint
 
         return merge_checkpoint(checkpoint, output, base=base, dtype=dtype)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.paths import expand_user
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def chat(
     """Talk with a checkpoint that answers about pictures."""
 
     def work() -> Any:
-        from hfvla.evaluation.chat_system import load_chat_system
+        with importing():
+            from hfvla.evaluation.chat_system import load_chat_system
 
         answers = load_chat_system(checkpoint, device)
         typer.echo(_HELP, err=True)

@@ -19,7 +19,7 @@ from hfvla.cli.demonstrating import demo
 from hfvla.cli.evaluating import evaluate
 from hfvla.cli.exporting import export
 from hfvla.cli.inspecting import inspect
-from hfvla.cli.output import run_command, to_json
+from hfvla.cli.output import importing, run_command, to_json
 from hfvla.cli.planning import plan
 from hfvla.cli.reporting import report
 from hfvla.cli.searching import index, search
@@ -93,10 +93,11 @@ def train(
         return try_recipe(recipe, overrides or (), start_at, from_checkpoint, stop_after, writes, as_json)
 
     def work() -> Any:
-        from hfvla.recipe import load_recipe
+        with importing():
+            from hfvla.recipe import load_recipe
 
-        loaded = load_recipe(recipe, overrides or ())
-        from hfvla.training.run.run import run_recipe
+            loaded = load_recipe(recipe, overrides or ())
+            from hfvla.training.run.run import run_recipe
 
         return run_recipe(
             loaded,
@@ -132,10 +133,11 @@ def cache(
     """Compute the output of a recipe's frozen parts ahead of training, once a sample."""
 
     def work() -> Any:
-        from hfvla.recipe import load_recipe
+        with importing():
+            from hfvla.recipe import load_recipe
 
-        loaded = load_recipe(recipe, overrides or ())
-        from hfvla.training.run.build_caches import build_caches
+            loaded = load_recipe(recipe, overrides or ())
+            from hfvla.training.run.build_caches import build_caches
 
         return {"caches": build_caches(loaded, stage=stage, output_dir=output)}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hfvla.cli.evaluating import evaluation_sets, values_of_options
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
@@ -62,10 +62,11 @@ def compare(
             return _checkpoints(checkpoint, data or (), output, option or (), settings)
         if data or option:
             raise HfvlaError("--data and --option go with --checkpoint", got=", ".join(data or option or ()))
-        from hfvla.evaluation.comparison_file import load_comparison
+        with importing():
+            from hfvla.evaluation.comparison_file import load_comparison
 
-        comparison = load_comparison(str(file))
-        from hfvla.training.run.comparing import run_comparison
+            comparison = load_comparison(str(file))
+            from hfvla.training.run.comparing import run_comparison
 
         return run_comparison(comparison, overrides or (), output)
 

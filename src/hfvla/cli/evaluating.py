@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hfvla.cli.benchmarking import BenchmarkDir, Benchmarks, Limit, run_benchmarks
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
@@ -103,7 +103,8 @@ def evaluate(
             )
         sets = evaluation_sets(data or ())
         track = _tracking(report_to, output, checkpoint)
-        from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
+        with importing():
+            from hfvla.evaluation.run import evaluate_checkpoint, metrics_json
 
         results = evaluate_checkpoint(
             checkpoint, sets, output, seed=seed, device=device, batch_size=batch_size, max_generate=max_generate,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.paths import expand_user
 
 __all__ = ["export"]
@@ -33,7 +33,8 @@ def export(
     """Write a checkpoint for another program, and compare both on the same rows; one that decides otherwise fails."""
 
     def work() -> Any:
-        from hfvla.export.run import export_checkpoint
+        with importing():
+            from hfvla.export.run import export_checkpoint
 
         return export_checkpoint(
             checkpoint, output, format=format_, bits=bits, method=method, data=data, rows=rows, least=least,

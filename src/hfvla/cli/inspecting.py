@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.paths import expand_user
 
 __all__ = ["inspect"]
@@ -26,7 +26,8 @@ def inspect(
     found: dict[str, Any] = {}
 
     def work() -> Any:
-        from hfvla.evaluation.inspection import inspect_checkpoint
+        with importing():
+            from hfvla.evaluation.inspection import inspect_checkpoint
 
         found.update(inspect_checkpoint(checkpoint, load=load))
         return found

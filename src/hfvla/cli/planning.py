@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.output import USER_ERROR, run_command
+from hfvla.cli.output import USER_ERROR, importing, run_command
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
@@ -97,10 +97,12 @@ def plan(
             show_summary(result, f"hfvla plan {' '.join(words)} --all")
 
     def work() -> Any:
-        options = _cost_options(gpu, measured, with_cpu=not gpu)
-        if not show_all and not as_json:
-            options["brief"] = True
-        return _plan(recipe, overrides or [], shape, given, samples, options)
+        def options() -> dict[str, Any]:
+            found = _cost_options(gpu, measured, with_cpu=not gpu)
+            return found if show_all or as_json else {**found, "brief": True}
+
+        with importing():  # and little else
+            return _plan(recipe, overrides or [], shape, given, samples, options)
 
     run_command(work, show, as_json)
 
@@ -111,12 +113,12 @@ def _plan(
     shape: str | None,
     given: dict[str, Any],
     samples: int | None,
-    options: dict[str, Any],
+    options: Callable[[], dict[str, Any]],
 ) -> Any:
     if (recipe is None) == (shape is None):
         raise HfvlaError("give a recipe or --shape NAME, one of the two", got=f"{recipe}, --shape {shape}")
     if shape is not None:
-        return _plan_of_shape(shape, given if samples is None else {**given, "samples": samples}, options)
+        return _plan_of_shape(shape, given if samples is None else {**given, "samples": samples}, options())
     if given:
         option = next(iter(given)).replace("_", "-")
         raise HfvlaError(f"--{option} goes with --shape", fix="Change the recipe, or its values as KEY=VALUE.")
@@ -125,9 +127,7 @@ def _plan(
     loaded = load_recipe(str(recipe), overrides)
     from hfvla.training.estimate import plan_recipe
 
-    if samples is not None:
-        options = {**options, "samples": samples}
-    return plan_recipe(loaded, **options)
+    return plan_recipe(loaded, **options(), **({} if samples is None else {"samples": samples}))
 
 
 def _cost_options(gpu: list[str] | None, measured: str | None, with_cpu: bool) -> dict[str, Any]:
@@ -198,10 +198,11 @@ def try_recipe(
     def work() -> Any:
         if writes:
             raise HfvlaError("a dry run leaves nothing on disk: it goes without --output and --overwrite")
-        from hfvla.recipe import load_recipe
+        with importing():
+            from hfvla.recipe import load_recipe
 
-        loaded = load_recipe(recipe, overrides)
-        from hfvla.training.run.dry_run import dry_run
+            loaded = load_recipe(recipe, overrides)
+            from hfvla.training.run.dry_run import dry_run
 
         found = dry_run(loaded, start_at=start_at, from_checkpoint=from_checkpoint, stop_after=stop_after)
         problems.extend(found["problems"])

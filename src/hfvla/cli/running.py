@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -82,7 +83,7 @@ def run(argv: Sequence[str]) -> None:
     if sys.flags.optimize > 1 and argv and argv[0] in _WITH_TRANSFORMERS and not {"-h", "--help"} & set(argv):
         _say("error: python -OO takes away docstrings that transformers needs. Run it without -OO and PYTHONOPTIMIZE.")
         sys.exit(USER_ERROR)
-    with _watched() as streams, _noticed() as interrupts:
+    with _watched() as streams, _noticed() as interrupts, _thawed():
         code = _run(argv, streams, interrupts)
         for stream in streams:
             with contextlib.suppress(OSError, ValueError):
@@ -116,6 +117,17 @@ def _run(argv: Sequence[str], streams: Sequence[_Watched], interrupts: _Interrup
         _say("interrupted")
         return INTERRUPTED
     return 0
+
+
+@contextlib.contextmanager
+def _thawed() -> Iterator[None]:
+    """Give back at the end what commands took from the garbage collector; extensions complain of what is not freed."""
+    before = gc.get_freeze_count()
+    try:
+        yield
+    finally:
+        if not before:
+            gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""From a recipe to trained weights: stages, adapters, checkpoints, the trainer, runs, estimates."""

@@ -1,0 +1,1 @@
+"""Generators of scenes, tasks and episodes."""

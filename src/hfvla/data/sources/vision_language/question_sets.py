@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from hfvla.data.samples.chat import ChatSample, text_turn
@@ -33,37 +34,61 @@ def _split(record: Any, key: str, otherwise: str) -> str:
     return told if isinstance(told, str) and told else otherwise
 
 
+def _samples(
+    taken: Taken,
+    reading: Reading,
+    make: Callable[[Any, str, Path], ChatSample],
+    *,
+    name: str,
+    split: str,
+    section: str = "",
+) -> Iterator[ChatSample]:
+    """Yield what `make(record, split, file)` makes of each record that is wanted.
+
+    Args:
+        taken: the files.
+        reading: counts what cannot be used.
+        make: one sample.
+        name: field of a record's id.
+        split: field of its split; else its file says.
+        section: of a JSON object, the list that is read.
+    """
+    for head in taken.heads:
+        for where, record in iterate_records(head, reading, section):
+            found = _split(record, split, split_of_path(head.name))
+            if not reading.wants(found):
+                continue
+            with reading.record(where, record_id(record, name)):
+                yield from reading.take(make(record, found, head.path))
+
+
 def read_aokvqa(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
     """Yield a sample a question: the right choice is the answer, direct answers are the references."""
-    for head in taken.heads:
-        for where, record in iterate_records(head, reading):
-            split = _split(record, "split", split_of_path(head.name))
-            if not reading.wants(split):
-                continue
-            with reading.record(where, record_id(record, "question_id")):
-                question = text_of(field_of(record, "question"), "question")
-                choices = texts_of(record["choices"], "choices") if record.get("choices") else ()
-                direct = spelled(record.get("direct_answers") or ())
-                place = record.get("correct_choice_idx")
-                number = field_of(record, "image_id")
-                if isinstance(number, bool) or not isinstance(number, int):
-                    raise UnusableError("image_id is no number", repr(number))
-                name = f"{number:012d}.jpg"
-                sample = question_sample(
-                    reading,
-                    name=record_id(record, "question_id"),
-                    question=question,
-                    answer=_chosen(choices, place, direct),
-                    picture=reading.picture([name, f"COCO_{split}2014_{name}"], head.path, split),
-                    references=direct,
-                    choices=choices,
-                    rationales=spelled(record.get("rationales") or ()),
-                    source=taken.source,
-                    split=split,
-                    group=image_group(name),
-                    details={"difficult_direct_answer": record.get("difficult_direct_answer")},
-                )
-                yield from reading.take(sample)
+
+    def make(record: Any, split: str, file: Path) -> ChatSample:
+        question = text_of(field_of(record, "question"), "question")
+        choices = texts_of(record["choices"], "choices") if record.get("choices") else ()
+        direct = spelled(record.get("direct_answers") or ())
+        number = field_of(record, "image_id")
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise UnusableError("image_id is no number", repr(number))
+        name = f"{number:012d}.jpg"
+        return question_sample(
+            reading,
+            name=record_id(record, "question_id"),
+            question=question,
+            answer=_chosen(choices, record.get("correct_choice_idx"), direct),
+            picture=reading.picture([name, f"COCO_{split}2014_{name}"], file, split),
+            references=direct,
+            choices=choices,
+            rationales=spelled(record.get("rationales") or ()),
+            source=taken.source,
+            split=split,
+            group=image_group(name),
+            details={"difficult_direct_answer": record.get("difficult_direct_answer")},
+        )
+
+    yield from _samples(taken, reading, make, name="question_id", split="split")
 
 
 def _chosen(choices: tuple[str, ...], place: Any, direct: tuple[str, ...]) -> str:
@@ -143,48 +168,40 @@ def _openimages(record: Any) -> list[str]:
 
 def read_textvqa(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
     """Yield a sample a question; the answer of most is learned, all are references."""
-    for head in taken.heads:
-        for where, record in iterate_records(head, reading, "data"):
-            split = _split(record, "set_name", split_of_path(head.name))
-            if not reading.wants(split):
-                continue
-            with reading.record(where, record_id(record, "question_id")):
-                question = text_of(field_of(record, "question"), "question")
-                answers = texts_of(field_of(record, "answers"), "answers")
-                sample = question_sample(
-                    reading,
-                    name=record_id(record, "question_id"),
-                    question=question,
-                    answer=majority(answers),
-                    picture=reading.picture(_openimages(record), head.path, split),
-                    references=answers,
-                    source=taken.source,
-                    split=split,
-                    group=image_group(str(record["image_id"]), "openimages"),
-                )
-                yield from reading.take(sample)
+
+    def make(record: Any, split: str, file: Path) -> ChatSample:
+        question = text_of(field_of(record, "question"), "question")
+        answers = texts_of(field_of(record, "answers"), "answers")
+        return question_sample(
+            reading,
+            name=record_id(record, "question_id"),
+            question=question,
+            answer=majority(answers),
+            picture=reading.picture(_openimages(record), file, split),
+            references=answers,
+            source=taken.source,
+            split=split,
+            group=image_group(str(record["image_id"]), "openimages"),
+        )
+
+    yield from _samples(taken, reading, make, name="question_id", split="set_name", section="data")
 
 
 def read_textcaps(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
     """Yield a sample a caption; its references are all captions of the picture."""
-    for head in taken.heads:
-        for where, record in iterate_records(head, reading, "data"):
-            split = _split(record, "set_name", split_of_path(head.name))
-            if not reading.wants(split):
-                continue
-            with reading.record(where, record_id(record, "caption_id")):
-                caption = text_of(field_of(record, "caption_str"), "caption")
-                sample = ChatSample(
-                    id=record_id(record, "caption_id"),
-                    turns=(
-                        text_turn("user", reading.options.prompts.caption, images=1),
-                        text_turn("assistant", caption),
-                    ),
-                    images=(reading.picture(_openimages(record), head.path, split),),
-                    references=spelled(record.get("reference_strs") or ()) or (caption,),
-                    kind="caption",
-                    source=taken.source,
-                    split=split,
-                    group=image_group(str(record["image_id"]), "openimages"),
-                )
-                yield from reading.take(sample)
+
+    def make(record: Any, split: str, file: Path) -> ChatSample:
+        caption = text_of(field_of(record, "caption_str"), "caption")
+        asked = text_turn("user", reading.options.prompts.caption, images=1)
+        return ChatSample(
+            id=record_id(record, "caption_id"),
+            turns=(asked, text_turn("assistant", caption)),
+            images=(reading.picture(_openimages(record), file, split),),
+            references=spelled(record.get("reference_strs") or ()) or (caption,),
+            kind="caption",
+            source=taken.source,
+            split=split,
+            group=image_group(str(record["image_id"]), "openimages"),
+        )
+
+    yield from _samples(taken, reading, make, name="caption_id", split="set_name", section="data")

@@ -1,0 +1,59 @@
+"""What commands take from the garbage collector while they import, they give back."""
+
+import gc
+from types import SimpleNamespace
+
+import pytest
+
+from hfvla.cli.output import importing
+from hfvla.cli.running import run
+
+
+@pytest.fixture
+def _thawed():
+    """As a program starts: with nothing taken from the collector."""
+    gc.unfreeze()
+    yield
+    gc.enable()
+    gc.freeze()
+
+
+@pytest.mark.usefixtures("_thawed")
+def test_what_was_imported_is_out_of_the_collectors_sight_and_what_comes_later_is_not():
+    with importing():
+        assert not gc.isenabled()
+        kept = SimpleNamespace()
+    assert gc.isenabled() and gc.get_freeze_count() > 0
+    later = SimpleNamespace()
+    tracked = {id(one) for one in gc.get_objects()}
+    assert id(later) in tracked and id(kept) not in tracked
+
+
+@pytest.mark.usefixtures("_thawed")
+def test_an_import_that_fails_leaves_the_collector_on():
+    with pytest.raises(ImportError), importing():
+        import hfvla.no_such_room  # noqa: F401
+    assert gc.isenabled()
+
+
+@pytest.mark.usefixtures("_thawed")
+def test_who_works_without_a_collector_keeps_it_off():
+    gc.disable()
+    with importing():
+        pass
+    assert not gc.isenabled() and gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("_thawed")
+def test_a_command_gives_all_back(capsys):
+    with pytest.raises(SystemExit):
+        run(["plan", "no-such-recipe.yaml"])
+    assert "no-such-recipe.yaml" in capsys.readouterr().err
+    assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+def test_a_command_leaves_what_its_caller_froze(capsys):
+    gc.freeze()
+    with pytest.raises(SystemExit):
+        run(["plan", "no-such-recipe.yaml"])
+    assert gc.get_freeze_count() > 0 and capsys.readouterr().err
