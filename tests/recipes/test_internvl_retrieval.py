@@ -29,7 +29,8 @@ def geotext(tmp_path_factory):
 
 
 def load(path, geotext):
-    return load_recipe(path, [f"data.train.geotext.path={geotext}"] if path.stem in REAL else [])
+    source = {"real": "captions"}.get(path.stem, "geotext" if path.stem in REAL else None)
+    return load_recipe(path, [f"data.train.{source}.path={geotext}"] if source else [])
 
 
 @cache

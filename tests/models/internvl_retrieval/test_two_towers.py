@@ -127,3 +127,24 @@ def test_what_two_towers_cannot_do_is_refused(folders):
 def test_the_parts_may_be_imported_first(first):
     code = f"import {first}, transformers; transformers.AutoConfig.for_model('internvl_retrieval')"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_pooled_heads_have_no_projector_so_that_kept_features_serve_every_seed(folders, rows):
+    from hfvla.cache import build_fingerprint
+    from hfvla.family import CutContext
+
+    wanted = {
+        "config": {**CONFIG, "heads": "pooled", "backbone_config": {"model_type": "dual_tower", "image_size": 64}},
+        "options": folders[2],
+    }
+    found = []
+    for seed in (0, 1):
+        model, processor = initialise(wanted, rows, seed=seed)
+        assert not [name for name, _ in model.named_parameters() if "multi_modal_projector" in name]
+        cut, context = FAMILY.feature_cuts["image_states"], CutContext(processor, model.config)
+        found.append(
+            build_fingerprint(FAMILY.name, "image_states", cut, model, FAMILY.groups, context, {"seed": 0}).value
+        )
+    assert found[0] == found[1]
+    batch = FAMILY.load("collator")(processor, model.config, losses=("itc",), training=True)(list(rows))
+    assert model(**batch).loss_terms["itc"].isfinite()

@@ -61,6 +61,12 @@ FAMILY = FamilySpec(
             count="hfvla.data.sources.geotext:count_geotext",
             description="train or test JSON of GeoText-1652 with its images",
         ),
+        "captions": Source(
+            options="hfvla.data.sources.captions:CaptionsOptions",
+            build="hfvla.data.sources.captions:build_captions",
+            count="hfvla.data.sources.captions:count_captions",
+            description="captioned pictures as JSON or JSON lines, in any of the languages that a record has",
+        ),
         "robosense": Source(
             options="hfvla.data.sources.robosense:RoboSenseOptions",
             build="hfvla.data.sources.robosense:build_robosense",

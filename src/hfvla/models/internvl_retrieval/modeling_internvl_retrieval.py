@@ -230,6 +230,8 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
         pooled_width = text_width if config.image_from == "language" else config.vision_width
         own = config.backbone_config
         self.backbone = dual_tower.DualTower(own) if config.two_towers else AutoModel.from_config(own)
+        if config.two_towers and not config.needs_tokens:  # nothing reads it; kept features are those of any seed
+            self.backbone.multi_modal_projector = nn.Identity()
         self._no_split_modules = tuple(self.backbone._no_split_modules or self._no_split_modules)
         self.image_adapter = Adapter(pooled_width, width, **config.adapter)
         self.text_adapter = Adapter(text_width, width, **config.adapter)

