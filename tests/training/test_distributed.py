@@ -12,6 +12,7 @@ from hfvla.recipe import resolved_dict
 from hfvla.training.checkpoint.handover import load_state
 from hfvla.training.run.run import run_recipe
 
+from .phases_worker import MEASURED
 from .recipes import build_recipe, reasoning_stage, selection_stage, tasks, write_tasks
 
 pytestmark = pytest.mark.distributed
@@ -61,6 +62,8 @@ def test_the_loss_curve_is_the_same(runs, stage):
     assert len(one) == len(two) == 8
     for first, second in zip(one, two, strict=True):
         for name in [key for key in first if key == "loss" or key.startswith(f"{stage}/")]:
+            if name.rpartition("/")[2] in MEASURED:
+                continue
             assert second[name] == pytest.approx(first[name], abs=1e-4), name
 
 
