@@ -77,6 +77,12 @@ def weight_files(folder: Path) -> list[Path]:
         CheckpointError: only pickled weights, none at all, or an index that leads out of the folder or to no file.
     """
     index = folder / "model.safetensors.index.json"
+    if (folder / "adapter" / "frozen.json").is_file():
+        raise CheckpointError(
+            "this checkpoint holds adapters and what trained beside them, not the frozen weights below",
+            where=str(folder),
+            fix="Write a whole one: hfvla merge CHECKPOINT --output DIR.",
+        )
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if index.is_file():

@@ -197,7 +197,7 @@ def try_recipe(
 
     def work() -> Any:
         if writes:
-            raise HfvlaError("a dry run leaves nothing on disk: it goes without --output and --overwrite")
+            raise HfvlaError("a dry run leaves nothing on disk: it goes without a run folder's options")
         with importing():
             from hfvla.recipe import load_recipe
 

@@ -8,7 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hfvla.recipe.base import Section, Weight, Word
 
-__all__ = ["DataRecipe", "EvalSourceRecipe", "MixtureRecipe", "SourceRecipe", "StageData", "ValidationRecipe"]
+__all__ = [
+    "DataRecipe",
+    "EvalSourceRecipe",
+    "MixtureRecipe",
+    "SourceRecipe",
+    "StageData",
+    "TestSplitRecipe",
+    "ValidationRecipe",
+]
 
 
 class EvalSourceRecipe(BaseModel):
@@ -72,8 +80,17 @@ class ValidationRecipe(Section):
     )
 
 
+class TestSplitRecipe(Section):
+    """The rows held out of the training data to score the final model on; nothing else looks at them."""
+
+    fraction: float = Field(0.0, ge=0, lt=1, description="Share of the groups of rows held out; 0 for none.")
+    sources: list[str] | None = Field(
+        None, description="Names of the training sources that rows are held out of; default: every source."
+    )
+
+
 class DataRecipe(Section):
-    """Training mixture, held-out share and evaluation sets."""
+    """Training mixture, held-out shares and evaluation sets."""
 
     train: list[SourceRecipe] = Field(default_factory=list, description="Sources of every stage without its own data.")
     mixture: MixtureRecipe = Field(
@@ -82,12 +99,32 @@ class DataRecipe(Section):
     validation: ValidationRecipe = Field(
         default_factory=ValidationRecipe, description="What is held out of the training data."
     )
+    test: TestSplitRecipe = Field(
+        default_factory=TestSplitRecipe,
+        description="What is held out of the training data and scored once, after the last stage, as the set `test`.",
+    )
     eval: dict[Word, EvalSourceRecipe] = Field(
         default_factory=dict, description="Evaluation sets by name; scored once, after the last stage."
+    )
+    video_backend: Literal["auto", "pyav", "torchcodec", "decord"] = Field(
+        "auto", description="What decodes clips while this recipe runs; frames are equal whichever it is."
     )
     max_bad_fraction: float = Field(
         0.01, ge=0, le=1, description="Share of unusable records of a source above which the run stops."
     )
+
+    @model_validator(mode="after")
+    def _leaves_rows_to_train_on(self) -> DataRecipe:
+        if self.test.fraction and self.validation.fraction + self.test.fraction >= 1:
+            raise ValueError("`validation.fraction` and `test.fraction` leave nothing to train on")
+        if self.test.fraction and "test" in self.eval:
+            raise ValueError("`eval.test` and `test.fraction` would both be the set `test`; rename the first")
+        return self
+
+    @property
+    def scored(self) -> list[str]:
+        """Names of the sets that the final model is scored on."""
+        return [*self.eval, *(["test"] if self.test.fraction else [])]
 
 
 class StageData(Section):

@@ -27,6 +27,9 @@ class ModelRecipe(Section):
         None, description="Folder or hub id to start from; without it, weights are random."
     )
     revision: str | None = Field(None, description="Branch, tag or commit of `pretrained` on the hub.")
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = Field(
+        None, description="Attention kernels of transformers' models; default: what they choose themselves (sdpa)."
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="Values in place of those of the model's config.")
     options: dict[str, Any] = Field(
         default_factory=dict, description="What the family needs to build model and processor besides the config."
@@ -43,8 +46,8 @@ class EvaluationRecipe(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="What the family's evaluation may be told.")
     stages: list[Word] = Field(
         default_factory=list,
-        description="Sets of `data.eval` that are also scored before the first stage and after each one: what a stage "
-        "gives, and what it forgets.",
+        description="Sets of `data.eval`, or `test`, that are also scored before the first stage and after each one: "
+        "what a stage gives, and what it forgets.",
     )
 
 

@@ -106,6 +106,11 @@ class Lora(Section):
     dora: bool = Field(False, description="Weight-decomposed LoRA (Liu et al. 2024).")
     rslora: bool = Field(False, description="Scale by alpha / sqrt(r) (Kalajdzievski 2023).")
     qlora: bool = Field(False, description="4-bit base weights (bitsandbytes, GPU only).")
+    checkpoints: Literal["full", "adapters"] = Field(
+        "full",
+        description="What a checkpoint inside the stage holds: all weights, or adapters and what else trains, on the "
+        "weights that the stage began with.",
+    )
 
 
 class GradientReport(Section):
@@ -181,7 +186,17 @@ class Stage(Section):
     patience: int | None = Field(
         None, ge=1, description="Evaluations without a better `keep_best` metric after which the stage ends."
     )
+    keep_checkpoints: Literal["none", "last", "all"] = Field(
+        "none",
+        description="Trainer checkpoints that stay when the stage is finished: none, the last and the best one, or "
+        "all; `true` is all.",
+    )
     handover: Handover = Field(default_factory=Handover, description="What is taken over from an earlier stage.")
+
+    @field_validator("keep_checkpoints", mode="before")
+    @classmethod
+    def _plain_keep(cls, value: Any) -> Any:
+        return "all" if value is True else "none" if value is False or value is None else value
 
     @field_validator("cache", mode="before")
     @classmethod

@@ -7,6 +7,7 @@ decode frame numbers, and are refused where they are known to decode something e
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,11 +22,23 @@ from hfvla.data.video.pyav import PyAVDecoder
 from hfvla.data.video.records import Timeline, VideoInfo
 from hfvla.errors import DataError, MissingExtraError, did_you_mean
 
-__all__ = ["BACKENDS", "Backend", "Decoder", "available_backends", "open_decoder"]
+__all__ = [
+    "BACKENDS",
+    "CHOICE",
+    "Backend",
+    "Decoder",
+    "available_backends",
+    "chosen_backend",
+    "open_decoder",
+    "use_backend",
+]
 
 Backend = Literal["auto", "pyav", "torchcodec", "decord"]
 BACKENDS = ("pyav", "torchcodec", "decord")
 """In the order of preference: PyAV is as fast as the others or faster on every clip of benchmarks/video_decode.py."""
+
+CHOICE = "HFVLA_VIDEO_BACKEND"
+"""Environment variable that says what "auto" means."""
 
 _MODULES = {"pyav": "av", "torchcodec": "torchcodec.decoders", "decord": "decord"}
 # Where the three give equal pixels. On MPEG-TS and AVI decord returns neighbouring frames; on 10-bit and on
@@ -76,16 +89,40 @@ def _try_import(module: str) -> str:
     return "" if trial.returncode == 0 else (lines[-1] if lines else f"exit code {trial.returncode}")
 
 
+def use_backend(backend: Backend) -> None:
+    """Let "auto" mean a backend from now on, in this process and in those that it starts (data loader workers).
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    os.environ[CHOICE] = backend
+    chosen_backend()
+
+
+def chosen_backend() -> Backend:
+    """Return what "auto" means: what `HFVLA_VIDEO_BACKEND` says, else the first of `BACKENDS`.
+
+    Raises:
+        DataError: it names none.
+    """
+    chosen = os.environ.get(CHOICE) or "auto"
+    if chosen not in ("auto", *BACKENDS):
+        raise DataError("unknown video backend", where=CHOICE, got=chosen, fix=did_you_mean(chosen, BACKENDS))
+    return BACKENDS[0] if chosen == "auto" else chosen  # type: ignore[return-value]
+
+
 def open_decoder(
     where: str, backend: Backend = "auto", timeline: Timeline | None = None, *, quick: bool = False
 ) -> Decoder:
-    """Open a file with a backend ("auto": the first of `BACKENDS`).
+    """Open a file with a backend ("auto": what was chosen for this process, else the first of `BACKENDS`).
 
     Raises:
         DataError: unknown backend, not a video, truncated, or not decoded equally by the backend asked for.
         MissingExtraError: the backend is not installed.
     """
-    if backend in ("auto", "pyav"):
+    if backend == "auto":
+        backend = chosen_backend()
+    if backend == "pyav":
         return PyAVDecoder(where, timeline, quick=quick)
     if backend == "decord":
         return _DecordDecoder(where, timeline)

@@ -40,6 +40,7 @@ __all__ = [
     "merged_model",
     "put_adapter",
     "read_adapters",
+    "read_beside",
     "share_adapter",
     "write_adapters",
 ]
@@ -120,7 +121,12 @@ def merge_in_place(model: Any) -> Any:
 
 
 def write_adapters(
-    model: Any, state: dict[str, Tensor], folder: Path, beside: Iterable[str] = (), base_name: str | None = None
+    model: Any,
+    state: dict[str, Tensor],
+    folder: Path,
+    beside: Iterable[str] = (),
+    base_name: str | None = None,
+    with_base: bool = True,
 ) -> None:
     """Write the adapters of a model, and the base weights below them.
 
@@ -130,6 +136,7 @@ def write_adapters(
         folder: the checkpoint; they go to `adapter/` in it.
         beside: names of tensors that trained besides the adapters.
         base_name: checkpoint that the stage started from, written into the adapter's config.
+        with_base: also write the weights that the adapters sit on.
     """
     root = folder / ADAPTER_FOLDER
     shutil.rmtree(root, ignore_errors=True)
@@ -141,8 +148,9 @@ def write_adapters(
         config.save_pretrained(place)
         tensors = {file_name(name, adapter): value for name, value in state.items() if adapter_of(name) == adapter}
         _save(tensors, place / _WEIGHTS)
-    base = {plain_name(name): value for name, value in state.items() if ".base_layer." in name}
-    _save(base, root / _BASE)
+    if with_base:
+        base = {plain_name(name): value for name, value in state.items() if ".base_layer." in name}
+        _save(base, root / _BASE)
     _save({plain_name(name): state[name] for name in beside}, root / _BESIDE)
 
 
@@ -200,6 +208,15 @@ def read_adapters(folder: str | Path) -> SavedAdapters | None:
     if (root / _BASE).is_file():  # not there in what `share_adapter` wrote
         saved.base = _tensors(root / _BASE)
     return saved
+
+
+def read_beside(folder: str | Path) -> dict[str, Tensor]:
+    """Return what trained besides the adapters of a checkpoint, by plain name.
+
+    Raises:
+        CheckpointError: the file is missing or torn.
+    """
+    return _tensors(Path(folder) / ADAPTER_FOLDER / _BESIDE)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
 
 from hfvla.errors import CheckpointError
@@ -90,7 +90,7 @@ class ExactResume(OrdinaryWeights):
         self._save_parent: Path | None = None
         self._resumed: Path | None = None
         self._resumed_settings: dict[str, Any] | None = None
-        self._stopped_early = False
+        self._stopped_early, self._lengthened = False, False
         self.epoch_ended, self._owes_epoch_end = False, False
         self._last_step: tuple[Any, Any] = (None, None)  # norm of gradient, learning rate
         self.seconds_before, self._began = 0.0, time.time()
@@ -160,7 +160,7 @@ class ExactResume(OrdinaryWeights):
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.find_checkpoint()
         self._resumed, self._resumed_settings = None, None
-        self._stopped_early, self._owes_epoch_end = False, False
+        self._stopped_early, self._lengthened, self._owes_epoch_end = False, False, False
         if resume_from_checkpoint:
             self._resumed = Path(str(resume_from_checkpoint))
             self._check_resumed(self._resumed)
@@ -185,6 +185,9 @@ class ExactResume(OrdinaryWeights):
         saved = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         control = saved["stateful_callbacks"].get("TrainerControl", {"args": {}})["args"]
         self._stopped_early = bool(control.get("should_training_stop")) and saved["global_step"] < saved["max_steps"]
+        changed = changed_settings(self._resumed_settings, run_settings(self))
+        self._lengthened = bool({"num_train_epochs", "max_steps"} & set(changed))
+        self._stopped_early = self._stopped_early and not self._lengthened  # it is asked for more
 
     def _remove_unfinished(self) -> None:
         if self.is_world_process_zero():
@@ -202,6 +205,8 @@ class ExactResume(OrdinaryWeights):
             saved = state.stateful_callbacks.setdefault(name, callback.state()) if self._resumed else {}
             for key, value in (saved.get("attributes", {}) if isinstance(saved, dict) else {}).items():
                 setattr(callback, key, value)
+            if self._lengthened and isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = 0
         if self._resumed is None:
             return
         state.compute_steps(self.args, state.max_steps)  # of the recipe as it is now

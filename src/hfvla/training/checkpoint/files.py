@@ -24,6 +24,7 @@ __all__ = [
     "remove_checkpoint",
     "rotate",
     "sync_folder",
+    "tidy_checkpoints",
     "write_manifest",
 ]
 
@@ -131,6 +132,24 @@ def clean_checkpoints(parent: Path) -> Path | None:
             logger.info("deleting %s, which nothing can go on from", folder)
             remove_checkpoint(folder)
     return found
+
+
+def tidy_checkpoints(parent: Path, keep: str, best: Path | None = None) -> None:
+    """Delete what a finished stage does not keep of its checkpoints.
+
+    Args:
+        parent: folder of the checkpoints.
+        keep: "none", "last" (with the best one, which going on from the last one needs) or "all".
+        best: the best checkpoint, where there is one.
+    """
+    if keep == "none":
+        shutil.rmtree(parent, ignore_errors=True)
+        return
+    for path in list(parent.glob(f"{TEMPORARY}*")):
+        shutil.rmtree(path)
+    last = last_checkpoint(parent) if keep == "last" else None
+    if last is not None:
+        rotate(parent, 1, [last, *([best] if best is not None else [])])
 
 
 def rotate(parent: Path, limit: int | None, keep: Iterable[Path]) -> None:

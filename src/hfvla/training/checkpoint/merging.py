@@ -14,6 +14,7 @@ import torch
 from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.outputs import claim_new_folder
 from hfvla.sealing import seal_folder
+from hfvla.training.checkpoint.adapter_checkpoints import base_of, holds_adapters_alone
 from hfvla.training.checkpoint.adapters import load_adapter, read_adapters
 from hfvla.training.checkpoint.files import TEMPORARY
 from hfvla.training.checkpoint.handover import tensor_names
@@ -43,7 +44,8 @@ def merge_checkpoint(
     Args:
         checkpoint: a stage's folder, `<out>/final`, or (with `base`) a folder that holds `adapter/`.
         output: folder to write; must not hold files.
-        base: checkpoint that the adapters were trained on, for adapters that came without their model.
+        base: checkpoint that the adapters were trained on, for adapters that came without their model; a checkpoint
+            inside a stage that holds adapters alone names its own.
         dtype: type of the written weights, see `DTYPES`; default: as they are.
 
     Returns:
@@ -69,6 +71,13 @@ def merge_checkpoint(
             expected="adapter/adapter_config.json in it",
             fix="A checkpoint without them is merged already: copy its folder.",
         )
+    if base is None and holds_adapters_alone(folder):
+        base = base_of(folder)
+        if base is None:
+            raise CheckpointError(
+                "these adapters sit on new weights of their stage, which are in no checkpoint", where=str(folder),
+                fix="Take a checkpoint of a stage with lora.checkpoints: full.",
+            )  # fmt: skip
     if base is None:
         spec, model, processor = load_checkpoint(folder)
         difference = _difference(model, folder, saved.base) if saved.base else None

@@ -188,7 +188,7 @@ class _StagePlanner:
             "as_written": self._as_written(),
             "costs": costs,
             "notes": notes,
-            **checkpoint_bytes(self.model, self.trained),
+            **checkpoint_bytes(self.model, self.trained, alone=_adapters_alone(self.stage)),
         }
 
     def _phases(self, timeline: Timeline) -> list[dict[str, Any]]:
@@ -289,3 +289,7 @@ class _StagePlanner:
 
 def _weight(value: float | LossSchedule) -> Any:
     return value.model_dump(mode="json") if isinstance(value, LossSchedule) else value
+
+
+def _adapters_alone(stage: Stage) -> bool:
+    return stage.lora is not None and stage.lora.checkpoints == "adapters"

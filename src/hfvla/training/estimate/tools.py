@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -73,11 +74,11 @@ def phase_row(
     return {**facts, "groups": rows[:-1], "total": rows[-1], "trainable_parameters": rows[-1]["trainable"]}
 
 
-def checkpoint_bytes(model: nn.Module, trained: Collection[str]) -> dict[str, int]:
+def checkpoint_bytes(model: nn.Module, trained: Collection[str], alone: bool = False) -> dict[str, int]:
     """Return bytes of the saved model, of adapters beside it, and of a checkpoint to resume from.
 
     Shared tensors count once. With LoRA a stage saves the merged model, and beside it the adapter, the weights below
-    it and what else trained.
+    it and what else trained; `alone` leaves what is frozen out of the checkpoints to resume from.
     """
     size = {name: tensor.numel() * tensor.element_size() for name, tensor in model.named_parameters()}
     saved = set(model.state_dict())  # without buffers that are made anew
@@ -85,11 +86,12 @@ def checkpoint_bytes(model: nn.Module, trained: Collection[str]) -> dict[str, in
     adapters = {name for name in size if adapter_of(name)}
     weights = sum(size[name] for name in size if name not in adapters) + buffers
     moments = _ADAM_MOMENTS * sum(size[name] for name in trained)
+    kept = sum(size[name] for name in size if name in adapters or name in trained) + buffers
     beside = {name for name in size if name in adapters or name in trained or ".base_layer." in name}
     return {
         "checkpoint_bytes": weights,
         "adapter_bytes": sum(size[name] for name in beside) + buffers if adapters else 0,
-        "resume_bytes": weights + sum(size[name] for name in adapters) + moments,
+        "resume_bytes": (kept if alone and adapters else weights + sum(size[name] for name in adapters)) + moments,
     }
 
 
@@ -100,10 +102,13 @@ def disk_bytes(recipe: Recipe, stages: Sequence[Mapping[str, Any]]) -> dict[str,
     """
     done = most = 0
     for stage, planned in zip(recipe.stages, stages, strict=True):
-        kept = int(recipe.stage_args(stage).get("save_total_limit") or _KEPT) + 1
+        limit = recipe.stage_args(stage).get("save_total_limit")
+        saved = max(math.ceil(planned.get("epochs") or 1), 1)  # one an epoch
+        kept = int(limit or (saved if stage.keep_checkpoints == "all" else _KEPT))
+        stay = {"none": 0, "last": min(kept, 2 if stage.keep_best else 1), "all": kept}[stage.keep_checkpoints]
         own = planned["checkpoint_bytes"] + planned["adapter_bytes"]
-        most = max(most, done + own + kept * planned["resume_bytes"])
-        done += own
+        most = max(most, done + own + (kept + 1) * planned["resume_bytes"])
+        done += own + stay * planned["resume_bytes"]
     done += stages[-1]["checkpoint_bytes"]  # `final/`
     return {"finished": done, "most": max(most, done)}
 

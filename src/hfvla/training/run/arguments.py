@@ -11,6 +11,7 @@ from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, as_names, parse_group
 from hfvla.recipe import Recipe, Stage
 from hfvla.recipe.lora_checks import LORA_GROUP
+from hfvla.training.run.machine import use_machine
 from hfvla.training.run.trackers import chosen_trackers
 from hfvla.training.trainer.devices import one_gpu_a_process
 from hfvla.training.trainer.zero import check_zero
@@ -33,11 +34,12 @@ def start_processes(recipe: Recipe) -> Any:
     must be given here (the longest of all stages: a process group keeps the one that it was started with).
 
     Raises:
-        RecipeError: several GPUs and no launcher.
+        RecipeError: several GPUs and no launcher; see also `use_machine`.
     """
     import torch
     from accelerate import PartialState
 
+    use_machine(recipe)
     settings = [recipe.args, *(recipe.stage_args(stage) for stage in recipe.stages)]
     seconds = [float(args["ddp_timeout"]) for args in settings if args.get("ddp_timeout") is not None]
     # Without the flag, processes that share no GPU do not know of each other until the first Trainer is built.
@@ -106,7 +108,7 @@ def stage_settings(
         "use_cpu": uses_cpu(recipe),
         "eval_strategy": "epoch" if has_validation else "no",
         "save_strategy": "epoch",
-        "save_total_limit": 2,
+        "save_total_limit": None if stage.keep_checkpoints == "all" else 2,
         "logging_steps": 0.02,
         "run_name": f"{recipe.name}-{stage.name}",
         "project": recipe.name,

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.data.processes import Meeting, Processes
-from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import RecipeError
 from hfvla.evaluation.output import command_line, write_training_report
 from hfvla.evaluation.run import evaluate_together, write_evaluation
-from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData
+from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
 from hfvla.hub.card import CARD, write_card
 from hfvla.hub.forms import push_checkpoint
 from hfvla.hub.push import check_access
@@ -31,10 +30,13 @@ from hfvla.training.checkpoint.record import environment, read_json, saving, wri
 from hfvla.training.checkpoint.rows import check_run_rows
 from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.run.arguments import start_processes
+from hfvla.training.run.eval_sets import EvalSets
 from hfvla.training.run.finished import is_finished
 from hfvla.training.run.lock import FolderLock
+from hfvla.training.run.machine import set_attention
 from hfvla.training.run.model_size import check_models
 from hfvla.training.run.preflight import check_arguments, check_data
+from hfvla.training.run.reopening import Reopening
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
 from hfvla.training.run.screen.figures import ValidationFigures
 from hfvla.training.run.screen.parts import run_parts
@@ -44,7 +46,7 @@ from hfvla.training.run.stage_run import StageRun
 from hfvla.training.run.stage_scores import START, StageScores
 from hfvla.training.run.summary import write_summary
 from hfvla.training.run.trackers import stage_logs, track_evaluation
-from hfvla.training.stage.data import RecipeData, build_source
+from hfvla.training.stage.data import RecipeData
 from hfvla.training.stage.plan import StagePlan
 from hfvla.training.trainer.devices import out_of_memory_told
 from hfvla.training.trainer.zero import deepspeed_scope
@@ -64,6 +66,8 @@ def run_recipe(
     start_at: str | None = None,
     from_checkpoint: str | Path | None = None,
     stop_after: str | None = None,
+    extend: str | None = None,
+    resume_from: str | None = None,
 ) -> dict[str, Any]:
     """Train all stages of a recipe, evaluate the result, and write the run folder.
 
@@ -79,6 +83,8 @@ def run_recipe(
         start_at: first stage to run; those before it are not trained.
         from_checkpoint: folder that stands for the stage before `start_at`.
         stop_after: last stage to run.
+        extend: a finished stage that trains on from its kept checkpoint, for as long as the recipe now says.
+        resume_from: an earlier checkpoint to go on from (`hfvla.training.run.reopening`).
 
     Returns:
         `dict`: run.json's content: "output_dir", "stages", "metrics", "baselines", "seconds", ...; scores and what
@@ -102,7 +108,7 @@ def run_recipe(
         check_access(recipe.hub.repo)
     run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), start_processes(recipe))
     try:
-        run.open_folder(overwrite, allow_recipe_change)
+        run.open_folder(overwrite, allow_recipe_change, Reopening(extend, resume_from))
         return run.execute()
     finally:
         run.close_folder()
@@ -147,18 +153,24 @@ class RecipeRun:
         self._lock: FolderLock | None = None
         self._allow_change = False
         self._meeting: Meeting | None = None
-        self._sets: dict[str, SourceData] | None = None  # of data.eval
+        self._sets = EvalSets(recipe, self.spec)
         self._changes: list[dict[str, Any]] = []  # of the recipe, since the run began
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self.screen = RunScreen(recipe.name, None)
 
-    def open_folder(self, overwrite: bool, allow_recipe_change: bool = False) -> None:
+    def open_folder(
+        self, overwrite: bool, allow_recipe_change: bool = False, reopening: Reopening | None = None
+    ) -> None:
         """Create the run folder, or check that the run found there is this one (`open_run_folder`)."""
         self._allow_change = allow_recipe_change
         if self.state.is_main_process:
             self._lock = lock_run_folder(self.output_dir)
             self._changes = open_run_folder(
-                self.output_dir, self.recipe, overwrite=overwrite, allow_recipe_change=allow_recipe_change
+                self.output_dir,
+                self.recipe,
+                overwrite=overwrite,
+                allow_recipe_change=allow_recipe_change,
+                reopening=reopening,
             )
         self.state.wait_for_everyone()
         self._meeting = Meeting(self.output_dir, Processes.current())
@@ -255,7 +267,7 @@ class RecipeRun:
     ) -> None:
         if scores.missing(name):
             with out_of_memory_told(lambda: f"the evaluation of '{name}'", self._smaller_evaluation):
-                scores.score(name, build, self.spec, self._eval_sources(), self._context(data))
+                scores.score(name, build, self.spec, self._sets.of(data, self.meeting), self._context(data))
         if scores.names:
             self.record["stage_scores"] = scores.record([stage.name for stage in self.plan.stages])
 
@@ -263,17 +275,8 @@ class RecipeRun:
         """Return model and processor of a finished stage."""
         check_contents(folder)
         model = self.spec.load("model").from_pretrained(folder).eval()
+        set_attention(model, self.recipe.model.attention)
         return model, self.spec.load("processor").from_pretrained(folder)
-
-    def _eval_sources(self) -> dict[str, SourceData]:
-        """Return the evaluation sets by name, built once."""
-        if self._sets is None:
-            builders = {
-                name: partial(build_source, self.spec, entry, self.recipe, f"data.eval.{name}")
-                for name, entry in self.recipe.data.eval.items()
-            }
-            self._sets = build_sources(builders, self.meeting, "eval")
-        return self._sets
 
     def _push(self) -> None:
         """Push the result, once; a hub that is away ends the command, and nothing of the run is lost."""
@@ -323,7 +326,7 @@ class RecipeRun:
             self.record["calibration"] = self.spec.load("calibrate")(model, processor, validation, context)
         self.meeting.alone("final", lambda: self._save_final(model, processor, folders[last.name]))
         results = {}
-        for name, source in self._eval_sources().items():
+        for name, source in self._sets.of(data, self.meeting).items():
             self.screen.begin("evaluation", name)
             self.screen.progress.grow(len(source.dataset))
             set_seed(self.recipe.seed)
@@ -371,7 +374,7 @@ class RecipeRun:
             "run_folder": self.output_dir,
         }
         if not results:
-            logger.warning("the recipe has no data.eval: nothing is scored, and the report shows the training alone")
+            logger.warning("no data.eval and no data.test: nothing is scored, and the report shows the training alone")
             problem = write_training_report(self.output_dir, info)
             self.record |= {"no_report": problem} if problem is not None else {}
             return

@@ -16,6 +16,7 @@ from hfvla.training.checkpoint.files import TEMPORARY, sync_folder
 from hfvla.training.checkpoint.record import read_json, remove_leftovers, saving, write_json
 from hfvla.training.checkpoint.rows import ROWS
 from hfvla.training.run.lock import FolderLock
+from hfvla.training.run.reopening import Reopening
 
 __all__ = ["claim_run_folder", "lock_run_folder", "open_run_folder", "replace_folder"]
 
@@ -31,7 +32,12 @@ _NEVER_CHANGES = ("family", "seed", "model")
 
 
 def open_run_folder(
-    folder: Path, recipe: Recipe, *, overwrite: bool = False, allow_recipe_change: bool = False
+    folder: Path,
+    recipe: Recipe,
+    *,
+    overwrite: bool = False,
+    allow_recipe_change: bool = False,
+    reopening: Reopening | None = None,
 ) -> list[dict[str, Any]]:
     """Save the recipe in a run folder, or check that the run found there is this one.
 
@@ -40,19 +46,26 @@ def open_run_folder(
         recipe: the recipe.
         overwrite: delete an earlier run in it first.
         allow_recipe_change: go on with a recipe that differs where a run may change on its way.
+        reopening: stages that are opened again first.
 
     Returns:
         `list[dict]`: the changes accepted so far, each with "time" and "changes".
 
     Raises:
         RecipeError: the folder holds a run of another recipe, or the recipe differs in what cannot change.
-        CheckpointError: the folder cannot be written.
+        CheckpointError: the folder cannot be written; there is nothing to go back to.
     """
+    reopening = reopening or Reopening()
+    if overwrite and reopening:
+        raise RecipeError("--overwrite deletes the run that --extend and --resume-from go on with")
     with saving("the run", folder):
         if overwrite:
             _delete_run(folder, recipe)
         _remove_leftovers(folder, recipe)
-        accepted = _accepted_changes(folder, recipe, allow_recipe_change)
+        open_stages = reopening.prepare(folder, recipe)
+        _refuse_changes(folder, recipe, allow_recipe_change, reopening)
+        open_stages()
+        accepted = _accepted_changes(folder, recipe)
         save_resolved(recipe, folder / "recipe.json")
     return accepted
 
@@ -177,16 +190,17 @@ def _remove_leftovers(folder: Path, recipe: Recipe) -> None:
         shutil.rmtree(path)
 
 
-def _accepted_changes(folder: Path, recipe: Recipe, allowed: bool) -> list[dict[str, Any]]:
-    history: list[dict[str, Any]] = read_json(folder / "recipe_changes.json", list) or []
+def _changes(folder: Path, recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Return the recipe of the run in a folder, and what differs in the new one."""
     saved = folder / "recipe.json"
-    if not saved.is_file():
-        return history
-    before = load_resolved(saved)
-    changes = [line for line in diff_recipes(before, recipe) if not line.startswith("output_dir:")]
-    if not changes:
-        return history
-    if not allowed:
+    before = load_resolved(saved) if saved.is_file() else recipe
+    return before, [line for line in diff_recipes(before, recipe) if not line.startswith("output_dir:")]
+
+
+def _refuse_changes(folder: Path, recipe: Recipe, allowed: bool, reopening: Reopening) -> None:
+    _, changes = _changes(folder, recipe)
+    changes = [line for line in changes if not reopening.allowed(line)]
+    if changes and not allowed:
         raise RecipeError(
             "this folder holds a run of another recipe",
             where=str(folder),
@@ -194,6 +208,13 @@ def _accepted_changes(folder: Path, recipe: Recipe, allowed: bool) -> list[dict[
             fix="Choose another --output, pass --allow-recipe-change to go on with the new values, or --overwrite to "
             "delete that run.",
         )
+
+
+def _accepted_changes(folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    history: list[dict[str, Any]] = read_json(folder / "recipe_changes.json", list) or []
+    before, changes = _changes(folder, recipe)
+    if not changes:
+        return history
     finished = [stage.name for stage in before.stages if (folder / stage.name / "stage.json").is_file()]
     _check_changes(folder, before, recipe, changes, finished)
     for line in changes:

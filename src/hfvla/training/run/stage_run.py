@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from hfvla.recipe.document import format_steps
 from hfvla.registry import load_checkpoint
 from hfvla.sealing import check_contents, seal_folder, sealed, unsealed
 from hfvla.training.checkpoint.adapters import SavedAdapters
-from hfvla.training.checkpoint.files import sync_folder
+from hfvla.training.checkpoint.files import sync_folder, tidy_checkpoints
 from hfvla.training.checkpoint.handover import HandoverReport, hand_over, load_state
 from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adapters
 from hfvla.training.checkpoint.record import read_json, saving, write_json
@@ -29,6 +28,7 @@ from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
+from hfvla.training.run.machine import set_attention
 from hfvla.training.run.packing import ordered_rows
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
@@ -93,6 +93,7 @@ class StageRun(StageContext):
         self.callbacks = [*callbacks, *([figures] if figures is not None else [])]
         self.figures = figures
         self.index = recipe.stages.index(stage)
+        self._base: str | None = None  # what the stage starts from
         self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
         self.packing: dict[str, Any] | None = None  # padding before and after, where samples are packed
 
@@ -103,8 +104,14 @@ class StageRun(StageContext):
             return None
         check_contents(self.folder)
         if self.state.is_main_process:  # a run may end between the two
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            step = summary.get("best_step")
+            best = self._checkpoints / f"checkpoint-{step}" if step is not None else None
+            tidy_checkpoints(self._checkpoints, self.stage.keep_checkpoints, best)
         return unsealed(summary)
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
 
     def start(self, data: RecipeData, folders: Mapping[str, Path]) -> tuple[Any, Any]:
         """Return the model that the stage starts from, and its processor."""
@@ -195,6 +202,7 @@ class StageRun(StageContext):
                 self.spec.load("adapt")(old, processor, self.recipe.model.options)
             state, config = old.state_dict(), merge_config(old.config, self.recipe.model.config)
         model, report = self._filled(config, state, source, saved)
+        self._base = str(path)
         if self.spec.plain:  # how it writes is no part of the config: which tokens end an answer, for one
             model.generation_config = _generation_of(path) or model.generation_config
         return model, processor, report
@@ -212,7 +220,8 @@ class StageRun(StageContext):
         return model, report
 
     def _settle(self, model: Any) -> None:
-        """Let a family that finds its groups in the model look for them."""
+        """Let a family that finds its groups in the model look for them; give the model its attention kernels."""
+        set_attention(model, self.recipe.model.attention)
         self.spec = self.spec.of_model(model, self.recipe.model.options)
 
     def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
@@ -245,6 +254,7 @@ class StageRun(StageContext):
             compute_metrics=lambda prediction: self._metrics(prediction, model.config),
             callbacks=callbacks,
         )
+        trainer.checkpoint_processor, trainer.checkpoint_base = processor, self._base
         take_printers(trainer)
         return trainer
 
@@ -287,7 +297,8 @@ class StageRun(StageContext):
             sync_folder(self.folder)
             seal_folder(self.folder, {"stage": self.stage.name}, skip=("checkpoints", "stage.json"))
             write_json(self.folder / "stage.json", sealed(summary))
-            shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+            best = trainer.state.best_model_checkpoint if self.stage.keep_best else None
+            tidy_checkpoints(self._checkpoints, self.stage.keep_checkpoints, Path(best) if best else None)
         self.state.wait_for_everyone()
 
 

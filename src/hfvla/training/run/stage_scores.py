@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hfvla.family import EvaluationContext, FamilySpec, SourceData
 from hfvla.training.checkpoint.record import read_json, write_json
 from hfvla.training.trainer.memory import free_memory
 
-__all__ = ["START", "StageScores"]
+__all__ = ["START", "StageScores", "forget_scores"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,12 @@ START = "start"
 """Name of the model that no stage has trained yet."""
 
 _FOLDER = "stage_scores"
+
+
+def forget_scores(folder: Path, stages: Sequence[str]) -> None:
+    """Delete the scores of stages that are trained again in a run folder."""
+    for stage in stages:
+        (folder / _FOLDER / f"{stage}.json").unlink(missing_ok=True)
 
 
 class StageScores:

@@ -82,6 +82,8 @@ def check_script_stage(stage: Stage, args: Any, model: Any) -> None:
             )
     if stage.data is not None:
         raise _refused("data", where, "Pass the rows as train_dataset, and leave `data` out.")
+    if stage.keep_checkpoints != "none":
+        raise _refused("keep_checkpoints", where, "TrainingArguments(save_total_limit=...) says how many stay.")
     if stage.cache is not None:
         raise _refused("cache", where, "Run a recipe (`run_recipe`), or leave `cache` out.")
     if stage.packing is not None:
