@@ -20,7 +20,7 @@ def test_its_recipes_load_with_all_overrides(path):
     folders = set()
     for run in comparison.runs.values():
         recipe = load_recipe(run.recipe, [*comparison.overrides, *run.overrides])
-        assert recipe.data.eval, "a recipe without an evaluation set has no scores"
+        assert recipe.data.scored, "a recipe without an evaluation set has no scores"
         folders.add(recipe.output_dir)
     assert len(folders) == len(comparison.runs) and comparison.output_dir not in folders
 

@@ -13,8 +13,8 @@ from hfvla.training.estimate import plan_recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "recipes" / "internvl_retrieval"
-RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem != "compare")
-REAL = ("full", "lora")
+RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("compare"))
+REAL = ("full", "full_simultaneous", "lora")
 
 
 @pytest.fixture(scope="module")

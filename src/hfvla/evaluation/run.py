@@ -23,7 +23,7 @@ from hfvla.evaluation import tables
 from hfvla.evaluation.output import command_line, draw_report, metrics_json, write_evaluation
 from hfvla.evaluation.report_data import load_report_data
 from hfvla.evaluation.run_record import parameter_figure
-from hfvla.evaluation.training_rows import load_training_rows
+from hfvla.evaluation.training_rows import HELD_OUT, held_out_rows, load_training_rows
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec, SourceData, resolve
 from hfvla.fetching import local_checkpoint
 from hfvla.nn.devices import checked_device
@@ -131,6 +131,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint: folder that `from_pretrained` loads, or hub id.
         data: sets by name: {"source": name of a source, **its options}; without "source" the set's name is it.
+            "validation" and "test" are what the checkpoint's run held out of its training data.
         output_dir: for metrics.json, predictions, plots and report.html.
         seed: of generated data, shuffles and bootstraps.
         device: torch device; default: a GPU if there is one.
@@ -160,7 +161,11 @@ def evaluate_checkpoint(
         built, bad = _build_sets(spec, data, seed, meeting)
         train_rows: Any = None
         notes: list[str] = []
-        if meeting.processes.is_main:
+        for name in _held_out_names(spec, data):
+            rows, train_rows = held_out_rows(local_checkpoint(checkpoint), spec, str(data[name].get("source", name)))
+            built[name] = SourceData(rows, {"found": len(rows), "usable": len(rows), "rejected": {}})
+            bad[name] = EvaluationContext.max_bad_fraction
+        if meeting.processes.is_main and train_rows is None:
             train_rows, notes = load_training_rows(local_checkpoint(checkpoint), spec)
         context = EvaluationContext(
             train_rows, seed, batch_size, bootstrap_samples, max_generate, device, options=options or {}
@@ -259,6 +264,12 @@ def remake_report(folder: str | Path, output_dir: str | Path | None = None, png:
     return target / "report.html"
 
 
+def _held_out_names(spec: FamilySpec, data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the sets that are parts of the run's own training data."""
+    sources = {name: entry.get("source", name) for name, entry in data.items()}
+    return [name for name, source in sources.items() if source in HELD_OUT and source not in spec.sources]
+
+
 def _build_sets(
     spec: FamilySpec, data: Mapping[str, Mapping[str, Any]], seed: int, meeting: Meeting
 ) -> tuple[dict[str, SourceData], dict[str, float]]:
@@ -266,7 +277,10 @@ def _build_sets(
     from hfvla.recipe import build_options
 
     builders, bad = {}, {}
+    held_out = _held_out_names(spec, data)
     for name, entry in data.items():
+        if name in held_out:
+            continue
         source = entry.get("source", name)
         given = {key: value for key, value in entry.items() if key != "source"}
         options = build_options(spec, source, given, where=name)

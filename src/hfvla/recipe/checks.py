@@ -167,7 +167,8 @@ def _evaluation_problems(tree: Mapping[str, Any], families: Mapping[str, FamilyS
     spec = families.get(tree.get("family") or "") if isinstance(tree.get("family"), str) else None
     if spec is None:
         return
-    known = _mapping(_mapping(tree.get("data")).get("eval"))
+    data = _mapping(tree.get("data"))
+    known = [*_mapping(data.get("eval")), *(["test"] if _mapping(data.get("test")).get("fraction") else [])]
     for place, name in enumerate(_mapping(tree.get("evaluation")).get("stages") or ()):
         if name not in known:
             hint = did_you_mean(str(name), known)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from hfvla.errors import CheckpointError
 from hfvla.losses.contrastive import group_infonce
 from hfvla.losses.spatial import spatial_labels
 
@@ -306,3 +307,20 @@ def test_weights_are_saved_by_the_names_they_have(model, tmp_path):
     saved = set(load_file(tmp_path / "model.safetensors"))
     assert saved == {name for name, _ in model.named_parameters()}
     assert "backbone.language_model.layers.0.mlp.up_proj.weight" in saved
+
+
+# ---- heads ---------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_inside_the_heads_acts_in_training_alone_and_renames_nothing(model):
+    config = type(model.config).tiny(head_dropout=0.5)
+    torch.manual_seed(0)
+    dropped = type(model)(config)
+    assert list(dropped.state_dict()) == list(model.state_dict())
+    inner = torch.randn(4, 2 * config.embed_dim)
+    dropped.train()
+    assert not torch.equal(dropped.itm_head(inner), dropped.itm_head(inner))
+    dropped.eval()
+    assert torch.equal(dropped.itm_head(inner), dropped.itm_head(inner))
+    with pytest.raises(CheckpointError, match="head_dropout is no share; got 1.0"):
+        type(model.config).tiny(head_dropout=1.0)

@@ -57,6 +57,45 @@ def test_a_task_held_out_in_one_source_is_held_out_of_all(tmp_path, files):
     assert len(rows.train) == 64 - 8 - len(held & shared)
 
 
+def test_a_test_part_is_apart_from_both_others(tmp_path, files):
+    train = [source(files[0], name="a"), source(files[1], name="b")]
+    data, recipe = load(tmp_path, train, {"fraction": 0.1}, test={"fraction": 0.2})
+    rows = data.stage_rows(recipe.stages[0])
+    tested = data.test_rows()
+    assert not groups(tested) & (groups(rows.train) | groups(rows.validation))
+    assert not groups(rows.train) & groups(rows.validation)
+    assert len(tested) + len(rows.train) + len(rows.validation) == 64
+    assert 10 <= len(tested) <= 15 and groups(data.all_training_rows()) == groups(rows.train)
+    again, _ = load(tmp_path, train, {"fraction": 0.1}, test={"fraction": 0.2})
+    assert again.test_rows()["id"] == tested["id"]
+    assert [name for name in data.fingerprints() if "test" in name]
+    alone, _ = load(tmp_path, train, {"fraction": 0.1})
+    assert alone.test_rows() is None and not [name for name in alone.fingerprints() if "test" in name]
+
+
+def test_seventy_twenty_ten(tmp_path):
+    path = write_tasks(tmp_path / "all.json", tasks(40))
+    data, recipe = load(tmp_path, [source(path)], {"fraction": 0.2}, test={"fraction": 0.1})
+    rows = data.stage_rows(recipe.stages[0])
+    assert (len(rows.train), len(rows.validation), len(data.test_rows())) == (28, 8, 4)
+
+
+def test_a_test_part_of_some_sources(tmp_path, files):
+    train = [source(files[0], name="a"), source(files[1], name="b")]
+    data, _ = load(tmp_path, train, test={"fraction": 0.25, "sources": ["b"]})
+    b_alone, _ = load(tmp_path, train[1:], test={"fraction": 0.25})
+    assert data.test_rows()["id"] == b_alone.test_rows()["id"]
+    with pytest.raises(RecipeError, match=r"data.test.sources: no training source 'c'"):
+        load(tmp_path, train, test={"fraction": 0.25, "sources": ["c"]})
+
+
+def test_parts_that_cannot_be(tmp_path, files):
+    with pytest.raises(ValueError, match="leave nothing to train on"):
+        load(tmp_path, [source(files[0])], {"fraction": 0.5}, test={"fraction": 0.5})
+    with pytest.raises(ValueError, match="would both be the set `test`"):
+        load(tmp_path, [source(files[0])], test={"fraction": 0.2}, eval={"test": source(files[1])})
+
+
 def test_validation_sources_must_exist(tmp_path, files):
     with pytest.raises(RecipeError, match="data.validation.sources: no training source 'aa'. Did you mean 'a'"):
         load(tmp_path, [source(files[0], name="a")], {"sources": ["aa"]})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
 from hfvla.errors import DataError
 
-__all__ = ["grouped_folds", "grouped_split"]
+__all__ = ["grouped_folds", "grouped_split", "held_out_groups", "rows_of_groups"]
 
 
 def _ranked_groups(groups: Sequence[str], seed: int) -> list[tuple[str, int]]:
@@ -82,3 +83,40 @@ def grouped_folds(groups: Sequence[str], k: int, seed: int) -> list[np.ndarray]:
         members[smallest].add(group)
         sizes[smallest] += size
     return [_rows_of(groups, chosen) for chosen in members]
+
+
+def held_out_groups(
+    sets: Sequence[tuple[str, Any]],
+    fraction: float,
+    wanted: Collection[str] | None,
+    seed: int,
+    taken: Collection[str] = (),
+) -> set[str]:
+    """Return the groups that a recipe holds out of its sources.
+
+    Args:
+        sets: name and rows (with a column "group") of each source.
+        fraction: share of each source's rows; 0 for none.
+        wanted: names of the sources that rows are held out of; all when None.
+        seed: of the recipe.
+        taken: groups that are held out for something else.
+
+    Raises:
+        DataError: too few groups.
+    """
+    held: set[str] = set()
+    for name, rows in sets:
+        if fraction and (wanted is None or name in wanted):
+            groups = [group for group in rows["group"] if group not in taken] if taken else rows["group"]
+            share = fraction * len(rows) / max(len(groups), 1) if taken else fraction  # of all rows
+            _, indices = grouped_split(groups, share, seed)
+            held.update(groups[int(index)] for index in indices)
+    return held
+
+
+def rows_of_groups(rows: Any, chosen: Collection[str]) -> Any | None:
+    """Return the rows (`datasets.Dataset`) of some groups, or None where there is none."""
+    if not chosen:
+        return None
+    indices = [index for index, group in enumerate(rows["group"]) if group in chosen]
+    return rows.select(indices) if indices else None

@@ -41,6 +41,7 @@ class InternVLRetrievalConfig(PreTrainedConfig):
         adapter (`dict`): {"dropout", "skip", "layer_norm"} of both adapters; a stage may switch the last two on.
         heads (`str`): "pooled", heads see the sum of pooled image and text; or "grid", the text attends to the image's
             tokens first, which keeps where things are.
+        head_dropout (`float`): between the two layers of each head; the original has 0.1.
         sentence_slots (`int`): S, sentences with a box that an image may have.
         max_text_tokens (`int`): longer texts are cut there.
         temperature_init (`float`): of the contrastive loss; learned.
@@ -63,6 +64,7 @@ class InternVLRetrievalConfig(PreTrainedConfig):
     text_pooling: str | None = None
     adapter: dict[str, Any] | None = None
     heads: str = "pooled"
+    head_dropout: float = 0.0
     sentence_slots: int = 3
     max_text_tokens: int = 256
     temperature_init: float = 0.07
@@ -106,6 +108,8 @@ class InternVLRetrievalConfig(PreTrainedConfig):
             self._check_shuffle(where)
         if not 0.0 < self.temperature_init <= 1.0:
             raise CheckpointError("temperature_init", where=where, got=self.temperature_init, expected="in (0, 1]")
+        if not 0.0 <= self.head_dropout < 1.0:
+            raise CheckpointError("head_dropout is no share", where=where, got=self.head_dropout, expected="in [0, 1)")
         if self.sentence_slots < 1 or self.max_text_tokens < 2 or self.negatives["queue"] < 0:
             raise CheckpointError(
                 "a size is too small",

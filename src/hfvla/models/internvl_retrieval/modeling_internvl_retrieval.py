@@ -240,9 +240,9 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
         if config.heads == "grid":
             self.grid_projection = nn.Linear(text_width, width)
             self.grid_attention = GridAttention(width, config.grid_size)
-        self.itm_head = _head(2 * width, width, 2)
-        self.bbox_head = _head(2 * width, width, 4)
-        self.spatial_head = _head(2 * width, width, 6)
+        self.itm_head = _head(2 * width, width, 2, config.head_dropout)
+        self.bbox_head = _head(2 * width, width, 4, config.head_dropout)
+        self.spatial_head = _head(2 * width, width, 6, config.head_dropout)
         self.log_temperature = nn.Parameter(torch.zeros(()))
         self.queue = FeatureQueue(config.negatives["queue"], width) if config.negatives["queue"] else None
         self.post_init()
@@ -352,8 +352,9 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
         return output
 
 
-def _head(inner: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inner, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+def _head(inner: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    between = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))  # one module: the layers keep their names with and without
+    return nn.Sequential(nn.Linear(inner, hidden), between, nn.Linear(hidden, outputs))
 
 
 AutoModel.register(InternVLRetrievalConfig, InternVLForRetrieval, exist_ok=True)

@@ -42,7 +42,7 @@ class Counter:
 
         Rows are None where they are streamed, or where nobody counted them.
         """
-        held_out = self.recipe.data.validation
+        held_out = (self.recipe.data.validation, self.recipe.data.test)
         entries = [entry for entry in self.recipe.stage_sources(stage) if entry.weight > 0]
         weights = [entry.weight for entry in entries]
         whole = [None if self.samples is not None else self._rows(entry) for entry in entries]
@@ -51,7 +51,7 @@ class Counter:
             shares = [weight / sum(weights) for weight in weights]
             return [_row(*row) for row in zip(entries, whole, seen, shares, strict=True)]
         kept = [
-            1 - held_out.fraction if held_out.sources is None or entry.label in held_out.sources else 1.0
+            1 - sum(part.fraction for part in held_out if part.sources is None or entry.label in part.sources)
             for entry in entries
         ]
         sizes = [round((size or 0) * part) for size, part in zip(whole, kept, strict=True)]

@@ -26,7 +26,7 @@ def is_finished(folder: Path, record: Mapping[str, Any], recipe: Recipe, stages:
         CheckpointError: a checkpoint of the run is damaged.
     """
     names = [stage.get("name") for stage in record.get("stages", ())]
-    files = ["report.html", "final/config.json", *(["metrics.json"] if recipe.data.eval else [])]
+    files = ["report.html", "final/config.json", *(["metrics.json"] if recipe.data.scored else [])]
     same = record.get("recipe") == json.loads(json.dumps(resolved_dict(recipe), default=str))
     if not record.get("finished") or not same or names != [stage.name for stage in stages]:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -13,7 +13,7 @@ from typing import Any
 from hfvla.data.inspection.finding import ReadData
 from hfvla.data.processes import Meeting
 from hfvla.data.rows.mixing import is_stream, mix
-from hfvla.data.rows.splits import grouped_split
+from hfvla.data.rows.splits import held_out_groups, rows_of_groups
 from hfvla.data.rows.streaming import StreamedMixture
 from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, RecipeError, did_you_mean
@@ -95,6 +95,7 @@ class StageRows:
 class _Parts:
     train: Any
     validation: Any | None
+    test: Any | None = None
 
 
 @dataclass
@@ -133,43 +134,50 @@ class RecipeData:
             built[key] = data.dataset
             self.census[self._census_name(entries[key])] = data.census
         tables = {key: rows for key, rows in built.items() if not is_stream(rows)}
-        held_out = self._held_out([(entries[key].label, rows) for key, rows in tables.items()])
+        labelled, rules = [(entries[key].label, rows) for key, rows in tables.items()], self.recipe.data
+        tested = self._held_out(labelled, rules.test, "test")
+        held_out = self._held_out(labelled, rules.validation, "validation", tested)
         for key, rows in built.items():
             if is_stream(rows):
-                self._parts[key] = _Parts(_without(rows, held_out), None)
+                self._parts[key] = _Parts(_without(rows, held_out | tested), None)
                 continue
-            inside = [group in held_out for group in rows["group"]]
-            validation = rows.select([i for i, held in enumerate(inside) if held]) if any(inside) else None
-            self._parts[key] = _Parts(rows.select([i for i, held in enumerate(inside) if not held]), validation)
+            groups = rows["group"]
+            validation, test = (rows_of_groups(rows, chosen) for chosen in (held_out, tested))
+            kept = [i for i, group in enumerate(groups) if group not in held_out and group not in tested]
+            wanted = rules.test.sources is None or entries[key].label in rules.test.sources
+            self._parts[key] = _Parts(rows.select(kept), validation, test if wanted else None)
 
     def _census_name(self, entry: SourceRecipe) -> str:
         """Return the entry's label, numbered where stages call different sources by the same name."""
         names = [entry.label, *(f"{entry.label}_{number}" for number in range(2, len(self.census) + 3))]
         return next(name for name in names if name not in self.census)
 
-    def _held_out(self, built: Sequence[tuple[str, Any]]) -> set[str]:
-        """Return the groups held out of each source that validation takes rows from.
+    def _held_out(
+        self, built: Sequence[tuple[str, Any]], rule: Any, name: str, taken: Collection[str] = ()
+    ) -> set[str]:
+        """Return the groups held out of each source that `data.<name>` takes rows from, `taken` ones apart.
 
         Raises:
-            RecipeError: `validation.sources` names a source that the recipe does not have.
+            RecipeError: its `sources` name one that the recipe does not have.
+            DataError: too few groups.
         """
-        validation = self.recipe.data.validation
-        if not validation.fraction:
+        if not rule.fraction:
             return set()
         known = [entry.label for stage in self.recipe.stages for entry in self.recipe.stage_sources(stage)]
-        for name in validation.sources or ():
-            if name not in known:
+        for source in rule.sources or ():
+            if source not in known:
                 raise RecipeError(
-                    f"no training source '{name}'. {did_you_mean(name, dict.fromkeys(known))}",
-                    where="data.validation.sources",
+                    f"no training source '{source}'. {did_you_mean(source, dict.fromkeys(known))}",
+                    where=f"data.{name}.sources",
                 )
-        held: set[str] = set()
-        for label, rows in built:
-            if validation.sources is None or label in validation.sources:
-                groups = rows["group"]
-                _, indices = grouped_split(groups, validation.fraction, self.recipe.seed)
-                held.update(groups[int(index)] for index in indices)
-        return held
+        return held_out_groups(built, rule.fraction, rule.sources, self.recipe.seed, taken)
+
+    def test_rows(self) -> Any | None:
+        """Return the rows of all sources that are held out for `data.test`; None without any."""
+        from datasets import concatenate_datasets
+
+        found = [part.test for part in self._parts.values() if part.test is not None]
+        return concatenate_datasets(found) if found else None
 
     def stage_rows(self, stage: Stage) -> StageRows:
         """Return the mixed rows of one stage."""
@@ -210,7 +218,7 @@ class RecipeData:
         """Return a hash of each column of each source's rows, training and held out, in the order of the sources."""
         found: dict[str, dict[str, str]] = {}
         for number, (key, part) in enumerate(self._parts.items()):
-            for kind, rows in (("train", part.train), ("validation", part.validation)):
+            for kind, rows in (("train", part.train), ("validation", part.validation), ("test", part.test)):
                 if rows is not None and not is_stream(rows):
                     found[f"{json.loads(key)[0]} ({kind}, source {number + 1})"] = rows_fingerprint(rows) or {}
         return found

@@ -40,7 +40,8 @@ def run_parts(
     ]
     for name, entry in recipe.data.eval.items():
         parts.append(Part("evaluation", name, _rows(spec, entry, f"data.eval.{name}")))
-    return parts
+    tested = data.test_rows() if recipe.data.test.fraction else None
+    return parts if tested is None else [*parts, Part("evaluation", "test", float(len(tested)))]
 
 
 def _samples(arguments: dict[str, Any], rows: int | None, processes: int) -> float:
