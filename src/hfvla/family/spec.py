@@ -31,6 +31,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "plan_batch": ("batches:plan_batch",),
     "build_config": ("build:build_config",),
     "initialise": ("build:initialise",),
+    "from_data": ("from_data:config_from_data",),
     "compute_metrics": ("build:compute_metrics",),
     "quick_figures": ("build:quick_figures",),
     "examples": ("build:fake_rows",),
@@ -73,6 +74,8 @@ class FamilySpec:
 
     What else it may have:
 
+    - `from_data.config_from_data(options, sources) -> dict`: values of the config that the training sources (name and
+      options of each) decide, under those of `model.config`; asked when a recipe is loaded.
     - `build.quick_figures(eval_prediction, config) -> list[Figure]`, drawn at every validation while it trains.
     - `batches.plan_batch(config, batch_size, losses) -> batch` of the sizes that training data has, made without data:
       integers with values, pixels on the meta device. Without it, plans give no activations and no time.

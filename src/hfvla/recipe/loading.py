@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
 from hfvla.paths import expand_user
-from hfvla.recipe.checks import all_problems, source_entries
+from hfvla.recipe.checks import all_problems, build_options, source_entries
 from hfvla.recipe.document import Document, read_document
 from hfvla.recipe.overrides import apply_overrides
 from hfvla.recipe.schema import Recipe
@@ -66,8 +66,32 @@ def load_recipe(
     _find_deepspeed(document.data, path.parent)
     problems = document.problems + all_problems(document.data, families)
     _raise(document, problems, failed)
-    _find_paths(document.data, families[document.data["family"]], path.parent)
-    return Recipe.model_validate(document.data)
+    spec = families[document.data["family"]]
+    _find_paths(document.data, spec, path.parent)
+    return _with_facts(Recipe.model_validate(document.data), spec)
+
+
+def _with_facts(recipe: Recipe, spec: FamilySpec) -> Recipe:
+    """Return a recipe whose model config holds what its training data decides, under what the recipe says itself.
+
+    Raises:
+        RecipeError: the data says no such thing.
+        DataError: what the data says cannot be read.
+    """
+    if not spec.has("from_data"):
+        return recipe
+    entries = [entry for stage in recipe.stages for entry in recipe.stage_sources(stage) if entry.weight > 0]
+    built = [(entry.source, build_options(spec, entry.source, entry.options)) for entry in entries]
+    found = spec.load("from_data")(recipe.model.options, built)
+    config = _under(found, recipe.model.config)
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"config": config})}) if found else recipe
+
+
+def _under(found: Any, given: Any) -> Any:
+    """Return values with those that are given over them, mappings key by key."""
+    if isinstance(found, dict) and isinstance(given, dict):
+        return {**found, **{key: _under(found.get(key), value) for key, value in given.items()}}
+    return given
 
 
 def _load_plugins(tree: dict[str, Any], folder: Path) -> None:

@@ -86,16 +86,20 @@ def test_windows_end_at_the_step_never_later(folder, window_s):
     assert build(folder, window_s=0.35).census["short_windows"] == 2
 
 
-def test_relative_clocks_need_their_unit(tmp_path):
+def test_small_times_are_seconds(tmp_path):
     path = write_hdf5(tmp_path / "set/a.h5", recording(aligned=True))
     with h5py.File(path, "a") as file:
         file["timestamp"][:] = np.arange(12) / FPS
         file["observations/sensor/timestamp"][:] -= BASE_NS / 1e9
-    with pytest.raises(DataError, match="clock of an unknown unit.*timestamp: 0.0 is no time since 1970"):
+    for clock in ("auto", "s"):
+        first = samples_of(tmp_path / "set", clock=clock, window_s=0.1)
+        assert len(first) == 12 and abs(SensorLoader().load(first[5].sensor).times_s[-1] - 0.5) < 1 / RATE_HZ
+    assert [one.episode for one in samples_of(path)][0] == "a.h5"
+    with h5py.File(path, "a") as file:
+        file["timestamp"][:] *= 1000.0  # milliseconds, which a recipe must say
+    with pytest.raises(DataError, match=r"steps are not at the control rate.*100.000 s from step 0"):
         build(tmp_path / "set")
-    first = samples_of(tmp_path / "set", clock="s", window_s=0.1)
-    assert len(first) == 12 and abs(SensorLoader().load(first[5].sensor).times_s[-1] - 0.5) < 1 / RATE_HZ
-    assert [one.episode for one in samples_of(path, clock="s")][0] == "a.h5"
+    assert len(samples_of(tmp_path / "set", clock="ms")) == 12
 
 
 def test_a_split_never_shares_an_episode(folder):

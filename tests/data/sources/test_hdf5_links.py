@@ -171,19 +171,14 @@ def test_an_episode_that_lost_a_camera_is_not_trained_on_with_one_less(tmp_path)
 # ---- kinds of files that are not quite ours ----------------------------------------------------------------------
 
 
-def test_a_recorder_without_a_clock_is_told_what_to_do_and_then_read(tmp_path):
+def test_a_recorder_without_a_clock_is_read_at_its_rate(tmp_path):
     path = episode(tmp_path / "aloha.hdf5", leave=("timestamp",))
-    assert "(ALOHA): timestamp: null" in reason(build(path))
-    times = build(path, timestamp=None, fps=50).dataset["timestamp"][:]
-    assert times == [0.0, 0.02, 0.04, 0.06, 0.08]
+    assert "no dataset timestamp (ALOHA): say the rate of the steps, e.g. fps: 50" in reason(build(path))
+    for options in ({"fps": 50}, {"fps": 50, "timestamp": None}):
+        assert build(path, **options).dataset["timestamp"][:] == [0.0, 0.02, 0.04, 0.06, 0.08]
+    assert "stamps. Known: action" in reason(build(path, timestamp="stamps", fps=50))
     with pytest.raises(ValidationError, match="window_s needs the steps' times"):
         Hdf5EpisodesOptions(path="a", timestamp=None, window_s=0.5)
-
-
-def test_a_robomimic_file_is_named_as_what_it_is(tmp_path):
-    with h5py.File(tmp_path / "demo.hdf5", "w") as file:
-        file["data/demo_0/actions"] = np.zeros((N, 7))
-    assert "Several episodes in one file (robomimic)" in reason(build(tmp_path / "demo.hdf5"))
 
 
 def test_depth_beside_colour_is_refused_unless_cameras_are_named(tmp_path):

@@ -13,6 +13,8 @@ from hfvla.data.reasoning import parse_reasoning
 from hfvla.data.rows.splits import grouped_split
 from hfvla.data.sources import RobotSelectionOptions, build_robot_selection
 from hfvla.errors import DataError
+from hfvla.worlds.fleet.places import environments
+from hfvla.worlds.fleet.words import place_in
 
 INSTRUCTION = "Robots: Drone, ... What is the most suited robot for the task?"
 
@@ -54,6 +56,27 @@ def test_multi_format_alone_gives_robots_and_plan(tmp_path):
     row = read(write(tmp_path, [multi("Watch the bay.", "Underwater Robot")])).dataset[0]
     assert row["robots"] == ["Underwater Robot"]
     assert row["plan"][1] == {"subtask": "Walk there", "robot": "Robot with Legs", "order": 1}
+
+
+def test_a_plan_record_without_an_output_has_the_robots_of_its_subtasks(tmp_path):
+    steps = (("Land", "Drone", 2), ("Walk there", "Robot with Legs", 1), ("Fly home", "Drone", 3))
+    record = multi("Watch the bay.", None, steps)
+    del record["original_single_robot_output"]
+    data = read(write(tmp_path, [record]))
+    assert data.dataset[0]["robots"] == ["Robot with Legs", "Drone"] and len(data.dataset[0]["plan"]) == 3
+    assert parse_reasoning(data.dataset[0]["reasoning"]).decision == ("Robot with Legs", "Drone")
+
+
+def test_scenes_are_of_the_words_and_never_of_the_answer(tmp_path):
+    names = [name.removeprefix("~") for place in environments().values() for name in place.names]
+    tasks = [f"Inspect the {next(name for name in names if place_in(f'the {name}'))}.", "Think about it."]
+    one = read(write(tmp_path, [single(task, "Drone") for task in tasks]), scenes=True, scene_size=32)
+    two = read(write(tmp_path, [single(task, "Underwater Robot") for task in tasks]), scenes=True, scene_size=32)
+    pictures = [[row["image"] and row["image"].tobytes() for row in data.dataset] for data in (one, two)]
+    assert pictures[0] == pictures[1] and pictures[0][0] is not None and pictures[0][1] is None
+    assert one.census["with_picture"] == 1
+    plain = read(write(tmp_path, [single(tasks[0])]))
+    assert plain.dataset[0]["image"] is None and "with_picture" not in plain.census
 
 
 def test_the_lists_and_spellings_of_the_real_plan_file_are_read(tmp_path):

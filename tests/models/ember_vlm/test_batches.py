@@ -1,11 +1,13 @@
 """From rows to batches."""
 
+import copy
+
 import pytest
 
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import DataError
-from hfvla.models.ember_vlm.batches import build_tokenizer, training_texts
+from hfvla.models.ember_vlm.batches import EmberVLMCollator, build_tokenizer, training_texts
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
 
 ALL_LOSSES = ("itc", "caption", "instruct", "selection", "reasoning", "consistency")
@@ -18,6 +20,24 @@ def test_prompt_is_masked_and_the_end_is_learned(collate, processor, rows):
     target = processor.tokenizer(text.target, add_special_tokens=False).input_ids
     assert batch["input_ids"][0].tolist() == [*prompt, *target, processor.tokenizer.eos_token_id]
     assert batch["labels"][0].tolist() == [-100] * len(prompt) + [*target, processor.tokenizer.eos_token_id]
+
+
+def test_training_tasks_are_put_in_other_words_by_row_and_epoch(processor, shared_model, rows):
+    """Only rows with a seed of their own, and the chain says the task in the same words."""
+    task = "Inspect the damaged roof near the small bridge."
+    row = {**rows[0], "task": task, "reasoning": f"Step 1: Task Analysis: {task}"}
+    config = copy.deepcopy(shared_model.config)
+    config.task_paraphrase = 1.0
+    collator = EmberVLMCollator(processor, config, losses=("selection", "reasoning"))
+    plain = collator([row])["input_ids"]
+    assert processor.tokenizer.decode(plain[0]).count(task) == 2
+    seen = EpochRows([row] * 8, seed=0)
+    texts = [processor.tokenizer.decode(ids) for ids in collator([seen[index] for index in range(8)])["input_ids"]]
+    assert len(set(texts)) > 3 and any(task not in text for text in texts)
+    again = [processor.tokenizer.decode(ids) for ids in collator([seen[index] for index in range(8)])["input_ids"]]
+    seen.set_epoch(1)
+    later = [processor.tokenizer.decode(ids) for ids in collator([seen[index] for index in range(8)])["input_ids"]]
+    assert texts == again != later
 
 
 @pytest.mark.parametrize("training", [True, False])

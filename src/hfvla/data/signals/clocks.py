@@ -16,13 +16,13 @@ import numpy as np
 
 from hfvla.data.sources.census import UnusableError
 
-__all__ = ["Clock", "find_unit", "parse_times", "seconds_since", "to_nanoseconds"]
+__all__ = ["EARLIEST_S", "Clock", "find_unit", "parse_times", "seconds_since", "to_nanoseconds"]
 
 Clock = Literal["auto", "s", "ms", "us", "ns"]
 """Unit of a clock; "auto" for times since 1970, whose size tells the unit."""
 
 _PER_UNIT = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-_EARLIEST_S, _LATEST_S = 978_307_200, 4_102_444_800  # 2001 and 2100
+EARLIEST_S, _LATEST_S = 978_307_200, 4_102_444_800  # 2001 and 2100
 _MOST_NS = 2**62
 
 
@@ -42,7 +42,7 @@ def find_unit(first: float, last: float, clock: Clock, where: str) -> str:
         return clock
     found = []
     for time in (first, last):
-        units = [unit for unit, scale in _PER_UNIT.items() if _EARLIEST_S <= time * (scale / 1e9) < _LATEST_S]
+        units = [unit for unit, scale in _PER_UNIT.items() if EARLIEST_S <= time * (scale / 1e9) < _LATEST_S]
         if not units:
             raise UnusableError(
                 "clock of an unknown unit",

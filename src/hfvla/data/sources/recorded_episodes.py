@@ -7,7 +7,8 @@ out, by name and reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
@@ -94,6 +95,7 @@ class RecordedEpisode:
         actions: [N, A] float32.
         series: of the sensor, on the same clock; None when there is none.
         details: further facts.
+        instruction: what the robot was told, in full, where the recording says it; the template is for names.
     """
 
     task: str
@@ -103,6 +105,7 @@ class RecordedEpisode:
     actions: np.ndarray
     series: SensorSeries | None = None
     details: dict[str, str] = field(default_factory=dict)
+    instruction: str | None = None
 
 
 def finite_numbers(values: np.ndarray, name: str, unit: str = "step") -> np.ndarray:
@@ -142,8 +145,9 @@ def collect_episodes(
     options: RecordedOptions,
     root: Path,
     found: FoundPaths,
-    read: Callable[[Path], RecordedEpisode],
+    read: Callable[[Path, str], RecordedEpisode],
     source: str,
+    parts: Callable[[Path], Sequence[str]] = lambda path: ("",),
 ) -> SourceData:
     """Read episodes into rows and count those that cannot be used.
 
@@ -151,8 +155,9 @@ def collect_episodes(
         options: of the source.
         root: folder of the episodes, or the one episode itself.
         found: paths of the episodes; those that are lost count as unusable.
-        read: one episode.
+        read: one episode: the part of that name in a path.
         source: its name.
+        parts: names of the episodes in a path, "" for one that is all of it.
 
     Returns:
         `SourceData`: a row a step, group = episode. Its census counts episodes, and "steps", "without_sensor" (usable
@@ -169,17 +174,17 @@ def collect_episodes(
     widths: dict[str, int] = {"action": options.action_dim} if options.action_dim else {}
     reasons = {path: reason for path, reason in found.lost}
     for name, path in named_paths(root, [*found.paths, *reasons]):
-        census.found += 1
-        try:
+        with _counted(census, path, name) as whole:
             if path in reasons:
                 raise UnusableError("episode cannot be read", reasons[path])
-            episode = read(path)
-            _check(episode, options, widths)
-        except (UnusableError, DataError) as error:
-            problem = UnusableError(error.what, _detail(error)) if isinstance(error, DataError) else error
-            census.reject(str(path), name, problem)
-            continue
-        episodes[name] = episode
+            whole.extend(parts(path))
+        for part in whole:
+            own = f"{name}/{part}" if part else name
+            with _counted(census, path, own):
+                episode = read(path, part)
+                _check(episode, options, widths)
+                episodes[own] = episode
+    census.found = len(episodes) + census.bad
     _refuse_lost_views(root, episodes, census)
     samples, counts = list[ActionSample](), Counter[str]()
     for name, episode in episodes.items():
@@ -192,6 +197,16 @@ def collect_episodes(
     summary |= found.census()
     rejected = {one.id: f"{one.reason}: {one.detail}" for one in census.rejections}
     return SourceData(build_action_dataset(samples), summary, rejected)
+
+
+@contextmanager
+def _counted(census: Census, path: Path, name: str) -> Iterator[list[str]]:
+    """Count what cannot be used under the name of its episode."""
+    try:
+        yield []
+    except (UnusableError, DataError) as error:
+        problem = UnusableError(error.what, _detail(error)) if isinstance(error, DataError) else error
+        census.reject(str(path), name, problem)
 
 
 def _refuse_lost_views(root: Path, episodes: dict[str, RecordedEpisode], census: Census) -> None:
@@ -239,7 +254,9 @@ def _samples(
 ) -> list[ActionSample]:
     length, horizon = len(episode.times_s), options.horizon
     padded = np.concatenate([episode.actions, np.zeros((horizon - 1, episode.actions.shape[1]), np.float32)])
-    task, ahead, samples = options.task.format(task=episode.task), np.arange(horizon), []
+    ahead, samples = np.arange(horizon), []
+    in_full = episode.instruction is not None and "task" not in options.model_fields_set
+    task = str(episode.instruction) if in_full else options.task.format(task=episode.instruction or episode.task)
     counts["without_sensor"] += episode.series is None and options.window_s is not None
     for step in range(0, length, options.stride):
         time_s, sensor = float(episode.times_s[step]), None

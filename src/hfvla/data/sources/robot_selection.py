@@ -4,7 +4,7 @@ The kind of a record is read from its keys, never from the file's name:
 
 * multi-label record: ``{"instruction", "input": "Task: ...", "output": "Drone, Robot with Legs"}``;
 * plan record: ``{"instruction", "input", "original_single_robot_output", "subtasks": [{"subtask", "assigned_robot",
-  "execution_order"}]}``.
+  "execution_order"}]}``; one without an output names its robots in its subtasks alone.
 
 Either may carry ``"image"``, a path relative to `image_dir` or to the file, and ``"reasoning"``. Every record that
 cannot be used is counted by reason with the first offender named; nothing is dropped or replaced in silence.
@@ -49,6 +49,9 @@ class RobotSelectionOptions(BaseModel):
         plan_path: plan file whose subtasks are joined to the tasks of `path` (same letters and numbers, any case).
         reasoning: write a chain of thought from the gold set (training target) for each record that has none of its
             own; a record's own "reasoning", a text or a list of steps, is used as it is given.
+        scenes: draw the place that a task's own words name for each record without a picture; the answer is not looked
+            at, and a task that names no known place stays without one.
+        scene_size: of these pictures, pixels a side.
         image_dir: folder that "image" paths are relative to and stay inside; the file's own folder when absent.
         max_bad_fraction: share of unusable records above which reading fails.
         max_task_letters: length above which a task is unusable.
@@ -60,6 +63,8 @@ class RobotSelectionOptions(BaseModel):
     path: UserPath
     plan_path: UserPath | None = None
     reasoning: bool = True
+    scenes: bool = False
+    scene_size: int = Field(default=224, ge=16, le=4096)
     image_dir: UserPath | None = None
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     max_task_letters: int = Field(default=2000, ge=1)
@@ -122,8 +127,14 @@ def _robot(name: object, robots: tuple[str, ...]) -> str:
 
 
 def _robots(record: Mapping[str, Any], robots: tuple[str, ...]) -> tuple[str, ...]:
-    """Gold robots of a record; the real plan file writes "A, B" in some records and ["A", "B"] in others."""
+    """Gold robots of a record; the real plan file writes "A, B" in some records and ["A", "B"] in others.
+
+    A record without an output has those that its subtasks are assigned to, in their order of execution.
+    """
     value = record.get("output", record.get("original_single_robot_output"))
+    if value is None and record.get("subtasks"):
+        steps = sorted(_plan(record, robots), key=lambda step: step.order)
+        return tuple(dict.fromkeys(step.robot for step in steps))
     names_given = value.split(",") if isinstance(value, str) else value
     if not isinstance(names_given, list) or not any(str(name).strip() for name in names_given):
         raise _UnusableError("no output", f"got {value!r}"[:200])
@@ -268,7 +279,7 @@ def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> S
     """Read a robot-selection file into rows.
 
     Tasks that repeat stay, with the same group key. Plan-only files give their robots from
-    `original_single_robot_output`.
+    `original_single_robot_output`, or from their subtasks where they have none.
 
     Args:
         options: see `RobotSelectionOptions`.
@@ -285,7 +296,7 @@ def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> S
     path = Path(options.path)
     folder = Path(options.image_dir) if options.image_dir else path.parent
     records = load_records(path)
-    _require_known_format(records, options.path, ("output", "original_single_robot_output"))
+    _require_known_format(records, options.path, ("output", "original_single_robot_output", "subtasks"))
     census = _Census()
     plans = _load_plans(options, census)
     tasks: list[RobotTask] = []
@@ -302,6 +313,8 @@ def build_robot_selection(options: RobotSelectionOptions, *, seed: int = 0) -> S
     _log_census(census, duplicates, without_plan, options.path, chains)
     _refuse_if_too_bad(census, options.max_bad_fraction, options.path)
     summary = {"found": census.found, "usable": census.usable, "rejected": census.rejected, "duplicates": duplicates}
+    if options.scenes:
+        summary["with_picture"] = sum(task.image is not None for task in tasks)
     if without_plan is not None:
         summary["without_plan"] = without_plan
     if chains.found:
@@ -327,10 +340,19 @@ def _sample(
         robots=robots,
         reasoning=reasoning,
         plan=plans.get(task_key(task)) or _plan(record, options.robots),
-        image=_image(record, folder),
+        image=_image(record, folder) or _scene(task, options),
         source="robot_selection",
         group=normalise_task(task),
     )
+
+
+def _scene(task: str, options: RobotSelectionOptions) -> bytes | None:
+    """Return a drawn picture of the place that the task names, where the recipe asks for it."""
+    if not options.scenes:
+        return None
+    from hfvla.worlds.fleet.words import scene_of_task
+
+    return scene_of_task(task, options.scene_size)
 
 
 def _reasoning(record: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hfvla.data.paraphrase import paraphrase
 from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
 from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
 from hfvla.errors import DataError, did_you_mean
@@ -51,7 +52,7 @@ class EmberVLMCollator:
         Raises:
             DataError: a sequence is too long; an unknown robot.
         """
-        rows = as_tasks(rows)
+        rows = [self._in_other_words(row) for row in as_tasks(rows)]
         sequences = [item for row in rows for item in self._sequences(row)]
         sequences = sequences or [(row, "reasoning", TargetText("Describe the scene:\n")) for row in rows]
         batch = self._encode(sequences)
@@ -67,6 +68,13 @@ class EmberVLMCollator:
         if "itc" in self.losses:
             batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
         return batch
+
+    def _in_other_words(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a training row whose task, and what its chain says of it, is put in other words."""
+        if not self.config.task_paraphrase or AUGMENTATION_SEED not in row or not row["task"]:
+            return row
+        told = paraphrase(row["task"], draw_seed(row), self.config.task_paraphrase)
+        return {**row, "task": told, "reasoning": row["reasoning"].replace(row["task"], told)}
 
     def _seeds(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> list[int]:
         """Return a seed for each sequence, other ones for those of the same row."""

@@ -60,6 +60,8 @@ class EmberVLMConfig(PreTrainedConfig):
         selection_hidden_size (`int`): width before the last layer of the selection head.
         selection_dropout (`float`): dropout inside the selection head.
         word_dropout (`float`): share of a prompt's words blanked while training.
+        task_paraphrase (`float`): share of training rows whose task is put in other words, anew in each epoch; see
+            `hfvla.data.paraphrase`.
         ngram_buckets (`int`): ids of the hashed n-gram path to the selection head; 0 = without that path.
         explain_decision (`bool`): the language model is told which robots were picked before it writes: it explains
             the choice that was made, in place of arguing for one of its own.
@@ -92,6 +94,7 @@ class EmberVLMConfig(PreTrainedConfig):
     selection_hidden_size: int = 96
     selection_dropout: float = 0.1
     word_dropout: float = 0.1
+    task_paraphrase: float = 0.0
     ngram_buckets: int = 0
     explain_decision: bool = False
     selection_loss: str = "focal"

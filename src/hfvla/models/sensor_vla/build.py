@@ -42,12 +42,15 @@ class SensorVLAOptions(BackboneOptions):
     Args:
         image_size: [height, width] to which every picture is scaled before the backbone's own image processor.
         most_pixels: of a picture, for backbones that take any size; larger ones are scaled down.
+        from_data: take what `model.config` does not say of views, state_dim, action and sensor from the meta/ of the
+            LeRobot data set that is trained on.
     """
 
     model_config = ConfigDict(extra="forbid")
     tokenizer_vocab_size: int = 512
     image_size: tuple[int, int] | None = None
     most_pixels: int = Field(default=640 * 360, ge=1024)
+    from_data: bool = False
 
 
 def _options(model_recipe: Mapping[str, Any]) -> SensorVLAOptions:

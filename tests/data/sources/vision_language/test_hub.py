@@ -25,7 +25,7 @@ def name(tmp_path):
 
 
 def test_a_set_of_the_hub(name, tmp_path):
-    data = build_hub(HubOptions(name=name, cache_dir=str(tmp_path / "cache")))
+    data = build_hub(HubOptions(repo=name, cache_dir=str(tmp_path / "cache")))
     samples = [ChatSample.from_row(row) for row in data.dataset]
     assert len(samples) == 3 and {sample.split for sample in samples} == {"train"}
     assert said(samples[0]) == [("user", "<image>What?"), ("assistant", "b")]

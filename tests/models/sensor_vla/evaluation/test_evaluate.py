@@ -76,6 +76,20 @@ def test_scores_are_in_the_robots_units(telling, episodes):
     assert result.metrics["data/share_with_sensor"] == pytest.approx(2 / 3)
 
 
+def test_rows_with_a_sensor_and_without_are_also_scored_apart(telling, episodes):
+    result, _ = evaluate(telling, episodes)
+    having = [bool(row["sensor"]) for row in episodes]
+    predicted = [row["prediction"] for row in result.rows]
+    for name, wanted in (("rows_with_sensor", True), ("rows_without_sensor", False)):
+        rows = [row for row, has in zip(episodes, having, strict=True) if has is wanted]
+        chunks = [chunk for chunk, has in zip(predicted, having, strict=True) if has is wanted]
+        assert result.metrics[f"{name}/n"] == len(rows) == (8 if wanted else 4)
+        assert result.metrics[f"{name}/mse"] == pytest.approx(error(chunks, rows))
+    assert result.metrics["rows_with_sensor/mse"] != result.metrics["rows_without_sensor/mse"]
+    all_have, _ = evaluate(telling, episodes.filter(lambda row: bool(row["sensor"])))
+    assert not [name for name in all_have.metrics if name.startswith("rows_with")]
+
+
 def test_baselines_by_hand(telling, episodes):
     """'Hold last' repeats the action before the chunk: not the chunk's own first action, which it must not know."""
     result, _ = evaluate(telling, episodes)

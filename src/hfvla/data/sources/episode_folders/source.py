@@ -135,7 +135,7 @@ def build_episode_folders(options: EpisodeFoldersOptions, *, seed: int = 0) -> S
     """
     root = Path(options.path).expanduser().absolute()
     found = walk_episodes(root, options.layout)
-    return collect_episodes(options, root, found, lambda path: _read(path, options), "episode_folders")
+    return collect_episodes(options, root, found, lambda path, _: _read(path, options), "episode_folders")
 
 
 def _read(path: Path, options: EpisodeFoldersOptions) -> RecordedEpisode:

@@ -13,6 +13,7 @@ import numpy as np
 from hfvla.data.signals.clocks import Clock, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.hdf5_checks import HDF5_ERRORS, MAX_ARRAY_BYTES, check_dataset, dataset_bytes
+from hfvla.data.sources.hdf5_episodes.layouts import ACT, Layout
 from hfvla.data.sources.hdf5_rows import import_h5py, open_hdf5
 from hfvla.data.text import clean_text, text_problem
 from hfvla.errors import DataError, did_you_mean
@@ -20,7 +21,7 @@ from hfvla.errors import DataError, did_you_mean
 __all__ = ["SENSOR", "EpisodeContents"]
 
 _MOST_DATASETS, _DEEPEST = 10_000, 32  # links can make a few groups into any number of paths
-_IMAGES, SENSOR = "observations/images", "observations/sensor"
+SENSOR = "observations/sensor"
 
 
 @contextmanager
@@ -39,6 +40,8 @@ class EpisodeContents:
     Args:
         file: an open `h5py.File`.
         root: folder that external links stay inside; the file's own when absent.
+        group: of the episode; the whole file when empty.
+        layout: where an episode keeps what.
 
     Attributes:
         datasets: by path inside the file.
@@ -48,14 +51,14 @@ class EpisodeContents:
         UnusableError: the file is damaged.
     """
 
-    def __init__(self, file: Any, root: Path | None = None) -> None:
-        self.file = file
+    def __init__(self, file: Any, root: Path | None = None, group: str = "", layout: Layout = ACT) -> None:
+        self.file, self.layout, self.group = file, layout, group
         self._root = os.path.normpath(root or Path(file.filename).absolute().parent)
         self._others: dict[str, Any] = {}
         self.datasets: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
         with _damage_named("its list of datasets"):
-            self._look_into(file, "", ())
+            self._look_into(file[group] if group else file, "", ())
 
     def close(self) -> None:
         """Close the files behind external links."""
@@ -123,9 +126,10 @@ class EpisodeContents:
 
     @property
     def task(self) -> str | None:
-        """The file's attribute "task", None without one."""
+        """The episode's attribute "task", None without one."""
         with _damage_named("attribute task"):
-            found = self.file.attrs.get("task")
+            owner = self.file[self.group] if self.group else self.file
+            found = owner.attrs.get("task")
             text = found.decode("utf-8") if isinstance(found, bytes) else found
         if text is not None and (not isinstance(text, str) or not text.strip() or text_problem(text)):
             raise UnusableError("task is no text", f"attribute task: {found!r}"[:200])
@@ -134,8 +138,7 @@ class EpisodeContents:
     @property
     def views(self) -> list[str]:
         """Names of the cameras, of those behind lost links too."""
-        start = f"{_IMAGES}/"
-        return [name.removeprefix(start) for name in (*self.datasets, *self.lost) if name.startswith(start)]
+        return self.layout.views(self.datasets, list(self.lost))
 
     def dataset(self, name: str) -> Any:
         """Return a dataset whose values are all in the file itself.
@@ -148,14 +151,14 @@ class EpisodeContents:
             lost = next((one for one in self.lost if name == one or name.startswith(f"{one}/")), None)
             if lost is not None:
                 raise UnusableError("link cannot be followed", f"{lost}: {self.lost[lost]}")
-            raise UnusableError("dataset is missing", f"{name}. {did_you_mean(name, self.datasets)}{self._hint()}")
+            raise UnusableError("dataset is missing", f"{name}. {did_you_mean(name, self.datasets)}")
         with _damage_named(name):
             check_dataset(self.datasets[name], name)
         return self.datasets[name]
 
     def camera(self, view: str) -> Any:
         """Return a camera's dataset; see `dataset`."""
-        return self.dataset(f"{_IMAGES}/{view}")
+        return self.dataset(f"{self.layout.images or self.layout.observations}/{view}")
 
     def read(self, name: str) -> np.ndarray:
         """Read a whole dataset.
@@ -170,14 +173,6 @@ class EpisodeContents:
                 detail = f"{name}: {dataset.dtype} {dataset.shape}, at most {MAX_ARRAY_BYTES} bytes"
                 raise UnusableError("dataset is too large", detail)
             return np.asarray(dataset[()])
-
-    def _hint(self) -> str:
-        """Say which other kind of file this seems to be."""
-        if any(name.startswith("data/demo") for name in self.datasets):
-            return " Several episodes in one file (robomimic): write a file an episode, or a LeRobot data set"
-        if "timestamp" not in self.datasets and "action" in self.datasets:
-            return " A recorder without a clock (ALOHA): timestamp: null takes steps at fps"
-        return ""
 
     def read_sensor(self, clock: Clock) -> tuple[np.ndarray, np.ndarray] | None:
         """Read the sensor: force, then aline, those that are there, side by side.

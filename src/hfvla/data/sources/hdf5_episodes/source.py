@@ -10,6 +10,9 @@ observations/sensor/aline       [M, L]          optional
 observations/sensor/timestamp   [M]             with either
 ```
 
+Files without a timestamp (ALOHA) have their steps at `fps`. robomimic's files, several episodes in one, are read as
+they are: `data/demo_0/actions`, `data/demo_0/obs/<state or camera>`; task and rate come from their attributes.
+
 A sensor series is copied once into a table in a cache folder, as that of an episode folder is: force and aline stand
 side by side in it, times count from the episode's start, and its values are checked.
 """
@@ -20,14 +23,16 @@ import hashlib
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from hfvla.data.samples.actions import FrameRef
-from hfvla.data.signals.clocks import Clock, seconds_since, to_nanoseconds
+from hfvla.data.signals.clocks import EARLIEST_S, Clock, seconds_since, to_nanoseconds
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.hdf5_episodes.contents import EpisodeContents
+from hfvla.data.sources.hdf5_episodes.layouts import ACT, ROBOMIMIC, demos_of, robomimic_facts
 from hfvla.data.sources.hdf5_rows import HDF5_SUFFIXES, decode_picture, import_h5py, open_hdf5
 from hfvla.data.sources.recorded_episodes import (
     RecordedEpisode,
@@ -51,16 +56,17 @@ class Hdf5EpisodesOptions(RecordedOptions):
 
     Attributes:
         tolerance_s: how far the time from one step to the next may lie from 1 / fps.
-        state: datasets under observations/ to put together, in this order; [] for none.
-        action: dataset.
-        clock: unit of the timestamps, the sensor's included.
-        timestamp: dataset of the steps' times; null for recorders without a clock (ALOHA), whose steps are taken to
+        state: datasets of the observations to put together, in this order; [] for none. When absent: qpos; of
+            robomimic's files end effector and gripper.
+        action: dataset; "actions" in robomimic's files.
+        clock: unit of the timestamps, the sensor's included; "auto" also takes small numbers for seconds.
+        timestamp: dataset of the steps' times. Where a file has none and `fps` is given (ALOHA), and with null, steps
             lie at `fps`: a sensor, which needs the clock, cannot be read then.
     """
 
     tolerance_s: float = Field(default=0.02, gt=0.0)
-    state: list[str] = ["qpos"]
-    action: str = "action"
+    state: list[str] | None = None
+    action: str | None = None
     clock: Clock = "auto"
     timestamp: str | None = "timestamp"
 
@@ -83,12 +89,13 @@ def count_hdf5_episodes(options: Hdf5EpisodesOptions) -> int:
     root = _root(options.path)
     for path in _find(root).paths:
         try:
-            with open_hdf5(path) as file, closing(EpisodeContents(file, _folder(root))) as contents:
-                action = contents.dataset(options.action)
-                length = action.shape[0] if action.shape else 0
+            with open_hdf5(path) as file:
+                for group in demos_of(file) or [""]:
+                    with closing(_contents(file, _folder(root), group)) as contents:
+                        action = contents.dataset(options.action or contents.layout.action)
+                        count += -(-(action.shape[0] if action.shape else 0) // options.stride)
         except (DataError, UnusableError):  # building names and counts it
             continue
-        count += -(-length // options.stride)
     return count
 
 
@@ -108,9 +115,21 @@ def build_hdf5_episodes(options: Hdf5EpisodesOptions, *, seed: int = 0) -> Sourc
     """
     import_h5py()
     root = _root(options.path)
-    return collect_episodes(
-        options, root, _find(root), lambda path: _read(path, _folder(root), options), "hdf5_episodes"
-    )
+
+    def read(path: Path, group: str) -> RecordedEpisode:
+        return _read(path, _folder(root), options, group)
+
+    return collect_episodes(options, root, _find(root), read, "hdf5_episodes", _groups)
+
+
+def _groups(path: Path) -> list[str]:
+    """Return the groups of the episodes in a file; one without a name for the whole file."""
+    with open_hdf5(path) as file:
+        return demos_of(file) or [""]
+
+
+def _contents(file: Any, folder: Path, group: str) -> EpisodeContents:
+    return EpisodeContents(file, folder, group, ROBOMIMIC if group else ACT)
 
 
 def _root(path: str) -> Path:
@@ -130,9 +149,11 @@ def _find(root: Path) -> FoundPaths:
     return find_files(root, lambda name: name.lower().endswith(HDF5_SUFFIXES))
 
 
-def _read(path: Path, folder: Path, options: Hdf5EpisodesOptions) -> RecordedEpisode:
-    with open_hdf5(path) as file, closing(EpisodeContents(file, folder)) as contents:
-        actions = contents.read(options.action)
+def _read(path: Path, folder: Path, options: Hdf5EpisodesOptions, group: str) -> RecordedEpisode:
+    with open_hdf5(path) as file, closing(_contents(file, folder, group)) as contents:
+        words, rate_hz = robomimic_facts(file) if group else (None, None)
+        options = _settled(options, contents, rate_hz)
+        actions = contents.read(str(options.action))
         if actions.ndim != 2:
             raise UnusableError("actions are not vectors", f"{options.action}: shape {actions.shape}")
         if not len(actions):
@@ -140,12 +161,46 @@ def _read(path: Path, folder: Path, options: Hdf5EpisodesOptions) -> RecordedEpi
         times_ns = _step_times(contents, len(actions), options)
         return RecordedEpisode(
             task=contents.task or path.parent.name,
+            instruction=words,
             times_s=seconds_since(times_ns, int(times_ns[0])),
             views=_views(contents, path, len(actions), options),
             state=_state(contents, len(actions), options),
-            actions=finite_numbers(actions, options.action),
+            actions=finite_numbers(actions, str(options.action)),
             series=_series(contents, path, int(times_ns[0]), options) if options.window_s else None,
         )
+
+
+def _settled(options: Hdf5EpisodesOptions, contents: EpisodeContents, rate_hz: float | None) -> Hdf5EpisodesOptions:
+    """Return options with what the layout and the file itself say where the recipe says nothing.
+
+    Raises:
+        UnusableError: neither a clock nor a rate, or a rate that is not the file's.
+    """
+    found: dict[str, Any] = {"action": options.action or contents.layout.action}
+    found["state"] = list(contents.layout.state(contents.datasets, options.state))
+    has_rate = "fps" in options.model_fields_set
+    if rate_hz is not None and not has_rate:
+        found["fps"] = rate_hz
+    elif rate_hz is not None and abs(rate_hz - options.fps) > 1e-6 * rate_hz:
+        raise UnusableError("another control rate", f"the file says {rate_hz:g} Hz, fps {options.fps:g}")
+    stamps = options.timestamp
+    if stamps is not None and stamps not in contents.datasets and stamps not in contents.lost:
+        named = "timestamp" in options.model_fields_set
+        if not named and not options.window_s and found["action"] in contents.datasets:
+            if not has_rate and rate_hz is None:
+                raise UnusableError(
+                    "no clock", f"no dataset {stamps} (ALOHA): say the rate of the steps, e.g. fps: 50"
+                )
+            found["timestamp"] = None
+    elif stamps is not None and options.clock == "auto" and _counts_from_zero(contents.read(stamps)):
+        found["clock"] = "s"  # what steps at the control rate show to be true, or refuse
+    return options.model_copy(update=found)
+
+
+def _counts_from_zero(stamps: np.ndarray) -> bool:
+    """Tell whether times are too small to be since 1970, in any unit."""
+    numbers = stamps.dtype.kind in "iuf" and stamps.size
+    return bool(numbers) and bool(np.isfinite(stamps).all()) and 0 <= stamps.min() <= stamps.max() < EARLIEST_S
 
 
 def _same_length(found: int, expected: int, name: str, options: Hdf5EpisodesOptions) -> None:
@@ -176,10 +231,11 @@ def _step_times(contents: EpisodeContents, length: int, options: Hdf5EpisodesOpt
 
 def _state(contents: EpisodeContents, length: int, options: Hdf5EpisodesOptions) -> np.ndarray:
     parts = [np.zeros((length, 0), np.float32)]
-    for name in options.state:
-        values = contents.read(f"observations/{name}")
-        _same_length(len(values) if values.ndim else 0, length, f"observations/{name}", options)
-        parts.append(finite_numbers(values, f"observations/{name}"))
+    for name in options.state or ():
+        place = f"{contents.layout.observations}/{name}"
+        values = contents.read(place)
+        _same_length(len(values) if values.ndim else 0, length, place, options)
+        parts.append(finite_numbers(values, place))
     return np.concatenate(parts, axis=1)
 
 

@@ -43,7 +43,7 @@ def build_hub(options: HubOptions, *, seed: int = 0) -> SourceData:
 
         given = {"options": options, "splits": list(splits)}
         rows = IterableDataset.from_generator(stream_hub_rows, gen_kwargs=given)
-        return SourceData(rows, {"streaming": True, "files": {options.name: "hub"}, "rejected": {}})
+        return SourceData(rows, {"streaming": True, "files": {options.repo: "hub"}, "rejected": {}})
     kept = options.model_dump(exclude={"streaming", "cache_dir", "max_bad_fraction"})
     kept["fingerprints"] = {name: getattr(rows, "_fingerprint", "") for name, rows in splits.items()}
     reading = Reading(options)
@@ -53,7 +53,7 @@ def build_hub(options: HubOptions, *, seed: int = 0) -> SourceData:
         lambda: _facts(options, reading),
     )
     if not len(rows):
-        raise DataError("no usable record", where=options.name, got=facts["census"]["rejected"], fix="Say `mapping`.")
+        raise DataError("no usable record", where=options.repo, got=facts["census"]["rejected"], fix="Say `mapping`.")
     return SourceData(rows, facts["census"], facts["rejected"])
 
 
@@ -73,11 +73,11 @@ def _load(options: HubOptions) -> Mapping[str, Any]:
     from datasets import Image, load_dataset
 
     try:
-        loaded = load_dataset(options.name, options.config, revision=options.revision, streaming=options.streaming)
+        loaded = load_dataset(options.repo, options.config, revision=options.revision, streaming=options.streaming)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise DataError(
             "the data set cannot be loaded",
-            where=options.name,
+            where=options.repo,
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             fix="Offline, it must be in the cache of `datasets`, or a folder on disk; online, check name and access.",
         ) from error
@@ -85,7 +85,7 @@ def _load(options: HubOptions) -> Mapping[str, Any]:
     if not wanted:
         raise DataError(
             f"no split '{', '.join(options.splits)}'",
-            where=options.name,
+            where=options.repo,
             got=", ".join(map(str, loaded)),
             fix=f"Say `split: {next(iter(loaded), '')}` where that one is wanted.",
         )
@@ -102,22 +102,22 @@ def _load(options: HubOptions) -> Mapping[str, Any]:
 def _samples(options: HubOptions, splits: Mapping[str, Any], reading: Reading) -> Iterator[ChatSample]:
     for split, rows in splits.items():
         for number, record in enumerate(rows):
-            where = f"{options.name} {split}:{number}"
+            where = f"{options.repo} {split}:{number}"
             with reading.record(where, record_id(record, "id", "question_id")):
                 sample = _sample(record, where, options, reading)
                 yield from reading.take(replace(sample, split=str(split)), again="keep")
-    reading.census.log(options.name, reading.notes.items())
-    reading.census.refuse_if_too_bad(options.max_bad_fraction, options.name)
+    reading.census.log(options.repo, reading.notes.items())
+    reading.census.refuse_if_too_bad(options.max_bad_fraction, options.repo)
 
 
 def _sample(record: Mapping[str, Any], where: str, options: HubOptions, reading: Reading) -> ChatSample:
-    source = options.name.rstrip("/").rpartition("/")[2]
+    source = options.repo.rstrip("/").rpartition("/")[2]
     if options.mapping is None and ("chosen" in record or any(record.get(key) for key in _TURNS)):
-        return conversation_sample(record, where, Path(options.name), reading, source)
+        return conversation_sample(record, where, Path(options.repo), reading, source)
     columns = options.mapping or guess_columns(record)
     if columns is None:
         raise UnusableError("no picture and text by any usual name", f"columns {sorted(record)}")
-    return mapped_sample(record, where, Path(options.name), reading, columns, source)
+    return mapped_sample(record, where, Path(options.repo), reading, columns, source)
 
 
 def _facts(options: HubOptions, reading: Reading) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _facts(options: HubOptions, reading: Reading) -> dict[str, Any]:
         "usable": reading.census.usable,
         "rejected": reading.census.rejected(),
         "samples": dict(reading.by_set),
-        "files": {options.name: "hub"},
+        "files": {options.repo: "hub"},
         "notes": dict(reading.notes),
     }
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -162,11 +162,19 @@ class HubOptions(_Reading):
     """What a recipe may say about a data set of the hub, or a folder that `datasets.load_dataset` reads.
 
     Attributes:
-        name: on the hub, e.g. "lmms-lab/textvqa".
+        repo: its name on the hub, e.g. "lmms-lab/textvqa"; `name` will do too, except under `train` of a recipe, where
+            it is the entry's own name.
         config: of the data set.
         revision: branch, tag or commit.
     """
 
-    name: str = Field(min_length=1)
+    repo: str = Field(min_length=1)
     config: str | None = None
     revision: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_is_repo(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "name" in values and "repo" not in values:
+            return {("repo" if key == "name" else key): value for key, value in values.items()}
+        return values

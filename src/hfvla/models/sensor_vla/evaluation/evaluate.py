@@ -46,6 +46,7 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
     _refuse_if_too_bad(rows, chunks, context)
     facts = _Facts(processor, rows, np.isfinite(chunks.actions).all(axis=(1, 2)))
     result.metrics |= facts.scores(chunks.actions)
+    result.metrics |= facts.by_sensor(chunks.actions)
     result.baselines = facts.baselines()
     for name, scores in result.baselines.items():
         if scores["mse"] > 0:  # where nothing moves, no skill is defined
@@ -138,6 +139,18 @@ class _Facts:
         found = actions[self.usable] if len(actions) == len(self.usable) else actions
         scores = action_scores(found, self.target, self.mask, self.names)
         return {name: value for name, value in scores.items() if name not in {"steps", "chunks"}}
+
+    def by_sensor(self, actions: np.ndarray) -> dict[str, float]:
+        """Return errors of the rows with a sensor and of those without one, where there are both."""
+        having = np.array([bool(row["sensor"]) for row in self.rows], dtype=bool)
+        if having.all() or not having.any():
+            return {}
+        found: dict[str, float] = {}
+        for name, chosen in (("rows_with_sensor", having), ("rows_without_sensor", ~having)):
+            scores = action_scores(actions[self.usable][chosen], self.target[chosen], self.mask[chosen])
+            found |= {f"{name}/n": int(chosen.sum())}
+            found |= {f"{name}/{score}": scores[score] for score in _INTERVALS if score in scores}
+        return found
 
     def baselines(self) -> dict[str, dict[str, float]]:
         count, horizon = self.mask.shape
