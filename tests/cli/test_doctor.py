@@ -251,13 +251,25 @@ def test_more_threads_than_cores_is_a_warning(monkeypatch):
 DECODES, TORN = Answer({"frames": 4}), Answer(problem="OSError: torn")
 
 
+def test_the_readers_are_asked_in_the_order_in_which_they_are_used():
+    from hfvla.data.video.backends import BACKENDS
+
+    assert tuple("pyav" if name == "av" else name for name in video.ORDER) == BACKENDS
+
+
+def test_a_reader_that_was_chosen_is_named(monkeypatch):
+    monkeypatch.setenv("HFVLA_VIDEO_BACKEND", "decord")
+    reader, *_ = video.check_video({"av": DECODES, "decord": DECODES})
+    assert "HFVLA_VIDEO_BACKEND=decord is used in its place" in reader.found
+
+
 @pytest.mark.parametrize(
     ("readers", "ffmpeg", "expected", "libraries"),
     [
-        ({"av": DECODES, "decord": DECODES}, None, ("ok", "decord is used; also av"), ("info", "only torchcodec")),
-        ({"av": DECODES, "torchcodec": DECODES}, "x", ("ok", "torchcodec is used; also av"), ("ok", "x")),
+        ({"av": DECODES, "decord": DECODES}, None, ("ok", "av is used; also decord"), ("info", "only torchcodec")),
+        ({"av": DECODES, "torchcodec": DECODES}, "x", ("ok", "av is used; also torchcodec"), ("ok", "x")),
         ({"av": DECODES, "decord": TORN}, None, ("ok", "av is used"), ("info", "not found")),
-        ({"decord": None}, None, ("ok", "decord is used (not tried"), ("info", "not found")),
+        ({"decord": None}, None, ("warn", "decord without PyAV (av)"), ("info", "not found")),
         ({"torchcodec": None}, None, ("warn", "no installed reader works"), ("warn", "torchcodec cannot work")),
         ({"decord": TORN}, None, ("warn", "no installed reader works: decord"), ("info", "not found")),
         ({}, None, ("info", "no reader"), ("info", "not found")),

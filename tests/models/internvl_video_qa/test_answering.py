@@ -7,6 +7,7 @@ import torch
 from hfvla.data.choices import LETTERS
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
+from hfvla.models.internvl_video_qa.answering import predict
 from hfvla.models.internvl_video_qa.evaluation.evaluate import evaluate
 from hfvla.models.internvl_video_qa.evaluation.predicting import predict_letters, predict_orders
 from hfvla.models.internvl_video_qa.evaluation.scores import cyclic_orders
@@ -169,6 +170,31 @@ def test_generation_writes_what_was_taught(model, processor, rows, collate):
     written, scored = model.generate_answer(*arguments), model.answer(*arguments)
     assert (written.text, written.letter, written.failed) == ("B", "B", False)
     assert scored.letter == "B" and written.probabilities == pytest.approx(scored.probabilities)
+
+
+def test_open_questions_are_written_out(model, processor, rows, monkeypatch):
+    """By `chat` and by a request without choices; length and temperature reach `generate`."""
+    seen, row = [], rows[0]
+
+    def write(**kwargs):
+        seen.append(kwargs)
+        return torch.tensor([processor.tokenizer(" a red car ").input_ids])
+
+    monkeypatch.setattr(model.backbone, "generate", write)
+    assert model.chat(processor, row["video"], "What happens?") == "a red car"
+    assert (seen[0]["max_new_tokens"], seen[0]["do_sample"]) == (128, False) and "temperature" not in seen[0]
+    asked = {"video": row["video"], "question": "What happens?", "max_new_tokens": 9, "temperature": 0.5}
+    reply = predict(model, processor, asked)
+    assert reply == {"question": "What happens?", "answer": "a red car", "text": "a red car", "failed": False}
+    assert (seen[1]["max_new_tokens"], seen[1]["do_sample"], seen[1]["temperature"]) == (9, True, 0.5)
+    predict(model, processor, {**asked, "choices": row["choices"], "generate": True})
+    assert (seen[2]["max_new_tokens"], seen[2]["temperature"]) == (9, 0.5)
+    with pytest.raises(DataError, match="exceed the language model's positions"):
+        model.chat(processor, row["video"], "What happens?", max_new_tokens=100_000)
+
+
+def test_an_untrained_model_writes_something_and_ends(shared_model, processor, rows):
+    assert isinstance(shared_model.chat(processor, rows[0]["video"], "What?", max_new_tokens=4, temperature=0.7), str)
 
 
 def test_a_question_without_frames(shared_model, processor, rows, context):

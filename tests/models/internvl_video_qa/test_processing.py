@@ -1,6 +1,7 @@
 """Prompts, letters and batches."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from transformers import AutoProcessor
 
 from hfvla.errors import CheckpointError, DataError
 from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.internvl_video_qa import FAMILY
 from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 from hfvla.models.internvl_video_qa.wording import PromptItem
+
+from .conftest import recipe
 
 CHAT = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}\n{% endfor %}"
@@ -31,6 +35,40 @@ def test_with_a_chat_template_the_question_is_a_users_turn(built):
     text = chat.prompt(PromptItem("Which light?", ["Red", "Green"], (1,)))
     assert text.startswith("<|user|>Frame1: <img><IMG_CONTEXT>") and "\nA. Red\nB. Green\nAnswer with the" in text
     assert text.endswith("\n<|assistant|>")
+
+
+def test_prompts_are_the_configs(tmp_path, rows):
+    """Chosen in the recipe, kept by the processor, and compared with the config when a checkpoint is loaded."""
+    own = {
+        "instruction": "Trả lời bằng một chữ cái.",
+        "frame": "[{number}]",
+        "answer": "Đáp án:",
+        "system": "Be brief.",
+    }
+    model, processor = FAMILY.load("initialise")(recipe(prompts=own), rows, seed=0)
+    item = PromptItem("Which light?", ["Red", "Green"], (1,))
+    assert processor.prompt(item).startswith("[1] <img>") and processor.prompt(item).endswith("\nĐáp án:")
+    processor.chat_template = CHAT
+    text = processor.prompt(item)
+    assert text.startswith("<|system|>Be brief.\n<|user|>[1] <img>") and own["instruction"] in text
+    assert "Answer in a few words." in processor.prompt(replace(item, in_words=True))  # the default stays
+    processor.save_pretrained(tmp_path)
+    again = AutoProcessor.from_pretrained(tmp_path)
+    assert again.prompt(item) == text
+    again.check_config(model.config)
+    model.config.prompts = {**model.config.prompts, "instruction": "Else."}
+    with pytest.raises(CheckpointError, match="prompts"):
+        again.check_config(model.config)
+    with pytest.raises(CheckpointError, match="unknown key in prompts; got 'instructions'.*instruction"):
+        FAMILY.load("config").tiny(prompts={"instructions": "x"})
+
+
+def test_an_open_question_has_no_choices_and_no_instruction(processor):
+    text = processor.open_prompt(" What happens? ", (1,))
+    assert text.endswith("</img>\nWhat happens?\nAnswer:")
+    for question, match in ((" ", "question is empty"), ("a <img> b", "special token")):
+        with pytest.raises(DataError, match=match):
+            processor.open_prompt(question, (1,))
 
 
 @pytest.mark.parametrize(

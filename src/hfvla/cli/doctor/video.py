@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ctypes.util
+import os
 from collections.abc import Iterator
 
 from hfvla.cli.doctor.check import Answer, Check, probe
@@ -11,8 +12,9 @@ from hfvla.cli.doctor.devices import has
 
 __all__ = ["ORDER", "check_video", "probe_video"]
 
-ORDER = ("decord", "torchcodec", "av")
-"""Readers, the preferred one first."""
+ORDER = ("av", "torchcodec", "decord")
+"""Readers by module, in the order of `hfvla.data.video.backends.BACKENDS`. Without PyAV (av), which reads the table of
+frames for the others too, no clip is read."""
 
 
 def probe_video() -> dict[str, Answer | None]:
@@ -33,10 +35,15 @@ def check_video(readers: dict[str, Answer | None]) -> Iterator[Check]:
     """Say which reader is used (the first of `ORDER` that decodes), and what is wrong with the others."""
     libraries = ctypes.util.find_library("avcodec")
     usable = [name for name in ORDER if name in readers and _usable(name, readers[name], libraries)]
-    if usable:
+    if usable and usable[0] != ORDER[0]:
+        found = f"{', '.join(usable)} without PyAV (av), which reads the table of frames for every reader"
+        yield Check("video", "warn", found, 'pip install "hfvla[video]"')
+    elif usable:
         untried = "" if readers[usable[0]] else " (not tried: PyAV makes the test clip)"
         others = f"; also {', '.join(usable[1:])}" if usable[1:] else ""
-        yield Check("video", "ok", f"{usable[0]} is used{untried}{others}")
+        chosen = os.environ.get("HFVLA_VIDEO_BACKEND") or "auto"
+        named = f"; HFVLA_VIDEO_BACKEND={chosen} is used in its place" if chosen not in ("auto", "pyav") else ""
+        yield Check("video", "ok", f"{usable[0]} is used{untried}{others}{named}")
     elif readers:
         yield Check("video", "warn", f"no installed reader works: {', '.join(readers)}", 'pip install "hfvla[video]"')
     else:

@@ -183,9 +183,20 @@ class VideoAnswerMixin(_Model):
         choices: Sequence[str],
         support_frames: Sequence[float] = (),
         max_new_tokens: int = 16,
+        temperature: float = 0.0,
         **generate_kwargs: Any,
     ) -> VideoAnswer:
         """Let the model write its answer and read it strictly: what is not clearly a choice is `failed`.
+
+        Args:
+            processor: the checkpoint's processor.
+            video: path of the file.
+            question: its text.
+            choices: 2 to 4 texts, without letters.
+            support_frames: seconds at which the answer is to be seen, where known.
+            max_new_tokens: tokens that may be written.
+            temperature: 0 writes the likeliest word each time; above 0 words are drawn.
+            **generate_kwargs: as for `generate`.
 
         Raises:
             DataError: the video cannot be read, or the question is not one.
@@ -202,18 +213,58 @@ class VideoAnswerMixin(_Model):
         ids = self.backbone.generate(
             inputs_embeds=embeddings,
             attention_mask=batch["attention_mask"].to(self.device),
-            max_new_tokens=max_new_tokens,
-            **{
-                "do_sample": False,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-                **generate_kwargs,
-            },
+            **_generation(tokenizer, max_new_tokens, temperature, generate_kwargs),
         )[0]
         parsed = processor.parse_answer(ids, choices)
         text = tokenizer.decode(ids, skip_special_tokens=True)
         letter = "" if parsed.failed else LETTERS[parsed.index]
         return VideoAnswer(parsed.index, letter, scored.probabilities, parsed.failed, parsed.reason, text)
+
+    @torch.inference_mode()
+    def chat(
+        self,
+        processor: InternVLVideoQAProcessor,
+        video: str,
+        question: str,
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        **generate_kwargs: Any,
+    ) -> str:
+        """Let the model write what it likes about a video: a question without choices.
+
+        A model that was only taught to choose answers in letters; one that learned in words, or whose language model
+        is still its own (LoRA), answers in words.
+
+        Args:
+            processor: the checkpoint's processor.
+            video: path of the file.
+            question: its text.
+            max_new_tokens: tokens that may be written.
+            temperature: 0 writes the likeliest word each time; above 0 words are drawn.
+            **generate_kwargs: as for `generate`.
+
+        Raises:
+            DataError: the video cannot be read, or the question is none or too long.
+        """
+        features = self.encode_video(processor, video)
+        tokenizer = processor.tokenizer
+        text = processor.open_prompt(question, features.frame_tiles)
+        batch = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        processor._check_length(batch.input_ids.shape[1] + max_new_tokens, video)
+        ids = self.backbone.generate(
+            inputs_embeds=self.embed(batch.input_ids.to(self.device), features.features),
+            attention_mask=batch.attention_mask.to(self.device),
+            **_generation(tokenizer, max_new_tokens, temperature, generate_kwargs),
+        )[0]
+        return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _generation(tokenizer: Any, max_new_tokens: int, temperature: float, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `generate`; a temperature of 0 draws nothing."""
+    drawn = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return {"max_new_tokens": max_new_tokens, **drawn, **ends, **more}
 
 
 def _answer(scores: Sequence[float], probabilities: Sequence[float]) -> VideoAnswer:
@@ -230,9 +281,13 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
         DataError: video, question or choices cannot be used.
         PredictionError: the model's scores are not finite.
     """
+    writing = {key: request[key] for key in ("max_new_tokens", "temperature") if request.get(key) is not None}
+    if not request.get("choices"):
+        text = model.chat(processor, str(request["video"]), request["question"], **writing)
+        return {"question": request["question"], "answer": text, "text": text, "failed": not text}
     choices = list(request["choices"])
-    ask = model.generate_answer if request.get("generate") else model.answer
-    answer = ask(processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())
+    asked = (processor, str(request["video"]), request["question"], choices, request.get("support_frames") or ())
+    answer = model.generate_answer(*asked, **writing) if request.get("generate") else model.answer(*asked)
     if answer.failed and not answer.probabilities:
         raise PredictionError("the question has no answer", where=str(request["video"]), got=answer.reason)
     return {

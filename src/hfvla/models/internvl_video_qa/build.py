@@ -61,6 +61,7 @@ def _processor_settings(config: InternVLVideoQAConfig) -> dict[str, Any]:
     return {
         "frames": config.frames,
         "tiling": config.tiling,
+        "prompts": config.prompts,
         "tokens_per_tile": config.tokens_per_tile,
         "max_length": config.get_text_config().max_position_embeddings,
     }

@@ -14,7 +14,7 @@ from hfvla.data.choices import LETTERS
 from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.losses.reductions import check_text_reduction
 
-__all__ = ["ANSWER_BY", "BACKBONES", "FRAMES", "TILING", "InternVLVideoQAConfig", "known_backbone"]
+__all__ = ["ANSWER_BY", "BACKBONES", "FRAMES", "PROMPTS", "TILING", "InternVLVideoQAConfig", "known_backbone"]
 
 FRAMES: dict[str, float] = {"fewest": 4, "most": 6, "seconds_per_frame": 2.0, "margin_s": 0.5}
 """How many frames a clip is read at, and how far the window reaches beyond its support frames."""
@@ -26,6 +26,17 @@ TILING: dict[str, int] = {"most_tiles": 6, "token_budget": 3072}
 """Most tiles a frame is cut into (without the thumbnail), and the visual tokens that all frames may cost."""
 
 
+PROMPTS: dict[str, str] = {
+    "instruction": "Answer with the letter of the correct choice.",
+    "in_words": "Answer in a few words.",
+    "frame": "Frame{number}:",
+    "answer": "Answer:",
+    "system": "",
+}
+"""What stands around a question: behind it where choices are listed, where none are, before each frame; with a chat
+template what the system says (nothing when empty), without one what the answer follows."""
+
+
 class InternVLVideoQAConfig(PreTrainedConfig):
     r"""Configuration of `InternVLForVideoQA`; the defaults are InternVL3-1B (0.94 B parameters).
 
@@ -33,6 +44,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         backbone_config (`dict` or `InternVLConfig`): vision tower, projector and language model.
         frames (`dict`): {"fewest", "most", "seconds_per_frame", "margin_s"}, see `FRAMES`.
         tiling (`dict`): {"most_tiles", "token_budget"}, see `TILING`.
+        prompts (`dict`): {"instruction", "in_words", "frame", "answer", "system"}, see `PROMPTS`; the processor's too.
         support_dropout (`float`): share of training rows whose support frames are not used: tests have none.
         shuffle_choices (`bool`): put choices into a random order while training.
         answer_by (`str`): "letters": the likelihood of each choice's letter after the prompt that lists them; "words":
@@ -49,12 +61,13 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl"),
     }
     sub_config_types = {"backbone_config": ("internvl",)}  # noqa: RUF012
-    nested_keys = {"frames": FRAMES, "tiling": TILING, "calibration": {"temperature": 1.0}}  # noqa: RUF012
+    nested_keys = {"frames": FRAMES, "tiling": TILING, "prompts": PROMPTS, "calibration": {"temperature": 1.0}}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
     backbone_config: Any = None
     frames: dict[str, float] | None = None
     tiling: dict[str, int] | None = None
+    prompts: dict[str, str] | None = None
     support_dropout: float = 0.3
     shuffle_choices: bool = True
     answer_by: str = "letters"
@@ -73,6 +86,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         self.tie_word_embeddings = self.backbone_config.tie_word_embeddings
         self.frames = _filled("frames", FRAMES, self.frames)
         self.tiling = _filled("tiling", TILING, self.tiling)
+        self.prompts = _filled("prompts", PROMPTS, self.prompts)
         self.letter_token_ids = list(self.letter_token_ids)
         self.loss_weights = dict(self.loss_weights or {"letters": 1.0})
         self.calibration = dict(self.calibration or {"temperature": 1.0})
@@ -106,6 +120,8 @@ class InternVLVideoQAConfig(PreTrainedConfig):
             raise CheckpointError(
                 "no such way to answer", where=where, got=self.answer_by, fix=did_you_mean(self.answer_by, ANSWER_BY)
             )
+        if any(not isinstance(text, str) for text in self.prompts.values()):
+            raise CheckpointError("a prompt is no text", where=where, got=self.prompts)
         check_text_reduction(self.text_loss_reduction, where)
         if not 0.0 <= self.support_dropout <= 1.0:
             raise CheckpointError("support_dropout is no share", where=where, got=self.support_dropout)

@@ -10,19 +10,24 @@ from torch import Tensor
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
 
 from hfvla.data.choices import LETTERS
+from hfvla.data.text import clean_text
 from hfvla.data.video import VideoReader
 from hfvla.data.video.files import FileIdentity, check_video_file
 from hfvla.errors import CheckpointError, DataError
 from hfvla.loading import check_same
 from hfvla.losses.text import IGNORE_INDEX
-from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import FRAMES, TILING, InternVLVideoQAConfig
+from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import (
+    FRAMES,
+    PROMPTS,
+    TILING,
+    InternVLVideoQAConfig,
+)
 from hfvla.models.internvl_video_qa.frames import Clip, FrameMode, Tiles, choose_times, cut_tiles
 from hfvla.models.internvl_video_qa.wording import ParsedAnswer, PromptItem, padded, parse_answer, question_lines
 
 __all__ = ["InternVLVideoQAProcessor"]
 
 _FRAME_CACHE_BYTES = 256 * 2**20
-_INSTRUCTION, _IN_WORDS = "Answer with the letter of the correct choice.", "Answer in a few words."
 
 
 class InternVLVideoQAProcessor(ProcessorMixin):
@@ -35,6 +40,7 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         tiling (`dict`): a config's `tiling`.
         tokens_per_tile (`int`): placeholders a tile takes.
         max_length (`int`): positions of the language model.
+        prompts (`dict`): a config's `prompts`.
         chat_template (`str`, *optional*): with one, questions are put as a user's turn; without, as plain text.
     """
 
@@ -46,11 +52,13 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         tiling: Mapping[str, int] | None = None,
         tokens_per_tile: int = 256,
         max_length: int = 32_768,
+        prompts: Mapping[str, str] | None = None,
         chat_template: str | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.frames = {**FRAMES, **(frames or {})}
         self.tiling = {**TILING, **(tiling or {})}
+        self.prompts = {**PROMPTS, **(prompts or {})}
         self.tokens_per_tile, self.max_length = tokens_per_tile, max_length
         self._reader: VideoReader | None = None
         self._durations: dict[FileIdentity, float] = {}
@@ -67,6 +75,7 @@ class InternVLVideoQAProcessor(ProcessorMixin):
             name: (getattr(self, name), getattr(config, name)) for name in ("letter_token_ids", "tokens_per_tile")
         }
         pairs["tile_size"] = ([side["height"], side["width"]], [config.tile_size, config.tile_size])
+        pairs["prompts"] = (self.prompts, config.prompts)
         pairs["tiling"], pairs["frames"] = (self.tiling, config.tiling), (self.frames, config.frames)
         pairs["max_length"] = (min(self.max_length, text.max_position_embeddings), self.max_length)
         pairs["tokens"] = (max(len(self.tokenizer), text.vocab_size), text.vocab_size)
@@ -154,11 +163,36 @@ class InternVLVideoQAProcessor(ProcessorMixin):
             DataError: an empty question, fewer than 2 or more than 4 choices, or a special token in a text.
         """
         question = question_lines(item, self.tokenizer.all_special_tokens)
-        frames = [f"Frame{number}: {self.image_text(tiles)}" for number, tiles in enumerate(item.frame_tiles, start=1)]
+        return self._put(item.frame_tiles, question, self.prompts["in_words" if item.in_words else "instruction"])
+
+    def open_prompt(self, question: str, frame_tiles: Sequence[int]) -> str:
+        """Return the text of a question without choices, up to where its answer begins.
+
+        Args:
+            question: anything about the clip.
+            frame_tiles: tiles of each frame, in order.
+
+        Raises:
+            DataError: an empty question, or a special token in it.
+        """
+        if not question.strip():
+            raise DataError("the question is empty", where="question")
+        for token in self.tokenizer.all_special_tokens:
+            if token in question:
+                raise DataError("a special token in the text", where="question", got=token, fix="Take it out.")
+        return self._put(frame_tiles, [clean_text(question)], "")
+
+    def _put(self, frame_tiles: Sequence[int], lines: Sequence[str], instruction: str) -> str:
+        head = self.prompts["frame"]
+        frames = [
+            f"{head.replace('{number}', str(number))} {self.image_text(tiles)}".lstrip()
+            for number, tiles in enumerate(frame_tiles, start=1)
+        ]
         if not self.chat_template:
-            return "\n".join([*frames, *question, "Answer:"])
-        instruction = _IN_WORDS if item.in_words else _INSTRUCTION
-        messages = [{"role": "user", "content": "\n".join([*frames, *question, instruction])}]
+            return "\n".join([*frames, *lines, self.prompts["answer"]])
+        turn = "\n".join([*frames, *lines, *([instruction] if instruction else [])])
+        system = [{"role": "system", "content": self.prompts["system"]}] if self.prompts["system"] else []
+        messages = [*system, {"role": "user", "content": turn}]
         return self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def image_text(self, tiles: int) -> str:

@@ -40,6 +40,8 @@ def frame_weights(
 
 def show(model: Any, processor: Any, request: Mapping[str, Any], reply: Mapping[str, Any]) -> Shown:
     """Return an answer of `predict` as a person looks at it."""
+    if not request.get("choices"):
+        return Shown(reply["text"] or "Nothing was written.", {})
     video, choices = str(request["video"]), list(request["choices"])
     support = request.get("support_frames") or ()
     clip = processor.read_clip(video, support)
