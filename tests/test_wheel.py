@@ -32,6 +32,9 @@ def test_what_is_inside(wheel, repository):
     names = zipfile.ZipFile(wheel).namelist()
     recipes = [path.relative_to(repository).as_posix() for path in (repository / "recipes").rglob("*.yaml")]
     assert not [name for name in recipes if f"hfvla/shipped/{name}" not in names]
+    assert {"hfvla/shipped/plugin_family/light_reader/__init__.py", "hfvla/shipped/plugin_family/tiny.yaml"} <= set(
+        names
+    )
     assert {"hfvla/hub/card.md.j2", "hfvla/py.typed", "hfvla/evaluation/report.html.j2"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "recipes/")) or "__pycache__" in name]
 

@@ -14,6 +14,7 @@ from hfvla.cli.answering import predict
 from hfvla.cli.asking import AskCommand
 from hfvla.cli.chatting import chat
 from hfvla.cli.comparing import compare
+from hfvla.cli.creating import new_family
 from hfvla.cli.data_sets import data
 from hfvla.cli.demonstrating import demo
 from hfvla.cli.evaluating import evaluate
@@ -80,6 +81,12 @@ def train(
         typer.Option("--from", metavar="DIR", parser=expand_user, help="Checkpoint that stands for the stage before."),
     ] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
+    extend: Annotated[
+        str | None, typer.Option(metavar="STAGE", help="A finished stage that trains on, for as long as now asked.")
+    ] = None,
+    resume_from: Annotated[
+        str | None, typer.Option(metavar="[STAGE/]checkpoint-N", help="An earlier checkpoint to go on from.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One real batch through every stage and phase; leaves nothing on disk.")
     ] = False,
@@ -89,7 +96,7 @@ def train(
     if dry_run:
         from hfvla.cli.planning import try_recipe
 
-        writes = output is not None or overwrite
+        writes = output is not None or overwrite or extend is not None or resume_from is not None
         return try_recipe(recipe, overrides or (), start_at, from_checkpoint, stop_after, writes, as_json)
 
     def work() -> Any:
@@ -107,6 +114,8 @@ def train(
             start_at=start_at,
             from_checkpoint=from_checkpoint,
             stop_after=stop_after,
+            extend=extend,
+            resume_from=resume_from,
         )
 
     def show(summary: Any) -> None:
@@ -165,6 +174,7 @@ app.command()(push)
 app.command()(chat)
 app.command()(export)
 app.command()(recipes)
+app.command("new-family")(new_family)
 
 
 @app.command()
