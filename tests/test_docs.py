@@ -42,3 +42,13 @@ def test_the_reference_covers_every_public_module(repository, monkeypatch):
     for path, text in make_api.pages().items():
         assert path.read_text("utf-8") == text, f"run: python docs/make_api.py ({path.name} is old)"
     del sys.modules["make_api"]
+
+
+def test_the_index_and_the_navigation_know_every_page(repository):
+    pages = {path.relative_to(repository / "docs").as_posix() for path in (repository / "docs").glob("*.md")}
+    pages |= {f"families/{path.name}" for path in (repository / "docs/families").glob("*.md")}
+    index = (repository / "docs/index.md").read_text("utf-8")
+    linked = set(re.findall(r"\]\(([a-z_/-]+\.md)", index))
+    assert not pages - linked - {"index.md"}
+    navigation = set(re.findall(r": ([a-z_/-]+\.md)$", (repository / "mkdocs.yml").read_text("utf-8"), flags=re.M))
+    assert not pages - navigation - {"api.md"}

@@ -1,0 +1,107 @@
+"""Pictures of the terminal for the pages: real commands in a real pseudo-terminal, drawn as SVG.
+
+Run:  pip install pyte && python docs/make_screens.py        (some minutes; they train and plan)
+"""
+
+import argparse
+import fcntl
+import io
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pyte
+from rich.console import Console
+from rich.text import Text
+
+ROOT = Path(__file__).parents[1]
+ASSETS = ROOT / "docs" / "assets"
+_LONGEST_S = 900
+
+SCREENS = {
+    # file: (command, columns, rows, text after which the picture is taken; None: when the command has ended)
+    "screen-plan": (["plan", "recipes/internvl_video_qa/full_8b.yaml", "--samples", "1490"], 118, 40, None),
+    "screen-train": (
+        ["train", "recipes/ember_vlm/smoke.yaml", "--output", "{out}/run", "--stop-after", "selection"], 118, 30,
+        "stage instruct done",
+    ),
+}  # fmt: skip
+
+
+def shoot(words: list[str], columns: int, rows: int, moment: str | None) -> pyte.Screen:
+    """Run `hfvla` in a terminal of this size; return what stands on it at a moment, or at the end."""
+    screen = pyte.Screen(columns, rows)
+    stream = pyte.ByteStream(screen)
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "HFVLA_SCREEN": "live"}
+    env |= {"PYTHONPATH": str(ROOT / "src"), "COLUMNS": str(columns), "LINES": str(rows)}
+    command = [sys.executable, "-m", "hfvla.cli", *words]
+    running = subprocess.Popen(command, stdin=side, stdout=side, stderr=side, env=env, cwd=ROOT, close_fds=True)
+    os.close(side)
+    until = time.monotonic() + _LONGEST_S
+    try:
+        while time.monotonic() < until:
+            ready, _, _ = select.select([main], [], [], 0.5)
+            try:
+                content = os.read(main, 65536) if ready else b""
+            except OSError:
+                break
+            if ready and not content:
+                break
+            stream.feed(content)
+            if moment is not None and any(moment in line for line in screen.display):
+                return screen
+            if not ready and running.poll() is not None:
+                break
+    finally:
+        running.terminate()
+        running.wait()
+        os.close(main)
+    return screen
+
+
+def draw(screen: pyte.Screen, words: list[str], path: Path) -> None:
+    """Draw a screen as SVG, in its colours, without the empty lines at its end."""
+    lines = [Text.assemble(("$ ", "bold"), f"hfvla {' '.join(words)}")]
+    for row in range(screen.lines):
+        line = Text()
+        for column in range(screen.columns):
+            cell = screen.buffer[row][column]
+            named = f"#{cell.fg}" if len(cell.fg) == 6 else cell.fg.replace("brown", "yellow")
+            colour = "" if cell.fg == "default" else named
+            line.append(cell.data, f"{'bold ' if cell.bold else ''}{colour}".strip() or None)
+        line.rstrip()
+        lines.append(line)
+    while not lines[-1].plain:
+        lines.pop()
+    console = Console(
+        record=True, width=screen.columns, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    path.write_text(console.export_svg(title=f"hfvla {words[0]}"), encoding="utf-8")
+    print(path)
+
+
+def main() -> None:
+    """Draw the screens that are named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCREENS)}")
+    parser.add_argument("--scratch", default="/tmp", help="folder for what the commands write")
+    arguments = parser.parse_args()
+    for name in arguments.names or SCREENS:
+        words, columns, rows, moment = SCREENS[name]
+        words = [word.format(out=arguments.scratch) for word in words]
+        shown = [word.replace(f"{arguments.scratch}/", "outputs/") for word in words]
+        draw(shoot(words, columns, rows, moment), shown, ASSETS / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main()
