@@ -27,6 +27,7 @@ from hfvla.cli.searching import index, search
 from hfvla.cli.serving import serve
 from hfvla.cli.sharing import push
 from hfvla.cli.shipping import recipes
+from hfvla.cli.training import AsJson, Overrides, RecipeFile, train
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
@@ -40,13 +41,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-RecipeFile = Annotated[str, typer.Argument(metavar="RECIPE", parser=expand_user, help="The recipe, a YAML file.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Recipe values to change, e.g. stages.select.args.learning_rate=1e-4."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")]
 
 
 def _print_version(asked: bool) -> None:
@@ -64,68 +58,7 @@ def _options(
     pass
 
 
-@app.command()
-def train(
-    recipe: RecipeFile,
-    overrides: Overrides = None,
-    output: Annotated[
-        str | None, typer.Option(metavar="DIR", parser=expand_user, help="Run folder; default: the recipe's.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run in that folder.")] = False,
-    allow_recipe_change: Annotated[
-        bool, typer.Option("--allow-recipe-change", help="Go on with a recipe that was changed since.")
-    ] = False,
-    start_at: Annotated[str | None, typer.Option(metavar="STAGE", help="First stage to run; needs --from.")] = None,
-    from_checkpoint: Annotated[
-        str | None,
-        typer.Option("--from", metavar="DIR", parser=expand_user, help="Checkpoint that stands for the stage before."),
-    ] = None,
-    stop_after: Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")] = None,
-    extend: Annotated[
-        str | None, typer.Option(metavar="STAGE", help="A finished stage that trains on, for as long as now asked.")
-    ] = None,
-    resume_from: Annotated[
-        str | None, typer.Option(metavar="[STAGE/]checkpoint-N", help="An earlier checkpoint to go on from.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="One real batch through every stage and phase; leaves nothing on disk.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run all stages of a recipe, then score the result."""
-    if dry_run:
-        from hfvla.cli.planning import try_recipe
-
-        writes = output is not None or overwrite or extend is not None or resume_from is not None
-        return try_recipe(recipe, overrides or (), start_at, from_checkpoint, stop_after, writes, as_json)
-
-    def work() -> Any:
-        with importing():
-            from hfvla.recipe import load_recipe
-
-            loaded = load_recipe(recipe, overrides or ())
-            from hfvla.training.run.run import run_recipe
-
-        return run_recipe(
-            loaded,
-            output_dir=output,
-            overwrite=overwrite,
-            allow_recipe_change=allow_recipe_change,
-            start_at=start_at,
-            from_checkpoint=from_checkpoint,
-            stop_after=stop_after,
-            extend=extend,
-            resume_from=resume_from,
-        )
-
-    def show(summary: Any) -> None:
-        from hfvla.cli.tables import show_training
-
-        show_training(summary)
-
-    run_command(work, show, as_json)
-
-
+app.command()(train)
 app.command()(plan)
 
 

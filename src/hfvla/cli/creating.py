@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hfvla.cli.output import run_command
+from hfvla.cli.output import importing, run_command
 from hfvla.paths import expand_user
 
 __all__ = ["new_family"]
@@ -22,8 +22,9 @@ def new_family(
     """Write a package with a model family of your own, which trains as it is."""
 
     def work() -> Any:
-        from hfvla.recipe.skeleton import write_family
-        from hfvla.registry import available_families
+        with importing():
+            from hfvla.recipe.skeleton import write_family
+            from hfvla.registry import available_families
 
         return {"folder": output or name, "files": write_family(name, output, available_families())}
 
