@@ -46,3 +46,9 @@ def test_a_worse_answer_differs(kind):
 
 def test_what_is_asked_by_default_has_short_answers():
     assert not {"caption", "box"} & set(KINDS)
+
+
+def test_most_things_bounds_a_picture():
+    for most in (1, 2):
+        told = [sample.turns[-1].text for sample in samples(size=30, kinds=["caption"], most_things=most)]
+        assert max(caption.count(" at the ") for caption in told) == most

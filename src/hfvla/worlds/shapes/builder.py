@@ -9,7 +9,7 @@ from hfvla.data.samples.chat import Box, ChatSample, ImageRef, Turn, chat_featur
 from hfvla.family import SourceData
 from hfvla.worlds.shapes.drawing import draw, png
 from hfvla.worlds.shapes.questions import KINDS, Kind, ask
-from hfvla.worlds.shapes.scene import Split, Thing, make_scene
+from hfvla.worlds.shapes.scene import PLACES, Split, Thing, make_scene
 
 __all__ = ["ShapesOptions", "build_shapes", "count_shapes"]
 
@@ -24,6 +24,7 @@ class ShapesOptions(BaseModel):
         image_size: side in pixels.
         turns: questions on each picture, of different kinds where there are as many.
         kinds: what is asked.
+        most_things: shapes in a picture, at most; with one, a colour is known without knowing the shape.
         preferences: each conversation also has a worse answer (for `dpo`); with one question.
     """
 
@@ -34,6 +35,7 @@ class ShapesOptions(BaseModel):
     image_size: int = Field(64, ge=16, le=1024)
     turns: int = Field(1, ge=1, le=16)
     kinds: list[Kind] = Field(default_factory=lambda: list(KINDS), min_length=1)
+    most_things: int = Field(len(PLACES), ge=1, le=len(PLACES))
     preferences: bool = False
 
 
@@ -54,7 +56,7 @@ def build_shapes(options: ShapesOptions, *, seed: int) -> SourceData:
 
 def _sample(options: ShapesOptions, seed: int, number: int) -> ChatSample:
     rng = np.random.default_rng([seed, number, options.split == "test"])
-    scene = make_scene(rng, options.split)
+    scene = make_scene(rng, options.split, options.most_things)
     picture = png(draw(scene, options.image_size, rng))
     kinds = [options.kinds[int(place)] for place in rng.permutation(len(options.kinds))]
     asked = [ask(scene, kinds[turn % len(kinds)], rng) for turn in range(options.turns)]

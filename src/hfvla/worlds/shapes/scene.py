@@ -73,11 +73,11 @@ def held_out_pairs() -> frozenset[tuple[str, str]]:
     return frozenset((colour, SHAPES[(2 * number + 1) % len(SHAPES)]) for number, colour in enumerate(colours))
 
 
-def make_scene(rng: np.random.Generator, split: Split) -> Scene:
+def make_scene(rng: np.random.Generator, split: Split, most_things: int = len(PLACES)) -> Scene:
     """Draw one to four shapes, no two of one colour or of one shape; a test picture has a pair that is held out."""
     held = held_out_pairs()
     while True:
-        count = int(rng.integers(1, len(PLACES) + 1))
+        count = int(rng.integers(1, most_things + 1))
         shapes = rng.permutation(SHAPES)[:count]
         colours = rng.permutation(list(COLOURS))[:count]
         pairs = {(str(colour), str(shape)) for colour, shape in zip(colours, shapes, strict=True)}
