@@ -78,7 +78,9 @@ def test_options_reach_the_plan_of_a_recipe(hfvla_cli, monkeypatch, loaded, tmp_
     )
     done = hfvla_cli("plan", "r.yaml", "seed=1", "--gpu", "a", "--gpu", "b", "--measured", "m.json", "--json")
     assert done.code == 0, done.err
-    assert calls == [(("r.yaml", ["seed=1"]), {"gpus": ["card a", "card b"], "throughput": "speed m.json"})]
+    assert calls == [
+        (("r.yaml", ["seed=1"]), {"samples": None, "gpus": ["card a", "card b"], "throughput": "speed m.json"})
+    ]
 
 
 def option(**changes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from hfvla.data.samples.chat import ChatSample, Turn
 from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.errors import DataError
 from hfvla.family.chat import AnswerLosses, ChatSystem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["image_text_system", "messages_of"]
 
@@ -87,7 +90,7 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
     )
 
 
-def _ends(model: Any, tokenizer: Any) -> list[int]:
+def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end an answer: those of the model, and the tokenizer's, which its template may write."""
     config = getattr(model, "generation_config", None)
     own = getattr(config, "eos_token_id", None)

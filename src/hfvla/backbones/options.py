@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from transformers.configuration_utils import PreTrainedConfig
@@ -11,6 +11,9 @@ from transformers.configuration_utils import PreTrainedConfig
 from hfvla.backbones.shapes import known_backbone
 from hfvla.errors import RecipeError
 from hfvla.paths import UserPath
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["BackboneOptions", "backbone_options", "backbone_settings", "learned_backbone", "loaded_backbone"]
 
@@ -108,7 +111,9 @@ def loaded_backbone(options: BackboneOptions, model_types: Sequence[str] = ("int
     return config.to_dict()
 
 
-def learned_backbone(backbone: PreTrainedConfig, tokenizer: Any, image_token_id: int) -> dict[str, Any]:
+def learned_backbone(
+    backbone: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, image_token_id: int
+) -> dict[str, Any]:
     """Return a backbone's settings with the tokens of a tokenizer that was learned for it."""
     settings = backbone.to_dict()
     settings["text_config"] |= {

@@ -24,6 +24,7 @@ from hfvla.family import CutContext, FamilySpec
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import ProcessorMixin
 
     from hfvla.recipe import CacheRecipe
 
@@ -74,7 +75,7 @@ class FeatureCache:
         spec: FamilySpec,
         name: str,
         model: nn.Module,
-        processor: Any,
+        processor: ProcessorMixin,
         settings: CacheRecipe,
         folder: Path,
         state: Any,

@@ -17,6 +17,7 @@ from hfvla.family import CutContext, FeatureCut, ParameterGroup
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import ProcessorMixin
 
 __all__ = ["CACHE_VERSION", "Fingerprint", "build_fingerprint"]
 
@@ -135,7 +136,7 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _processor_state(processor: Any, names: Sequence[str]) -> dict[str, str]:
+def _processor_state(processor: ProcessorMixin, names: Sequence[str]) -> dict[str, str]:
     """Return a hash by processor part, of the files it saves or of its plain value."""
     parts = {name: getattr(processor, name) for name in names} if names else {"all": processor}
     return {name: _state_hash(part) for name, part in parts.items()}

@@ -127,7 +127,7 @@ def _plan(
     loaded = load_recipe(str(recipe), overrides)
     from hfvla.training.estimate import plan_recipe
 
-    return plan_recipe(loaded, **options(), **({} if samples is None else {"samples": samples}))
+    return plan_recipe(loaded, samples=samples, **options())
 
 
 def _cost_options(gpu: list[str] | None, measured: str | None, with_cpu: bool) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from hfvla.registry import describe_metric
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = [
     "evaluate_checkpoint",
@@ -54,7 +55,7 @@ _PACKAGES = ("torch", "transformers", "datasets", "timm", "scikit-learn")
 
 
 def evaluate_model(
-    model: Any, processor: Any, spec: FamilySpec, rows: Any, context: EvaluationContext
+    model: PreTrainedModel, processor: ProcessorMixin, spec: FamilySpec, rows: Any, context: EvaluationContext
 ) -> EvaluationResult:
     """Evaluate with the family's own evaluator.
 
@@ -91,7 +92,13 @@ def _group_notes(rows: Any, context: EvaluationContext) -> list[str]:
 
 
 def evaluate_together(
-    name: str, meeting: Meeting, model: Any, processor: Any, spec: FamilySpec, rows: Any, context: EvaluationContext
+    name: str,
+    meeting: Meeting,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    spec: FamilySpec,
+    rows: Any,
+    context: EvaluationContext,
 ) -> EvaluationResult:
     """Evaluate one set on all processes of a meeting; the first one's result is whole.
 

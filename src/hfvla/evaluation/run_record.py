@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.family import Figure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["PARAMETERS", "RunRecord", "parameter_figure", "read_run"]
 
@@ -273,7 +276,7 @@ def _table(content: Any) -> dict[str, Any] | None:
     return {"columns": [column.replace("_", " ") for column in columns], "rows": rows}
 
 
-def parameter_figure(model: Any, parts: Mapping[str, tuple[str, ...]]) -> Figure:
+def parameter_figure(model: PreTrainedModel, parts: Mapping[str, tuple[str, ...]]) -> Figure:
     """Count parameters by part.
 
     Args:

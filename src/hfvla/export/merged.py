@@ -7,7 +7,7 @@ norms and convolutions keep their type. transformers and vLLM load such a folder
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,6 +16,9 @@ from hfvla.export.engines import TorchEngine, need
 from hfvla.export.plain import plain_backbone
 from hfvla.family import FamilySpec
 from hfvla.training.checkpoint.record import saving
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["write_merged"]
 
@@ -27,7 +30,7 @@ class _MergedEngine(TorchEngine):
 
 
 def write_merged(
-    spec: FamilySpec, model: Any, processor: Any, folder: Path, bits: int
+    spec: FamilySpec, model: PreTrainedModel, processor: ProcessorMixin, folder: Path, bits: int
 ) -> tuple[TorchEngine, dict[str, Any]]:
     """Write the backbone with fewer bits and return an engine of the family's model around what was written.
 
@@ -69,7 +72,7 @@ def write_merged(
     return _MergedEngine(spec.load("export")(around.eval(), processor).parts), {"left_whole": {"backbone": whole}}
 
 
-def _left_whole(model: Any, folder: Path, bits: int) -> list[str]:
+def _left_whole(model: PreTrainedModel, folder: Path, bits: int) -> list[str]:
     """Return the matrices that were not quantised: embeddings, and layers of a kind that torchao does not know.
 
     Raises:

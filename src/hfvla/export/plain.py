@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from hfvla.registry import load_checkpoint
 from hfvla.training.checkpoint.adapters import read_adapters
 from hfvla.training.checkpoint.record import saving
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
 __all__ = ["plain_backbone", "write_adapter", "write_backbone"]
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ _PREFIX = "base_model.model."
 _ROUNDINGS = 8  # how many times the type's own rounding a merged weight may be away
 
 
-def plain_backbone(spec: Any, model: Any, processor: Any) -> PlainBackbone:
+def plain_backbone(spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> PlainBackbone:
     """Return the transformers model inside a family's model.
 
     Raises:
@@ -147,7 +150,7 @@ def _base_of(folder: Path, option: str) -> tuple[str, str | None]:
     return str(options[option]), options.get("revision") if option else section.get("revision")
 
 
-def _for_base(config: Any, adapted: set[str], whole: list[str], base: str, revision: str | None) -> Any:
+def _for_base(config: PreTrainedConfig, adapted: set[str], whole: list[str], base: str, revision: str | None) -> Any:
     """Return peft's config with names as they are in the plain backbone."""
     config = copy.deepcopy(config)
     # One regex, as in training: peft takes each of a list for the end of a name.

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["SeenRow", "SeenText", "see_row"]
 
@@ -69,7 +73,7 @@ def see_row(row: Mapping[str, Any], collator: Any, processor: Any) -> SeenRow:
     return found
 
 
-def _add_texts(found: SeenRow, batch: Mapping[str, Any], tokenizer: Any) -> None:
+def _add_texts(found: SeenRow, batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     ids = np.asarray(batch["input_ids"])
     mask = np.asarray(batch["attention_mask"]) if batch.get("attention_mask") is not None else np.ones_like(ids)
     labels = np.asarray(batch["labels"]) if batch.get("labels") is not None else np.full_like(ids, _IGNORE_INDEX)
@@ -83,7 +87,7 @@ def _add_texts(found: SeenRow, batch: Mapping[str, Any], tokenizer: Any) -> None
         found.texts.append(spans)
 
 
-def _spans(tokens: list[int], learned: bool, tokenizer: Any) -> list[SeenText]:
+def _spans(tokens: list[int], learned: bool, tokenizer: PreTrainedTokenizerBase) -> list[SeenText]:
     """Return neighbouring tokens as texts; the 64 tokens of a picture are one text, not 64."""
     spans: list[SeenText] = []
     plain: list[int] = []
@@ -104,7 +108,7 @@ def _spans(tokens: list[int], learned: bool, tokenizer: Any) -> list[SeenText]:
     return spans
 
 
-def _pictures(batch: Mapping[str, Any], image_processor: Any) -> list[Image.Image]:
+def _pictures(batch: Mapping[str, Any], image_processor: BaseImageProcessor) -> list[Image.Image]:
     pixels = batch["pixel_values"].detach().float().cpu().numpy()
     grids = batch.get("image_grid_thw")
     if pixels.ndim == 2 and grids is not None:
@@ -119,7 +123,7 @@ def _pictures(batch: Mapping[str, Any], image_processor: Any) -> list[Image.Imag
     return [Image.fromarray(array.transpose(1, 2, 0)) for array in shown[:_MOST_PICTURES]]
 
 
-def _unfolded(patches: np.ndarray, grids: np.ndarray, image_processor: Any) -> list[np.ndarray]:
+def _unfolded(patches: np.ndarray, grids: np.ndarray, image_processor: BaseImageProcessor) -> list[np.ndarray]:
     """Return the pictures [C, H, W] of Qwen-VL's patches [N, C * time * side * side], in windows of merged ones."""
     merge = getattr(image_processor, "merge_size", 2)
     time = getattr(image_processor, "temporal_patch_size", 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,12 +26,17 @@ from hfvla.models.chat_vlm.batches import (
 )
 from hfvla.models.chat_vlm.rendering import render, render_prompt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
 __all__ = ["chat_system", "predict", "prompt_batch", "write_answers"]
 
 _BESIDE = ("offset_mapping", "text_replacement_offsets", "labels")
 
 
-def prompt_batch(processor: Any, config: Any, samples: Sequence[ChatSample], room: int) -> dict[str, Any]:
+def prompt_batch(
+    processor: ProcessorMixin, config: PreTrainedConfig, samples: Sequence[ChatSample], room: int
+) -> dict[str, Any]:
     """Return the batch of prompts, padded on the left, whose last turn is the user's.
 
     Args:
@@ -67,7 +72,11 @@ def prompt_batch(processor: Any, config: Any, samples: Sequence[ChatSample], roo
 
 @torch.inference_mode()
 def write_answers(
-    model: Any, processor: Any, samples: Sequence[ChatSample], max_new_tokens: int = 64, **settings: Any
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    samples: Sequence[ChatSample],
+    max_new_tokens: int = 64,
+    **settings: Any,
 ) -> list[str]:
     """Return what the model says to each conversation, without special tokens; greedily unless `settings` say more.
 
@@ -88,7 +97,7 @@ def write_answers(
     return [text.strip() for text in processor.tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
-def _placed(model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+def _placed(model: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a batch on the model's device, pixels in its own type, without what `forward` does not take."""
     accepted = inspect.signature(model.forward).parameters
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
@@ -100,7 +109,7 @@ def _placed(model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def chat_system(model: Any, processor: Any) -> ChatSystem:
+def chat_system(model: PreTrainedModel, processor: ProcessorMixin) -> ChatSystem:
     """Return how a model answers conversations: for evaluations, benchmarks and servers."""
 
     @torch.inference_mode()
@@ -139,14 +148,14 @@ def _last(sample: ChatSample) -> ChatSample:
     return replace(sample, turns=(*turns, replace(sample.turns[-1], train=True)), rejected=())
 
 
-def ends_of(model: Any, processor: Any) -> list[int]:
+def ends_of(model: PreTrainedModel, processor: ProcessorMixin) -> list[int]:
     """Return the tokens that end an answer: the model's, and the tokenizer's."""
     own = model.generation_config.eos_token_id
     ends = [*(own if isinstance(own, list | tuple) else [own]), processor.tokenizer.eos_token_id]
     return [int(token) for token in dict.fromkeys(ends) if token is not None]
 
 
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer {"question", "image", "max_new_tokens"}; the reply is JSON-serialisable.
 
     Args:

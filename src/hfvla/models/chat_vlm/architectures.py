@@ -15,12 +15,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from hfvla.errors import RecipeError
 from hfvla.family import ParameterGroup, as_names
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["accepts", "describe_parts", "find_groups"]
 
@@ -38,7 +41,7 @@ def accepts(model_type: str) -> bool:
     return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
-def find_groups(model: Any, options: Mapping[str, Any] | None = None) -> dict[str, ParameterGroup]:
+def find_groups(model: PreTrainedModel, options: Mapping[str, Any] | None = None) -> dict[str, ParameterGroup]:
     """Return the parameter groups of a model by name, each with the modules that were taken for it.
 
     Args:
@@ -83,7 +86,7 @@ def find_groups(model: Any, options: Mapping[str, Any] | None = None) -> dict[st
     return groups
 
 
-def describe_parts(model: Any, groups: Mapping[str, ParameterGroup]) -> list[dict[str, Any]]:
+def describe_parts(model: PreTrainedModel, groups: Mapping[str, ParameterGroup]) -> list[dict[str, Any]]:
     """Return what was taken for what: group, patterns, layers, tensors and parameters, one row a group."""
     rows = []
     parameters = {_plain(name): value for name, value in model.named_parameters() if not _is_adapter(name)}
@@ -102,7 +105,7 @@ def describe_parts(model: Any, groups: Mapping[str, ParameterGroup]) -> list[dic
     return rows
 
 
-def _owners(model: Any, names: Sequence[str], given: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+def _owners(model: PreTrainedModel, names: Sequence[str], given: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Return the part of each parameter; what the recipe's patterns name is theirs."""
     places = {id(module): name for name, module in model.named_modules()}
     decoder, tower = _decoder(model), _tower(model)
@@ -128,7 +131,7 @@ def _owners(model: Any, names: Sequence[str], given: Mapping[str, tuple[str, ...
     return owned
 
 
-def _decoder(model: Any) -> Any:
+def _decoder(model: PreTrainedModel) -> Any:
     found = model.get_decoder() if hasattr(model, "get_decoder") else model
     if found is None or found is model or found is getattr(model, "model", None):
         for name in ("language_model", "text_model", "decoder"):
@@ -138,12 +141,12 @@ def _decoder(model: Any) -> Any:
     return found
 
 
-def _tower(model: Any) -> Any:
+def _tower(model: PreTrainedModel) -> Any:
     found = model.get_encoder(modality="image") if hasattr(model, "get_encoder") else model
     return found if isinstance(found, nn.Module) and found is not getattr(model, "model", None) else model
 
 
-def _embedding_names(model: Any) -> set[str]:
+def _embedding_names(model: PreTrainedModel) -> set[str]:
     """Return the names of the token embedding's and the output layer's parameters."""
     wanted = {
         id(layer) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None
@@ -177,7 +180,7 @@ def _prefixes(members: Sequence[str], names: Sequence[str]) -> list[str]:
     return list(patterns)
 
 
-def _layers(model: Any, patterns: Sequence[str]) -> str | None:
+def _layers(model: PreTrainedModel, patterns: Sequence[str]) -> str | None:
     """Return the name of the largest `ModuleList` all of whose parameters the patterns cover."""
     best, size = None, 0
     for name, module in model.named_modules():
@@ -190,7 +193,7 @@ def _layers(model: Any, patterns: Sequence[str]) -> str | None:
     return best
 
 
-def _described(model: Any, patterns: Sequence[str]) -> str:
+def _described(model: PreTrainedModel, patterns: Sequence[str]) -> str:
     modules = dict(model.named_modules())
     named = [(p.removesuffix(".*"), modules.get(p.removesuffix(".*"))) for p in patterns]
     return ", ".join(f"{name} ({type(module).__name__})" if module is not None else name for name, module in named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.chat_vlm.lengths import TokenLengths
 from hfvla.models.chat_vlm.objective import PAIRS, WEIGHTS
 from hfvla.models.chat_vlm.rendering import Rendered, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 __all__ = [
     "ChatCollator",
@@ -66,7 +69,9 @@ class ChatCollator:
         training: unused: nothing is augmented.
     """
 
-    def __init__(self, processor: Any, config: Any, losses: Sequence[str] = (), training: bool = False) -> None:
+    def __init__(
+        self, processor: ProcessorMixin, config: PreTrainedConfig, losses: Sequence[str] = (), training: bool = False
+    ) -> None:
         self.processor, self.config = processor, config
         self.losses = tuple(losses) or ("sft",)
         self.max_length = longest(processor, config)
@@ -122,7 +127,7 @@ class ChatCollator:
         return {**batch, WEIGHTS: weights, SOURCE_IDS: torch.tensor(source_ids(rows))}
 
 
-def conversation_of(processor: Any, sample: ChatSample) -> Conversation:
+def conversation_of(processor: ProcessorMixin, sample: ChatSample) -> Conversation:
     """Return a sample ready for the processor, its pictures decoded.
 
     Raises:
@@ -166,7 +171,7 @@ def read_sample(row: Mapping[str, Any]) -> ChatSample:
     return sample
 
 
-def check_placeholders(processor: Any, turns: Sequence[Turn], where: str) -> None:
+def check_placeholders(processor: ProcessorMixin, turns: Sequence[Turn], where: str) -> None:
     """Refuse texts that hold the model's own placeholder of a picture or video.
 
     Raises:
@@ -184,7 +189,7 @@ def check_placeholders(processor: Any, turns: Sequence[Turn], where: str) -> Non
                 )
 
 
-def check_vocabulary(processor: Any, config: Any) -> None:
+def check_vocabulary(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
     """Refuse a tokenizer with tokens that the model has no embedding for.
 
     Raises:
@@ -201,14 +206,14 @@ def check_vocabulary(processor: Any, config: Any) -> None:
         )
 
 
-def longest(processor: Any, config: Any) -> int:
+def longest(processor: ProcessorMixin, config: PreTrainedConfig) -> int:
     """Return the most tokens of a conversation: the tokenizer's limit, or the model's context if that is less."""
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or _UNLIMITED
     return int(min(processor.tokenizer.model_max_length, context, _UNLIMITED))
 
 
 def encode(
-    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Any]], side: str = "right", **more: Any
+    processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Sequence[Any]], side: str = "right", **more: Any
 ) -> dict[str, Any]:
     """Return a processor's batch for texts and pictures, with `offset_mapping` and `text_replacement_offsets`."""
     return dict(
@@ -226,7 +231,9 @@ def encode(
     )
 
 
-def encode_conversations(processor: Any, conversations: Sequence[Conversation], max_length: int) -> dict[str, Tensor]:
+def encode_conversations(
+    processor: ProcessorMixin, conversations: Sequence[Conversation], max_length: int
+) -> dict[str, Tensor]:
     """Return the batch of several conversations with labels and weights.
 
     Raises:
@@ -304,7 +311,7 @@ def _learned(conversation: Conversation, offsets: Tensor, replaced: Sequence[Map
     return learned
 
 
-def _aligned(processor: Any, conversation: Conversation, ids: Tensor) -> Tensor:
+def _aligned(processor: ProcessorMixin, conversation: Conversation, ids: Tensor) -> Tensor:
     """Return [T, 2] characters of each token in the text before pictures take their places; [0, 0] for theirs.
 
     Args:

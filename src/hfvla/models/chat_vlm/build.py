@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from hfvla.errors import RecipeError
 from hfvla.models.chat_vlm.options import ChatOptions
 from hfvla.models.chat_vlm.parts import build_parts, parts_config
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["adapt", "build_config", "chat_options", "compute_metrics", "fake_rows", "initialise", "tiny_config"]
 
@@ -76,7 +80,7 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
     return model, processor
 
 
-def adapt(model: Any, processor: Any, options: Mapping[str, Any]) -> None:
+def adapt(model: PreTrainedModel, processor: ProcessorMixin, options: Mapping[str, Any]) -> None:
     """Change a checkpoint that a run starts from as the options say: tokens with embeddings, template, lengths, sizes.
 
     Raises:
@@ -97,7 +101,7 @@ def adapt(model: Any, processor: Any, options: Mapping[str, Any]) -> None:
         _set_pixels(processor.image_processor, chosen.pixels)
 
 
-def set_template(processor: Any, template: str) -> None:
+def set_template(processor: ProcessorMixin, template: str) -> None:
     """Give a processor a chat template: a Jinja text, or the path of a .jinja file."""
     if template.endswith(".jinja"):
         try:
@@ -107,7 +111,7 @@ def set_template(processor: Any, template: str) -> None:
     processor.chat_template = template
 
 
-def _set_pixels(image_processor: Any, pixels: tuple[int, int]) -> None:
+def _set_pixels(image_processor: BaseImageProcessor, pixels: tuple[int, int]) -> None:
     size = getattr(image_processor, "size", None)
     if not (isinstance(size, Mapping) or hasattr(size, "shortest_edge")) or not hasattr(image_processor, "merge_size"):
         raise RecipeError(
@@ -139,7 +143,7 @@ def tiny_config() -> Any:
     return AutoConfig.for_model("internvl", **tiny_backbone())
 
 
-def compute_metrics(prediction: Any, config: Any) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction, config: PreTrainedConfig) -> dict[str, float]:
     """Return the share of answer tokens that are the likeliest, and of rows all of whose tokens are.
 
     Args:

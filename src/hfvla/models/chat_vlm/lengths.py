@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfvla.data.pictures import picture_size
 from hfvla.data.samples.chat import ChatSample
 from hfvla.data.samples.chat_pictures import encoded_bytes
 from hfvla.errors import DataError
 from hfvla.models.chat_vlm.rendering import render
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 __all__ = ["TokenLengths"]
 
@@ -23,7 +26,7 @@ class TokenLengths:
         processor: of the model.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
         self._costs: dict[tuple[tuple[int, int], ...], int] = {}
 

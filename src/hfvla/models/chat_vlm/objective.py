@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from hfvla.errors import CheckpointError, RecipeError
 from hfvla.losses.text import IGNORE_INDEX, sums_by_row
 from hfvla.models.chat_vlm.options import ChatOptions
 from hfvla.nn.objective import Learned, PlainObjective, learned_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["PAIRS", "WEIGHTS", "Objective"]
 
@@ -43,7 +46,7 @@ class Objective(PlainObjective):
 
     taken = (WEIGHTS, PAIRS)
 
-    def __init__(self, model: Any, options: Mapping[str, Any], losses: Sequence[str]) -> None:
+    def __init__(self, model: PreTrainedModel, options: Mapping[str, Any], losses: Sequence[str]) -> None:
         self.options = ChatOptions.model_validate(dict(options))
         self.losses = tuple(losses)
         meta = any(parameter.is_meta for parameter in model.parameters())
@@ -143,7 +146,7 @@ def _answer_logps(logits: Tensor, learned: Learned, samples: int) -> Tensor:
     return -losses.new_zeros(samples).index_add_(0, learned.owners[chosen], losses)
 
 
-def _logits_of(model: Any, batch: Mapping[str, Any], positions: Tensor | None, device: Any) -> Tensor:
+def _logits_of(model: PreTrainedModel, batch: Mapping[str, Any], positions: Tensor | None, device: Any) -> Tensor:
     if next(model.parameters()).device != device:
         model.to(device)
     given = {name: value for name, value in batch.items() if name != "logits_to_keep"}
@@ -152,7 +155,7 @@ def _logits_of(model: Any, batch: Mapping[str, Any], positions: Tensor | None, d
     return model(**given).logits
 
 
-def _frozen(model: Any) -> Any:
+def _frozen(model: PreTrainedModel) -> Any:
     from hfvla.nn.objective import detach_objective
 
     detach_objective(model)

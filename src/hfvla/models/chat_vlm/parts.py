@@ -14,11 +14,14 @@ The result is a model of transformers that everything which reads such checkpoin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.backbones.shapes import PART_SHAPES
 from hfvla.errors import RecipeError
 from hfvla.models.chat_vlm.options import ChatOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["CHAT_TEMPLATE", "build_parts", "parts_config"]
 
@@ -92,7 +95,7 @@ def parts_config(options: ChatOptions, settings: Mapping[str, Any] | None = None
 
 
 def build_parts(
-    options: ChatOptions, config: Any, texts: Iterable[str], vision_path: str | None = None
+    options: ChatOptions, config: PreTrainedConfig, texts: Iterable[str], vision_path: str | None = None
 ) -> tuple[Any, Any]:
     """Return model and processor from parts.
 
@@ -294,7 +297,7 @@ def _tokenizer(options: ChatOptions, kind: str, texts: Iterable[str]) -> Any:
     return tokenizer
 
 
-def _set_ids(config: Any, tokenizer: Any) -> None:
+def _set_ids(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     placeholder = {"internvl": "<IMG_CONTEXT>", "aya_vision": "<|IMG_PATCH|>"}.get(config.model_type, "<image>")
     config.image_token_id = tokenizer.convert_tokens_to_ids(placeholder)
     text = config.get_text_config()
@@ -303,13 +306,13 @@ def _set_ids(config: Any, tokenizer: Any) -> None:
     text.pad_token_id = tokenizer.pad_token_id
 
 
-def _set_generation(model: Any, tokenizer: Any) -> None:
+def _set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.bos_token_id = tokenizer.bos_token_id
 
 
-def _load_language(model: Any, path: str) -> None:
+def _load_language(model: PreTrainedModel, path: str) -> None:
     from transformers import AutoModelForCausalLM
 
     source = AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, dtype=model.dtype)
@@ -320,7 +323,7 @@ def _load_language(model: Any, path: str) -> None:
         wanted.weight.data.copy_(head.weight.data)
 
 
-def _load_vision(model: Any, path: str) -> None:
+def _load_vision(model: PreTrainedModel, path: str) -> None:
     tower = model.get_encoder(modality="image")
     if path.startswith(_TIMM):
         import timm
@@ -336,7 +339,7 @@ def _load_vision(model: Any, path: str) -> None:
     tower.load_state_dict(loaded.state_dict())
 
 
-def _processor(config: Any, tokenizer: Any) -> Any:
+def _processor(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
     import transformers
 
     kind, vision = config.model_type, config.vision_config

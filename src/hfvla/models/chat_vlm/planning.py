@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hfvla.models.chat_vlm.objective import PAIRS, WEIGHTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 __all__ = ["plan_batch"]
 
@@ -15,7 +18,7 @@ _TEXT_TOKENS, _ANSWER_TOKENS, _TEXT_TOKEN = 160, 64, 20
 _SIDE = 448  # pixels of a picture, where the model takes any size
 
 
-def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str, Any]:
+def plan_batch(config: PreTrainedConfig, batch_size: int, losses: Sequence[str]) -> dict[str, Any]:
     """Return a batch with one picture a row, 160 tokens of text and an answer of 64.
 
     Args:
@@ -47,7 +50,7 @@ def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str,
     return batch
 
 
-def _pictures(config: Any, count: int) -> tuple[int, dict[str, Any]]:
+def _pictures(config: PreTrainedConfig, count: int) -> tuple[int, dict[str, Any]]:
     """Return the tokens of a picture, and `count` of them as the model takes them; none for kinds not known here."""
     vision = getattr(config, "vision_config", None)
     if vision is None:

@@ -12,10 +12,13 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.samples.chat import Turn
 from hfvla.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 __all__ = ["Rendered", "render", "render_prompt", "template_of"]
 
@@ -37,7 +40,7 @@ class Rendered:
     suffix: str | None = None
 
 
-def template_of(processor: Any, where: str = "processor") -> str:
+def template_of(processor: ProcessorMixin, where: str = "processor") -> str:
     """Return the chat template of a processor or its tokenizer.
 
     Raises:
@@ -73,7 +76,7 @@ def messages_of(turns: Sequence[Turn], plain: bool = False) -> list[dict[str, An
     ]
 
 
-def takes_suffix(processor: Any) -> bool:
+def takes_suffix(processor: ProcessorMixin) -> bool:
     """Tell whether a model reads one question and writes one answer, without a chat (PaliGemma)."""
     return getattr(processor, "chat_template", None) is None and "suffix" in _arguments(type(processor))
 
@@ -82,7 +85,7 @@ def _arguments(kind: type) -> Any:
     return inspect.signature(kind.__call__).parameters
 
 
-def _question(processor: Any, turns: Sequence[Turn], where: str) -> str:
+def _question(processor: ProcessorMixin, turns: Sequence[Turn], where: str) -> str:
     """Return the one question of a conversation behind its pictures' placeholders.
 
     Raises:
@@ -99,14 +102,14 @@ def _question(processor: Any, turns: Sequence[Turn], where: str) -> str:
     return processor.image_token * pictures + turns[0].text
 
 
-def render_prompt(processor: Any, turns: Sequence[Turn], where: str) -> str:
+def render_prompt(processor: ProcessorMixin, turns: Sequence[Turn], where: str) -> str:
     """Return turns as the template writes them before an answer."""
     if takes_suffix(processor):
         return _question(processor, turns, where)
     return _write(processor, template_of(processor), messages_of(turns), where, prompt=True)
 
 
-def render(processor: Any, turns: Sequence[Turn], where: str) -> Rendered:
+def render(processor: ProcessorMixin, turns: Sequence[Turn], where: str) -> Rendered:
     """Return a conversation with the places of what is learned: the assistant's turns that have `train`.
 
     Args:
@@ -138,7 +141,9 @@ def render(processor: Any, turns: Sequence[Turn], where: str) -> Rendered:
     return Rendered(text, chosen)
 
 
-def _by_marks(processor: Any, template: str, messages: list[Any], where: str) -> tuple[str, list[tuple[int, int]]]:
+def _by_marks(
+    processor: ProcessorMixin, template: str, messages: list[Any], where: str
+) -> tuple[str, list[tuple[int, int]]]:
     from transformers.utils.chat_template_utils import render_jinja_template
 
     with _template_errors(where):
@@ -152,7 +157,9 @@ def _by_marks(processor: Any, template: str, messages: list[Any], where: str) ->
     return texts[0], [(int(start), int(end)) for start, end in spans[0]]
 
 
-def _by_prefixes(processor: Any, template: str, messages: list[Any], where: str) -> tuple[str, list[tuple[int, int]]]:
+def _by_prefixes(
+    processor: ProcessorMixin, template: str, messages: list[Any], where: str
+) -> tuple[str, list[tuple[int, int]]]:
     """Return the whole text, and what each answer adds to the text before it."""
     text = _write(processor, template, messages, where)
     spans = []
@@ -175,7 +182,7 @@ def _by_prefixes(processor: Any, template: str, messages: list[Any], where: str)
     return text, spans
 
 
-def _write(processor: Any, template: str, messages: list[Any], where: str, prompt: bool = False) -> str:
+def _write(processor: ProcessorMixin, template: str, messages: list[Any], where: str, prompt: bool = False) -> str:
     with _template_errors(where):
         return str(
             processor.apply_chat_template(
@@ -184,7 +191,7 @@ def _write(processor: Any, template: str, messages: list[Any], where: str, promp
         )
 
 
-def _special_tokens(processor: Any) -> dict[str, Any]:
+def _special_tokens(processor: ProcessorMixin) -> dict[str, Any]:
     tokenizer = getattr(processor, "tokenizer", processor)
     return {**tokenizer.special_tokens_map}
 

@@ -13,6 +13,7 @@ from hfvla.data.samples.robots import RobotAnswer
 from hfvla.errors import PredictionError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
     from transformers import PreTrainedModel as _Model
 
     from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor
@@ -203,7 +204,7 @@ def _selection(
     )
 
 
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
     """Pick robots as `FAMILY.request` says; the reply is JSON-serialisable."""
     from hfvla.models.ember_vlm.processing_ember_vlm import load_image
 

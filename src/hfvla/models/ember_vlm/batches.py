@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, Ember
 from hfvla.models.ember_vlm.conversations import as_tasks, is_conversation
 from hfvla.models.ember_vlm.modeling_ember_vlm import TEXT_KINDS
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor, TargetText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
 __all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_vision", "training_texts"]
 
@@ -227,7 +232,7 @@ _CAPTION_TOKENS, _DIALOGUES_A_SAMPLE, _NGRAMS = 14, 1.5, 64
 _FIRST_TEXT_TOKEN = 20  # of tiny vocabularies too; special tokens come before
 
 
-def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str, Any]:
+def plan_batch(config: PreTrainedConfig, batch_size: int, losses: Sequence[str]) -> dict[str, Any]:
     """Return a batch for `EmberVLMForRobotSelection.forward` as the collator makes it for these loss terms.
 
     Args:
@@ -266,7 +271,7 @@ def plan_batch(config: Any, batch_size: int, losses: Sequence[str]) -> dict[str,
     return batch
 
 
-def plan_vision(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_vision(model: EmberVLMForRobotSelection, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: the tower's maps in place of the pixels."""
     pixels = batch.pop("pixel_values")
     return {**batch, "image_features": model.encode_pixels(pixels)}

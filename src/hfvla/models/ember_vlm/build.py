@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,6 +18,11 @@ from hfvla.metrics.selection import per_robot_scores, predicted_sets, selection_
 from hfvla.models.ember_vlm.configuration_ember_vlm import EmberVLMConfig
 from hfvla.models.ember_vlm.conversations import as_tasks
 from hfvla.paths import UserPath
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
 __all__ = [
     "EmberVLMOptions",
@@ -138,7 +143,7 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
     )
 
 
-def _load_language(model: Any, name: str) -> None:
+def _load_language(model: EmberVLMForRobotSelection, name: str) -> None:
     """Copy a pretrained language model in; rows of added tokens start at the mean embedding."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -157,12 +162,12 @@ def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> di
     return {"pixel_values": context.processor.pixels([row["image"] for row in as_tasks(rows)])}
 
 
-def encode_vision(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_vision(model: EmberVLMForRobotSelection, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the vision tower's map [C, h, w] of each picture, as `forward` would compute it."""
     return [{"image_features": feature_map} for feature_map in model.encode_pixels(batch["pixel_values"])]
 
 
-def compute_metrics(prediction: Any, config: EmberVLMConfig) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction, config: EmberVLMConfig) -> dict[str, float]:
     """Score selection logits [N, R] against (robot_labels [N, R], robot_mask [N]); {} when no row has a gold set.
 
     Calibration (`ece`, `mce`) and precision, recall and F1 of each robot are among the scores.

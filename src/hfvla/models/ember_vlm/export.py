@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +18,17 @@ from torch import Tensor, nn
 from hfvla.family import Answers, ExportPart, ExportPlan, PlainBackbone
 from hfvla.nn.pooling import masked_mean
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
+
 __all__ = ["export_plan", "plain_backbone", "selected"]
 
 _WRITTEN_TOKENS, _WRITTEN_ROWS = 16, 8  # of a greedy continuation that both engines write
 
 
-def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
+def plain_backbone(model: EmberVLMForRobotSelection, processor: ProcessorMixin) -> PlainBackbone:
     """Return the GPT-2-style language model with its tokenizer."""
     return PlainBackbone("language_model", model.language_model, (processor.tokenizer,), "language")
 
@@ -31,7 +36,7 @@ def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
 class _Vision(nn.Module):
     """[N, 3, S, S] pixels to [N, tokens, D]."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: EmberVLMForRobotSelection) -> None:
         super().__init__()
         from timm.utils import reparameterize_model
 
@@ -45,7 +50,7 @@ class _Vision(nn.Module):
 class _Prompt(nn.Module):
     """Embeds a prompt and puts image tokens over its placeholders, without `masked_scatter`, which ONNX lacks."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: EmberVLMForRobotSelection) -> None:
         super().__init__()
         self.words, self.image_token_id = model.get_input_embeddings(), model.config.image_token_id
 
@@ -60,7 +65,7 @@ class _Prompt(nn.Module):
 class _Select(nn.Module):
     """Prompt and image tokens to log-odds [B, R]; what `forward` of the model computes outside training."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: EmberVLMForRobotSelection) -> None:
         super().__init__()
         self.prompt, self.config = _Prompt(model), model.config
         self.transformer, self.fusion, self.head = model.language_model.transformer, model.fusion, model.selection_head
@@ -86,7 +91,7 @@ class _Decoder(nn.Module):
     `past` is [layers, 2, B, heads, P, D / heads]; P is 0 for the prompt.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: EmberVLMForRobotSelection) -> None:
         super().__init__()
         self.prompt, self.language_model = _Prompt(model), model.language_model
 
@@ -107,7 +112,7 @@ class _Decoder(nn.Module):
         return found.logits[:, -1], kept
 
 
-def export_plan(model: Any, processor: Any) -> ExportPlan:
+def export_plan(model: EmberVLMForRobotSelection, processor: ProcessorMixin) -> ExportPlan:
     """Return the graphs of this model; rows are answered by a choice of robots and a few written tokens."""
     config = model.config
     text = config.text_config
@@ -136,7 +141,9 @@ def export_plan(model: Any, processor: Any) -> ExportPlan:
     return ExportPlan(parts, answers, {"selection_logits": 1e-3, "token_logits": 1e-3})
 
 
-def selected(run: Any, config: Any, processor: Any, tasks: Sequence[str], images: Sequence[Any]) -> np.ndarray:
+def selected(
+    run: Any, config: PreTrainedConfig, processor: ProcessorMixin, tasks: Sequence[str], images: Sequence[Any]
+) -> np.ndarray:
     """Return log-odds [B, R] for tasks and pictures (None = no picture) with any engine."""
     batch = processor.prompts(tasks, images)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
@@ -146,7 +153,7 @@ def selected(run: Any, config: Any, processor: Any, tasks: Sequence[str], images
     return np.asarray(run("select", inputs)["selection_logits"], dtype=np.float64)
 
 
-def _image_tokens(run: Any, config: Any, pixels: Tensor | None, images: Sequence[Any]) -> Tensor:
+def _image_tokens(run: Any, config: PreTrainedConfig, pixels: Tensor | None, images: Sequence[Any]) -> Tensor:
     """Return [B, tokens, D]; zeros where there is no picture, and nothing reads them."""
     tokens = torch.zeros(len(images), config.num_visual_tokens, config.text_config.n_embd)
     if pixels is not None:
@@ -158,7 +165,7 @@ def _image_tokens(run: Any, config: Any, pixels: Tensor | None, images: Sequence
 class _Answers:
     """Answers rows: the chosen set, and the first written tokens."""
 
-    def __init__(self, config: Any, processor: Any) -> None:
+    def __init__(self, config: PreTrainedConfig, processor: ProcessorMixin) -> None:
         self.config, self.processor = config, processor
 
     def __call__(self, run: Any, rows: Sequence[Mapping[str, Any]]) -> Answers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from transformers import AutoProcessor, BatchFeature, ProcessorMixin
@@ -20,6 +20,10 @@ from hfvla.data.text import clean_text
 from hfvla.errors import CheckpointError, DataError
 from hfvla.loading import check_same
 from hfvla.models.ember_vlm.configuration_ember_vlm import SPECIAL_TOKENS, EmberVLMConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["EmberVLMProcessor", "TargetText", "load_image"]
 
@@ -74,8 +78,8 @@ class EmberVLMProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
+        image_processor: BaseImageProcessor = None,
+        tokenizer: PreTrainedTokenizerBase = None,
         robots: Sequence[str] = ROBOTS,
         capabilities: Mapping[str, str] | None = None,
         num_visual_tokens: int = 49,
@@ -108,7 +112,7 @@ class EmberVLMProcessor(ProcessorMixin):
         ids = {f"{name}_id": vocabulary[token] for name, token in SPECIAL_TOKENS.items()}
         return {**ids, "yes_token_id": self.yes_token_id, "no_token_id": self.no_token_id}
 
-    def check_config(self, config: Any) -> None:
+    def check_config(self, config: PreTrainedConfig) -> None:
         """Refuse a config that this processor does not fit.
 
         Raises:

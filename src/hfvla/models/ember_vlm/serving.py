@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,10 +14,17 @@ from hfvla.models.ember_vlm.answering import reply
 from hfvla.models.ember_vlm.processing_ember_vlm import load_image
 from hfvla.nn.chat_prompt import ChatPrompt, check_turns
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
+
 __all__ = ["chat", "facts", "predict_batch"]
 
 
-def predict_batch(model: Any, processor: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+def predict_batch(
+    model: EmberVLMForRobotSelection, processor: ProcessorMixin, requests: Sequence[Mapping[str, Any]]
+) -> list[Any]:
     """Pick robots for several tasks in one pass, or two where some want the reasoning written.
 
     Args:
@@ -47,7 +54,7 @@ def predict_batch(model: Any, processor: Any, requests: Sequence[Mapping[str, An
     return answers
 
 
-def _ready(processor: Any, request: Mapping[str, Any], reasoning: bool) -> tuple[Any, str]:
+def _ready(processor: ProcessorMixin, request: Mapping[str, Any], reasoning: bool) -> tuple[Any, str]:
     """Return picture and task of a request that will not spoil a batch.
 
     Raises:
@@ -62,13 +69,15 @@ def _ready(processor: Any, request: Mapping[str, Any], reasoning: bool) -> tuple
     return image, task
 
 
-def facts(model: Any, processor: Any) -> dict[str, Any]:
+def facts(model: EmberVLMForRobotSelection, processor: ProcessorMixin) -> dict[str, Any]:
     """Return the fleet that the checkpoint picks from, and how its confidences were calibrated."""
     robots = [{"name": name, "capability": processor.capabilities.get(name, "")} for name in processor.robots]
     return {"robots": robots, "calibration": dict(model.config.calibration)}
 
 
-def chat(model: Any, processor: Any, turns: Sequence[Turn], images: Sequence[Any]) -> ChatPrompt:
+def chat(
+    model: EmberVLMForRobotSelection, processor: ProcessorMixin, turns: Sequence[Turn], images: Sequence[Any]
+) -> ChatPrompt:
     """Return a conversation as the dialogues of training have it; pictures stand before the question they come with.
 
     Raises:

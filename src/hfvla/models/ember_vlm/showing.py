@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.family import Shown
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
 __all__ = ["show"]
 
 
-def show(model: Any, processor: Any, request: Mapping[str, Any], reply: Mapping[str, Any]) -> Shown:
+def show(
+    model: EmberVLMForRobotSelection, processor: ProcessorMixin, request: Mapping[str, Any], reply: Mapping[str, Any]
+) -> Shown:
     """Return an answer of `predict` as a person looks at it."""
     steps = [line.strip() for line in reply["reasoning"].replace(" Step ", "\nStep ").splitlines() if line.strip()]
     chain = "\n".join(f"- {_plain(step)}" for step in steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.models.internvl_retrieval.processing_internvl_retrieval import IMAGE_PROMPT_TEXT, InternVLRetrievalProcessor
+
+if TYPE_CHECKING:
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = ["InternVLRetrievalCollator", "plan_batch", "plan_image_states", "training_texts"]
 
@@ -138,7 +141,7 @@ def plan_batch(config: InternVLRetrievalConfig, batch_size: int, losses: Sequenc
     return batch
 
 
-def plan_image_states(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_image_states(model: InternVLForRetrieval, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: what the tower gives in place of the pixels."""
     states = model.encode_pixels(batch.pop("pixel_values"))
     found = {"image_pooled": states.pooled, "image_tokens": states.tokens}

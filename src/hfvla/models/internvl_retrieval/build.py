@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ from hfvla.metrics.retrieval import retrieval_scores
 from hfvla.metrics.spatial import spatial_scores
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
 from hfvla.paths import UserPath
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = [
     "RetrievalOptions",
@@ -175,7 +180,7 @@ def prepare_image_states(context: CutContext, rows: Sequence[Mapping[str, Any]])
     return {"pixel_values": context.processor.images([row["image"] for row in rows], names)}
 
 
-def encode_image_states(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_image_states(model: InternVLForRetrieval, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return `image_pooled` [C] and `image_tokens` [G, width] of each row, as far as the config uses them."""
     states = model.encode_pixels(batch["pixel_values"])
     named = {"image_pooled": states.pooled, "image_tokens": states.tokens}
@@ -183,7 +188,7 @@ def encode_image_states(model: Any, batch: Mapping[str, Any]) -> list[dict[str, 
     return [{name: value[row] for name, value in named.items() if value is not None} for row in range(rows)]
 
 
-def compute_metrics(prediction: Any, config: InternVLRetrievalConfig) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction, config: InternVLRetrievalConfig) -> dict[str, float]:
     """Return the promised metrics of an evaluation's gathered outputs, as far as its loss terms give them.
 
     Every caption is a query, every different image is in the gallery, and any image of the same building is a hit.

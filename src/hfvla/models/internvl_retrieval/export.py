@@ -9,7 +9,7 @@ A picture and a text belong together as far as their vectors point the same way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,18 +18,23 @@ from torch import Tensor, nn
 
 from hfvla.family import Answers, ExportPart, ExportPlan, PlainBackbone
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+
 __all__ = ["export_plan", "plain_backbone"]
 
 _TOKENS = 12
 
 
-def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
+def plain_backbone(model: InternVLForRetrieval, processor: ProcessorMixin) -> PlainBackbone:
     """Return the image-text model of transformers that is wrapped as it is, with tokenizer and image processor."""
     return PlainBackbone("backbone", model.backbone, (processor.tokenizer, processor.image_processor), "backbone")
 
 
 class _Image(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: InternVLForRetrieval) -> None:
         super().__init__()
         self.model = model
 
@@ -38,7 +43,7 @@ class _Image(nn.Module):
 
 
 class _Text(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: InternVLForRetrieval) -> None:
         super().__init__()
         self.model = model
 
@@ -46,7 +51,7 @@ class _Text(nn.Module):
         return (F.normalize(self.model.get_text_features(input_ids, attention_mask).pooler_output.float(), dim=-1),)
 
 
-def export_plan(model: Any, processor: Any) -> ExportPlan:
+def export_plan(model: InternVLForRetrieval, processor: ProcessorMixin) -> ExportPlan:
     """Return the towers; a row's caption is answered by the picture that it finds among those of all rows."""
     vision = model.config.backbone_config.vision_config
     pixels = torch.zeros(2, 3, *vision.image_size)
@@ -63,7 +68,7 @@ def export_plan(model: Any, processor: Any) -> ExportPlan:
 class _Answers:
     """Every caption is a query, and every different picture is in the gallery."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
 
     def __call__(self, run: Any, rows: Sequence[Mapping[str, Any]]) -> Answers:

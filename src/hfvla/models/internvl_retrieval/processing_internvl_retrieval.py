@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from hfvla.data.text import clean_text
 from hfvla.errors import DataError
 from hfvla.loading import check_same
 from hfvla.models.internvl_retrieval.configuration_internvl_retrieval import InternVLRetrievalConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["IMAGE_PROMPT_TEXT", "InternVLRetrievalProcessor"]
 
@@ -41,8 +45,8 @@ class InternVLRetrievalProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
+        image_processor: BaseImageProcessor = None,
+        tokenizer: PreTrainedTokenizerBase = None,
         max_text_tokens: int = 256,
         chat_template: str | None = None,
     ) -> None:
@@ -67,7 +71,7 @@ class InternVLRetrievalProcessor(ProcessorMixin):
             "image_prompt": {"before": self._ids(before), "after": after},
         }
 
-    def check_config(self, config: Any) -> None:
+    def check_config(self, config: PreTrainedConfig) -> None:
         """Refuse a config that this processor does not fit.
 
         Raises:

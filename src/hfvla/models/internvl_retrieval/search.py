@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ from hfvla.data.gallery import Picture, list_pictures
 from hfvla.data.pictures import load_picture
 from hfvla.data.processes import Processes
 from hfvla.errors import DataError, PredictionError
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = [
     "Change",
@@ -85,8 +90,8 @@ def unit(vectors: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode_images(
-    model: Any,
-    processor: Any,
+    model: InternVLForRetrieval,
+    processor: ProcessorMixin,
     paths: Sequence[str],
     *,
     batch_size: int = 32,
@@ -127,8 +132,8 @@ def encode_images(
 
 
 def _encode(
-    model: Any,
-    processor: Any,
+    model: InternVLForRetrieval,
+    processor: ProcessorMixin,
     paths: Sequence[str],
     batch_size: int,
     change: Change | None,
@@ -183,7 +188,7 @@ def _fill(found: EncodedImages, index: Tensor, features: dict[str, Tensor], coun
 
 
 def _read(
-    processor: Any, paths: Sequence[str], start: int, batch_size: int, change: Change | None
+    processor: ProcessorMixin, paths: Sequence[str], start: int, batch_size: int, change: Change | None
 ) -> tuple[list[int], Tensor | None, dict[int, str]]:
     """Return the numbers and pixels of the pictures of a batch that can be read, and why the others cannot."""
     numbers = list(range(start, min(start + batch_size, len(paths))))
@@ -201,7 +206,7 @@ def _read(
     return good, torch.cat(pixels) if pixels else None, failures
 
 
-def _pixels(processor: Any, paths: Sequence[str], change: Change | None) -> Tensor:
+def _pixels(processor: ProcessorMixin, paths: Sequence[str], change: Change | None) -> Tensor:
     if change is None:
         return processor.images(list(paths))
     shown = []
@@ -212,8 +217,8 @@ def _pixels(processor: Any, paths: Sequence[str], change: Change | None) -> Tens
 
 @torch.inference_mode()
 def encode_texts(
-    model: Any,
-    processor: Any,
+    model: InternVLForRetrieval,
+    processor: ProcessorMixin,
     texts: Sequence[str],
     *,
     batch_size: int = 32,
@@ -262,18 +267,20 @@ def _batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
-def embed_images(model: Any, processor: Any, paths: Sequence[str], batch_size: int) -> tuple[Any, dict[int, str]]:
+def embed_images(
+    model: InternVLForRetrieval, processor: ProcessorMixin, paths: Sequence[str], batch_size: int
+) -> tuple[Any, dict[int, str]]:
     """Return unit vectors [I, D] of pictures as a float32 array, and the reason by number where one has none."""
     found = encode_images(model, processor, paths, batch_size=batch_size)
     return unit(found.embed).numpy(), found.failures
 
 
-def embed_texts(model: Any, processor: Any, texts: Sequence[str], batch_size: int) -> Any:
+def embed_texts(model: InternVLForRetrieval, processor: ProcessorMixin, texts: Sequence[str], batch_size: int) -> Any:
     """Return unit vectors [T, D] of texts as a float32 array."""
     return unit(encode_texts(model, processor, texts, batch_size=batch_size)).numpy()
 
 
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def predict(model: InternVLForRetrieval, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
     """Rank pictures as `FAMILY.request` says; the reply is JSON-serialisable.
 
     Returns:

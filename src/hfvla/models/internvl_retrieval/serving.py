@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import HfvlaError
 from hfvla.models.internvl_retrieval.search import encode_images, encode_texts, ranking, unit
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = ["facts", "predict_batch"]
 
 _BATCH = 32
 
 
-def predict_batch(model: Any, processor: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+def predict_batch(
+    model: InternVLForRetrieval, processor: ProcessorMixin, requests: Sequence[Mapping[str, Any]]
+) -> list[Any]:
     """Rank the pictures of several requests; all pictures and all texts are encoded together.
 
     Args:
@@ -46,7 +53,7 @@ def predict_batch(model: Any, processor: Any, requests: Sequence[Mapping[str, An
     return answers
 
 
-def facts(model: Any, processor: Any) -> dict[str, Any]:
+def facts(model: InternVLForRetrieval, processor: ProcessorMixin) -> dict[str, Any]:
     """Return how wide the space of pictures and texts is, and what is cut to fit."""
     space = {"width": int(model.config.embed_dim), "text_tokens": processor.max_text_tokens}
     return {"space": {**space, "picture_side": int(model.config.image_size)}}

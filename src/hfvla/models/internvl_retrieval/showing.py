@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import ImageDraw
@@ -12,13 +12,20 @@ from hfvla.data.pictures import load_picture
 from hfvla.family import Shown
 from hfvla.models.internvl_retrieval.search import encode_images, encode_texts
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+
 __all__ = ["locate", "show"]
 
 _RED = (230, 40, 40)
 
 
 @torch.inference_mode()
-def locate(model: Any, processor: Any, text: str, pictures: list[Any]) -> list[tuple[float, float, float, float]]:
+def locate(
+    model: InternVLForRetrieval, processor: ProcessorMixin, text: str, pictures: list[Any]
+) -> list[tuple[float, float, float, float]]:
     """Return where in each picture a text points: left, top, right, bottom as shares of its sides.
 
     Args:
@@ -39,7 +46,9 @@ def locate(model: Any, processor: Any, text: str, pictures: list[Any]) -> list[t
     return [(box[0], box[1], box[2], box[3]) for box in corners.tolist()]
 
 
-def show(model: Any, processor: Any, request: Mapping[str, Any], reply: Mapping[str, Any]) -> Shown:
+def show(
+    model: InternVLForRetrieval, processor: ProcessorMixin, request: Mapping[str, Any], reply: Mapping[str, Any]
+) -> Shown:
     """Return an answer of `predict`, or of a search in an index, as a person looks at it."""
     results = list(reply["results"])
     pictures = [load_picture(one["path"], one["id"]) for one in results]

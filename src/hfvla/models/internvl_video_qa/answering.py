@@ -17,6 +17,7 @@ from hfvla.models.internvl_video_qa.frames import FrameMode
 from hfvla.models.internvl_video_qa.wording import PromptItem
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
     from transformers import PreTrainedModel as _Model
 
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
@@ -274,7 +275,7 @@ def _answer(scores: Sequence[float], probabilities: Sequence[float]) -> VideoAns
     return VideoAnswer(index, LETTERS[index], tuple(probabilities))
 
 
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a question as `FAMILY.request` says; the reply is JSON-serialisable.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import numpy as np
@@ -22,6 +22,9 @@ from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import Inter
 from hfvla.models.internvl_video_qa.frames import FrameMode
 from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 from hfvla.models.internvl_video_qa.wording import PromptItem
+
+if TYPE_CHECKING:
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
 __all__ = [
     "InternVLVideoQACollator",
@@ -231,7 +234,7 @@ def plan_batch(config: InternVLVideoQAConfig, batch_size: int, losses: Sequence[
     return batch if shown else {name: batch[name] for name in batch if name not in ("pixel_values", "tile_index")}
 
 
-def plan_visual_tokens(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_visual_tokens(model: InternVLForVideoQA, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: projected tiles in place of the pixels."""
     if "pixel_values" not in batch:  # a stage that trains `binding` alone
         return batch

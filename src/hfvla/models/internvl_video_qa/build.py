@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hfvla.backbones.wrapping import Wrapping, planned_settings
 from hfvla.family import CutContext
 from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
 __all__ = [
     "augments_visual_tokens",
@@ -67,7 +72,7 @@ def _processor_settings(config: InternVLVideoQAConfig) -> dict[str, Any]:
     }
 
 
-def _draw_positions(model: Any) -> None:
+def _draw_positions(model: InternVLForVideoQA) -> None:
     """Draw the tower's position embeddings: transformers starts them at zero, so that every patch is at one place."""
     import torch
 
@@ -95,7 +100,7 @@ def prepare_visual_tokens(context: CutContext, rows: Sequence[Mapping[str, Any]]
     }
 
 
-def encode_visual_tokens(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_visual_tokens(model: InternVLForVideoQA, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the visual tokens [tiles, tokens, D] of each row, and the tiles of each of its frames."""
     features = model.get_image_features(batch["pixel_values"])[batch["tile_index"]]
     by_row = batch["frame_tiles"].split(batch["frames"].tolist())
@@ -108,7 +113,7 @@ def augments_visual_tokens(context: CutContext) -> bool:
     return context.config.support_dropout > 0
 
 
-def compute_metrics(prediction: Any, config: InternVLVideoQAConfig) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction, config: InternVLVideoQAConfig) -> dict[str, float]:
     """Return the accuracy of letter scores [N, 4] against letter_labels [N]; {} when no row has an answer."""
     scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     labels = prediction.label_ids[0] if isinstance(prediction.label_ids, tuple) else prediction.label_ids

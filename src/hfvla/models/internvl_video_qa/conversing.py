@@ -55,7 +55,7 @@ def chat_system(model: InternVLForVideoQA, processor: InternVLVideoQAProcessor) 
     return ChatSystem(write, vocabulary=int(model.config.get_text_config().vocab_size))
 
 
-def _clips(processor: Any, sample: ChatSample, row: int) -> list[Clip]:
+def _clips(processor: InternVLVideoQAProcessor, sample: ChatSample, row: int) -> list[Clip]:
     """Return what the sample shows, in the order of its parts."""
     pictures, videos = iter(enumerate(sample.images)), iter(sample.videos)
     clips = []
@@ -70,7 +70,7 @@ def _clips(processor: Any, sample: ChatSample, row: int) -> list[Clip]:
     return clips
 
 
-def _prompt(processor: Any, sample: ChatSample, counts: Sequence[Sequence[int]]) -> str:
+def _prompt(processor: InternVLVideoQAProcessor, sample: ChatSample, counts: Sequence[Sequence[int]]) -> str:
     """Return the text of a conversation up to where its answer begins."""
     left = iter(counts)
     messages = [{"role": turn.role, "content": _content(processor, turn, left, sample.id)} for turn in sample.turns]
@@ -80,7 +80,7 @@ def _prompt(processor: Any, sample: ChatSample, counts: Sequence[Sequence[int]])
     return "\n".join([*(f"{heads[message['role']]}{message['content']}" for message in messages), "Answer:"])
 
 
-def _content(processor: Any, turn: Turn, counts: Any, where: str) -> str:
+def _content(processor: InternVLVideoQAProcessor, turn: Turn, counts: Any, where: str) -> str:
     pieces = []
     for part in turn.content:
         if part.type == "text":

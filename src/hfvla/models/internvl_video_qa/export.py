@@ -7,7 +7,7 @@ letters    prompt, image tokens, which letters there are -> log-likelihood of ea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,13 +16,18 @@ from torch import Tensor, nn
 from hfvla.family import Answers, ExportPart, ExportPlan, PlainBackbone
 from hfvla.models.internvl_video_qa.batches import InternVLVideoQACollator
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+
 __all__ = ["export_plan", "plain_backbone"]
 
 _WORDS = 9
 _NO_LETTER = -1e4  # in place of -inf, which would make every comparison NaN
 
 
-def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
+def plain_backbone(model: InternVLForVideoQA, processor: ProcessorMixin) -> PlainBackbone:
     """Return the image-text model of transformers that is wrapped as it is, with tokenizer and image processor."""
     return PlainBackbone("backbone", model.backbone, (processor.tokenizer, processor.image_processor), "backbone")
 
@@ -30,7 +35,7 @@ def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
 class _Tiles(nn.Module):
     """[N, 3, S, S] pixels to [N, tokens, D]."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: InternVLForVideoQA) -> None:
         super().__init__()
         self.model = model
 
@@ -41,7 +46,7 @@ class _Tiles(nn.Module):
 class _Letters(nn.Module):
     """What the model's `forward` computes of a question, without `masked_scatter`, which ONNX lacks."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: InternVLForVideoQA) -> None:
         super().__init__()
         self.model, self.words = model, model.get_input_embeddings()
         self.image_token_id = model.config.backbone_config.image_token_id
@@ -64,7 +69,7 @@ class _Letters(nn.Module):
         return (letters.masked_fill(~letter_mask, _NO_LETTER),)
 
 
-def export_plan(model: Any, processor: Any) -> ExportPlan:
+def export_plan(model: InternVLForVideoQA, processor: ProcessorMixin) -> ExportPlan:
     """Return the graphs of this model; a question is answered by a letter."""
     config = model.config
     width, tokens = config.get_text_config().hidden_size, config.tokens_per_tile
@@ -90,7 +95,7 @@ def export_plan(model: Any, processor: Any) -> ExportPlan:
 class _Answers:
     """Answers rows one by one; every different tile of a clip is encoded once."""
 
-    def __init__(self, config: Any, processor: Any) -> None:
+    def __init__(self, config: PreTrainedConfig, processor: ProcessorMixin) -> None:
         self.config, self.collator = config, InternVLVideoQACollator(processor, config, training=False)
 
     def __call__(self, run: Any, rows: Sequence[Mapping[str, Any]]) -> Answers:

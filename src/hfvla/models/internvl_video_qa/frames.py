@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from hfvla.data.video import duration_frame_count, plan_tiles, segment_centres, support_frame_count, support_times
 from hfvla.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["FRAME_MODES", "Clip", "FrameMode", "Tiles", "choose_times", "cut_tiles"]
 
@@ -91,7 +94,9 @@ def choose_times(
     return segment_centres(0.0, duration_s, count), ()
 
 
-def cut_tiles(clips: Sequence[Clip], image_processor: Any, tiling: Mapping[str, int], tokens_per_tile: int) -> Tiles:
+def cut_tiles(
+    clips: Sequence[Clip], image_processor: BaseImageProcessor, tiling: Mapping[str, int], tokens_per_tile: int
+) -> Tiles:
     """Cut the frames of clips into tiles within each clip's token budget.
 
     Args:
@@ -131,7 +136,9 @@ def cut_tiles(clips: Sequence[Clip], image_processor: Any, tiling: Mapping[str, 
     )
 
 
-def _bounds(clip: Clip, image_processor: Any, tiling: Mapping[str, int], tokens_per_tile: int) -> tuple[int, ...]:
+def _bounds(
+    clip: Clip, image_processor: BaseImageProcessor, tiling: Mapping[str, int], tokens_per_tile: int
+) -> tuple[int, ...]:
     """Return the most tiles of each frame."""
     if not len(clip.pixels):
         return ()

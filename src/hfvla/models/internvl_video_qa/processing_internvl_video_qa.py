@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import (
 )
 from hfvla.models.internvl_video_qa.frames import Clip, FrameMode, Tiles, choose_times, cut_tiles
 from hfvla.models.internvl_video_qa.wording import ParsedAnswer, PromptItem, padded, parse_answer, question_lines
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["InternVLVideoQAProcessor"]
 
@@ -46,8 +50,8 @@ class InternVLVideoQAProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
+        image_processor: BaseImageProcessor = None,
+        tokenizer: PreTrainedTokenizerBase = None,
         frames: Mapping[str, float] | None = None,
         tiling: Mapping[str, int] | None = None,
         tokens_per_tile: int = 256,
@@ -64,7 +68,7 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         self._durations: dict[FileIdentity, float] = {}
         self.letter_token_ids = self._letter_ids()
 
-    def check_config(self, config: Any) -> None:
+    def check_config(self, config: PreTrainedConfig) -> None:
         """Refuse a config that this processor does not fit.
 
         Raises:

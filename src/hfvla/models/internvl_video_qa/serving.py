@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,15 +13,22 @@ from hfvla.errors import DataError
 from hfvla.models.internvl_video_qa.frames import Clip
 from hfvla.nn.chat_prompt import ChatPrompt, check_turns
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+
 __all__ = ["chat", "facts"]
 
 
-def facts(model: Any, processor: Any) -> dict[str, Any]:
+def facts(model: InternVLForVideoQA, processor: ProcessorMixin) -> dict[str, Any]:
     """Return which frames are looked at, and how answers are found."""
     return {"frames": dict(processor.frames), "answers": {"by": model.config.answer_by, "choices": [2, 4]}}
 
 
-def chat(model: Any, processor: Any, turns: Sequence[Turn], images: Sequence[Any]) -> ChatPrompt:
+def chat(
+    model: InternVLForVideoQA, processor: ProcessorMixin, turns: Sequence[Turn], images: Sequence[Any]
+) -> ChatPrompt:
     """Return a conversation about pictures, each cut into tiles as a frame is, for the backbone to continue.
 
     Raises:

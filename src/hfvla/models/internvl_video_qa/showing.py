@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -11,11 +11,21 @@ from hfvla.family import Shown
 from hfvla.models.internvl_video_qa.answering import VideoFeatures
 from hfvla.models.internvl_video_qa.frames import choose_times
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+
 __all__ = ["frame_weights", "show"]
 
 
 def frame_weights(
-    model: Any, processor: Any, features: VideoFeatures, question: str, choices: list[str], index: int
+    model: InternVLForVideoQA,
+    processor: ProcessorMixin,
+    features: VideoFeatures,
+    question: str,
+    choices: list[str],
+    index: int,
 ) -> list[float]:
     """Return by how much the probability of a choice falls when each frame is left out.
 
@@ -38,7 +48,9 @@ def frame_weights(
     return weights
 
 
-def show(model: Any, processor: Any, request: Mapping[str, Any], reply: Mapping[str, Any]) -> Shown:
+def show(
+    model: InternVLForVideoQA, processor: ProcessorMixin, request: Mapping[str, Any], reply: Mapping[str, Any]
+) -> Shown:
     """Return an answer of `predict` as a person looks at it."""
     if not request.get("choices"):
         return Shown(reply["text"] or "Nothing was written.", {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from hfvla.data.signals.observation import Observation
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError, PredictionError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 __all__ = ["ActionInferenceMixin", "observation_of", "predict", "reply"]
 
 
@@ -21,7 +24,7 @@ class ActionInferenceMixin:
     """Methods of `SensorVLAForActionPrediction` that take observations instead of tensors."""
 
     @torch.no_grad()
-    def encode_observations(self: Any, processor: Any, observations: Sequence[Observation]) -> Any:
+    def encode_observations(self: Any, processor: ProcessorMixin, observations: Sequence[Observation]) -> Any:
         """Run the backbone on the pictures and tasks of observations.
 
         Args:
@@ -44,7 +47,7 @@ class ActionInferenceMixin:
     @torch.no_grad()
     def predict_actions(
         self: Any,
-        processor: Any,
+        processor: ProcessorMixin,
         observations: Sequence[Observation],
         *,
         features: Any = None,
@@ -98,12 +101,12 @@ class ActionInferenceMixin:
         """Whether `predict_actions` takes a prefix."""
         return self.config.expert["kind"] == "flow"
 
-    def _normalised(self: Any, processor: Any, prefix: np.ndarray) -> Tensor:
+    def _normalised(self: Any, processor: ProcessorMixin, prefix: np.ndarray) -> Tensor:
         values = processor.normalizer("action").apply(np.asarray(prefix))
         return torch.from_numpy(values.astype(np.float32)).to(self.device)
 
 
-def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
     """Predict a chunk as `FAMILY.request` says.
 
     Returns:
@@ -118,7 +121,7 @@ def predict(model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str,
     return reply(processor, observation, actions)
 
 
-def observation_of(processor: Any, request: Mapping[str, Any]) -> Observation:
+def observation_of(processor: ProcessorMixin, request: Mapping[str, Any]) -> Observation:
     """Return what a robot sees and feels from a request.
 
     Raises:
@@ -145,7 +148,7 @@ def observation_of(processor: Any, request: Mapping[str, Any]) -> Observation:
     )
 
 
-def reply(processor: Any, observation: Observation, actions: np.ndarray) -> dict[str, Any]:
+def reply(processor: ProcessorMixin, observation: Observation, actions: np.ndarray) -> dict[str, Any]:
     """Return a chunk [H, A] as the answer to a request; JSON-serialisable."""
     return {
         "actions": actions.tolist(),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.tokenizers import IMAGE_TOKENS
 from hfvla.errors import CheckpointError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = [
     "KINDS",
@@ -95,7 +99,7 @@ def backbone_kind(model_type: str) -> BackboneKind:
     return KINDS[model_type]
 
 
-def tokens_per_picture(config: Any) -> int:
+def tokens_per_picture(config: PreTrainedConfig) -> int:
     """Return the placeholders a picture takes, where the backbone has pictures of one size (SmolVLM, InternVL)."""
     vision = config.vision_config
     if config.model_type == "internvl":
@@ -104,7 +108,7 @@ def tokens_per_picture(config: Any) -> int:
     return (vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2
 
 
-def new_image_processor(config: Any, most_pixels: int) -> Any:
+def new_image_processor(config: PreTrainedConfig, most_pixels: int) -> Any:
     """Make the image processor of a backbone that starts from random weights.
 
     Args:
@@ -131,7 +135,11 @@ def new_image_processor(config: Any, most_pixels: int) -> Any:
 
 
 def wrap_processor(
-    model_type: str, image_processor: Any, tokenizer: Any, arguments: Mapping[str, Any], chat_template: str | None
+    model_type: str,
+    image_processor: BaseImageProcessor,
+    tokenizer: PreTrainedTokenizerBase,
+    arguments: Mapping[str, Any],
+    chat_template: str | None,
 ) -> Any:
     """Make the backbone's own processor from its parts.
 
@@ -156,7 +164,7 @@ def wrap_processor(
         ) from error
 
 
-def processor_arguments(config: Any) -> dict[str, Any]:
+def processor_arguments(config: PreTrainedConfig) -> dict[str, Any]:
     """Return what the backbone's processor must know of its config."""
     if config.model_type == "internvl":
         return {"image_seq_length": tokens_per_picture(config)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.models.sensor_vla.backbones import tokens_per_picture
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor
+
+if TYPE_CHECKING:
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
 
 __all__ = [
     "SensorVLACollator",
@@ -293,7 +296,7 @@ def _pictures(backbone: Any, batch_size: int, views: int) -> tuple[dict[str, Any
     }, tokens
 
 
-def plan_backbone(model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+def plan_backbone(model: SensorVLAForActionPrediction, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of `plan_batch` as the feature cache leaves it: hidden states in place of pictures and text."""
     names = (
         "input_ids",

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,11 @@ from hfvla.errors import DataError, RecipeError
 from hfvla.family import CutContext
 from hfvla.models.sensor_vla.backbones import KINDS, backbone_kind, new_image_processor, processor_arguments
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
+
+if TYPE_CHECKING:
+    from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
 
 __all__ = [
     "SensorVLAOptions",
@@ -138,7 +143,7 @@ def _learned_tokenizer(config: SensorVLAConfig, rows: Any, vocab_size: int) -> A
     return learn_tokenizer([*texts, *marks], vocab_size, kind.tokens)
 
 
-def _with_tokens(config: SensorVLAConfig, tokenizer: Any) -> SensorVLAConfig:
+def _with_tokens(config: SensorVLAConfig, tokenizer: PreTrainedTokenizerBase) -> SensorVLAConfig:
     """Return the config with the tokens of a tokenizer that was learned for it."""
     settings = config.backbone_config.to_dict()
     kind = backbone_kind(config.backbone_config.model_type)
@@ -151,7 +156,7 @@ def _with_tokens(config: SensorVLAConfig, tokenizer: Any) -> SensorVLAConfig:
     return SensorVLAConfig(**{**config.to_dict(), "backbone_config": settings})
 
 
-def _draw_positions(model: Any) -> None:
+def _draw_positions(model: SensorVLAForActionPrediction) -> None:
     """Draw position embeddings of the tower that transformers starts at zero, so that every patch is at one place."""
     for name, parameter in model.backbone.named_parameters():
         if name.endswith("position_embeddings") and not parameter.detach().any():
@@ -195,7 +200,7 @@ def prepare_backbone(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> 
     return context.processor.encode_views([row["task"] for row in rows], pictures)
 
 
-def encode_backbone(model: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+def encode_backbone(model: SensorVLAForActionPrediction, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the backbone's features [N, D] of each row, without padding."""
     tokens, mask = model.encode(**batch)
     return [{"features": row[valid]} for row, valid in zip(tokens, mask, strict=True)]
@@ -234,7 +239,7 @@ def augments_backbone(context: CutContext) -> bool:
 # ---- quick metrics --------------------------------------------------------------------------------------------------
 
 
-def compute_metrics(prediction: Any, config: SensorVLAConfig) -> dict[str, float]:
+def compute_metrics(prediction: EvalPrediction, config: SensorVLAConfig) -> dict[str, float]:
     """Return the squared error of predicted chunks [N, H, A], normalised: of all valid steps, and of the first."""
     chunks = prediction.predictions
     predicted = np.asarray(chunks[0] if isinstance(chunks, tuple) else chunks, dtype=np.float64)

@@ -9,7 +9,7 @@ Sensor encoder, fusion and expert run many times for one run of the backbone, wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,13 +21,18 @@ from hfvla.models.sensor_vla.batches import SensorVLACollator
 from hfvla.models.sensor_vla.modeling_sensor_vla import BackboneFeatures
 from hfvla.nn.noise import GivenNoise
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
+
 __all__ = ["export_plan", "plain_backbone"]
 
 _NOISE_SEED = 17
 _ROBOT = ("state", "sensor", "sensor_present", "sensor_mask")
 
 
-def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
+def plain_backbone(model: SensorVLAForActionPrediction, processor: ProcessorMixin) -> PlainBackbone:
     """Return the image-text model of transformers that is wrapped as it is, with tokenizer and image processor."""
     return PlainBackbone("backbone", model.backbone, (processor.tokenizer, processor.image_processor), "backbone")
 
@@ -35,7 +40,7 @@ def plain_backbone(model: Any, processor: Any) -> PlainBackbone:
 class _Act(nn.Module):
     """Fusion and expert around a model's own methods."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: SensorVLAForActionPrediction) -> None:
         super().__init__()
         self.model = model
 
@@ -54,7 +59,7 @@ class _Act(nn.Module):
         return (self.model.expert.sample(fused.tokens, feature_mask=fused.mask, generator=drawn),)
 
 
-def export_plan(model: Any, processor: Any) -> ExportPlan:
+def export_plan(model: SensorVLAForActionPrediction, processor: ProcessorMixin) -> ExportPlan:
     """Return the graph behind the backbone; rows are answered by chunks of actions from the same noise.
 
     Raises:
@@ -91,7 +96,7 @@ def export_plan(model: Any, processor: Any) -> ExportPlan:
 class _Answers:
     """Answers rows with the first chunk; a decision is the way each channel goes over it."""
 
-    def __init__(self, model: Any, processor: Any, inputs: set[str]) -> None:
+    def __init__(self, model: SensorVLAForActionPrediction, processor: ProcessorMixin, inputs: set[str]) -> None:
         self.model, self.inputs = model, inputs
         self.collator = SensorVLACollator(processor, model.config, training=False)
         shape = (1, model.config.action["horizon"], model.config.action["dim"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,10 @@ from hfvla.loading import check_same
 from hfvla.models.sensor_vla.backbones import backbone_kind, wrap_processor
 from hfvla.models.sensor_vla.configuration_sensor_vla import ACTION, SensorVLAConfig
 from hfvla.models.sensor_vla.signals import RobotSignals
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["SensorVLAProcessor"]
 
@@ -55,8 +59,8 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
 
     def __init__(
         self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
+        image_processor: BaseImageProcessor = None,
+        tokenizer: PreTrainedTokenizerBase = None,
         backbone: str = "qwen2_5_vl",
         backbone_arguments: Mapping[str, Any] | None = None,
         views: Sequence[str] = (),
@@ -81,7 +85,7 @@ class SensorVLAProcessor(RobotSignals, ProcessorMixin):
         self._frames: FrameLoader | None = None
         self._series: SensorLoader | None = None
 
-    def check_config(self, config: Any) -> None:
+    def check_config(self, config: PreTrainedConfig) -> None:
         """Refuse a config that this processor does not fit.
 
         Raises:

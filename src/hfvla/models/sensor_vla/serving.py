@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import HfvlaError
 from hfvla.models.sensor_vla.acting import observation_of, reply
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
+
 __all__ = ["facts", "predict_batch"]
 
 
-def predict_batch(model: Any, processor: Any, requests: Sequence[Mapping[str, Any]]) -> list[Any]:
+def predict_batch(
+    model: SensorVLAForActionPrediction, processor: ProcessorMixin, requests: Sequence[Mapping[str, Any]]
+) -> list[Any]:
     """Predict the chunks of several observations; those of one number of denoising steps in one pass.
 
     Args:
@@ -43,7 +50,7 @@ def predict_batch(model: Any, processor: Any, requests: Sequence[Mapping[str, An
     return answers
 
 
-def facts(model: Any, processor: Any) -> dict[str, Any]:
+def facts(model: SensorVLAForActionPrediction, processor: ProcessorMixin) -> dict[str, Any]:
     """Return what a robot must send, and what it gets back."""
     seen = {"views": list(processor.views), "required_views": list(processor.required_views)}
     sent = {**seen, "state": processor.state_dim, "sensor": processor.sensor}

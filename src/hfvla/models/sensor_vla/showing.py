@@ -5,15 +5,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.family import Curve, Shown
 from hfvla.models.sensor_vla.evaluation.closed_loop import ENVIRONMENTS, ChunkedPolicy
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
+
 __all__ = ["episode", "show"]
 
 
-def show(model: Any, processor: Any, request: Mapping[str, Any], reply: Mapping[str, Any]) -> Shown:
+def show(
+    model: SensorVLAForActionPrediction,
+    processor: ProcessorMixin,
+    request: Mapping[str, Any],
+    reply: Mapping[str, Any],
+) -> Shown:
     """Return an answer of `predict` as a person looks at it."""
     actions, fps = reply["actions"], float(reply["fps"])
     names = list(reply["names"] or [f"action {n}" for n in range(len(actions[0]))])
@@ -27,7 +37,7 @@ def show(model: Any, processor: Any, request: Mapping[str, Any], reply: Mapping[
     return Shown(text, headings=("s", *names), rows=rows, curve=curve)
 
 
-def episode(model: Any, processor: Any, seed: int, steps: int = 0) -> Shown:
+def episode(model: SensorVLAForActionPrediction, processor: ProcessorMixin, seed: int, steps: int = 0) -> Shown:
     """Let the policy insert a peg in the simulator; return the film and the force on the peg.
 
     Args:

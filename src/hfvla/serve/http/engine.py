@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hfvla.errors import HfvlaError
 from hfvla.serve.http.errors import RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["Engine", "TorchEngine"]
 
@@ -36,7 +39,7 @@ class TorchEngine:
 
     name = "pytorch"
 
-    def __init__(self, spec: Any, model: Any, processor: Any) -> None:
+    def __init__(self, spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.spec, self.model, self.processor = spec, model, processor
         self._predict = spec.load("predict")
         self._together = spec.load("predict_batch") if spec.has("predict_batch") else None

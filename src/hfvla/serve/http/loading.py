@@ -6,13 +6,16 @@ import logging
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import CheckpointError, HfvlaError, OutOfMemoryError
 from hfvla.loading import guarded, read_object, weight_files
 from hfvla.nn.chat_prompt import template_prompt
 from hfvla.serve.http.engine import TorchEngine
 from hfvla.serve.http.service import PictureSearch, Service
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["check_room", "load_service"]
 
@@ -69,7 +72,7 @@ def _name_of(checkpoint: str) -> str:
     return "-".join(parts[-2:]) if parts[-1:] == ["final"] else (parts or ["model"])[-1]
 
 
-def _chat_of(spec: Any, model: Any, processor: Any) -> Any:
+def _chat_of(spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> Any:
     """Return what makes a conversation a prompt, or None where the model does not write."""
     if spec.has("chat"):
         return partial(spec.load("chat"), model, processor)
@@ -80,7 +83,7 @@ def _chat_of(spec: Any, model: Any, processor: Any) -> Any:
     return None
 
 
-def _search_of(spec: Any, model: Any, processor: Any, index: str) -> PictureSearch:
+def _search_of(spec: Any, model: PreTrainedModel, processor: ProcessorMixin, index: str) -> PictureSearch:
     from hfvla.serve.index import read_index
 
     if spec.path("embed_texts") is None:
@@ -175,7 +178,7 @@ def _group_bytes(most: int) -> int:
         return most
 
 
-def _placed(model: Any, device: str, where: str | os.PathLike[str]) -> Any:
+def _placed(model: PreTrainedModel, device: str, where: str | os.PathLike[str]) -> Any:
     """Return a model on its device.
 
     Raises:

@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.nn.chat_prompt import ChatPrompt
 from hfvla.serve.http.errors import BusyError
 from hfvla.serve.http.openai import ChatSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["Answer", "Writing", "write", "written"]
 
@@ -97,7 +100,7 @@ def written(prompt: ChatPrompt, settings: ChatSettings) -> str:
 class _Sink:
     """The streamer of `generate`: tokens in, text out, up to the first of the texts that end the answer."""
 
-    def __init__(self, tokenizer: Any, writing: Writing | _Gathered) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, writing: Writing | _Gathered) -> None:
         from transformers import TextStreamer
 
         class Streamer(TextStreamer):

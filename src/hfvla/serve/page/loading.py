@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import HfvlaError
 from hfvla.serve.http.engine import TorchEngine
 from hfvla.serve.http.loading import load_service
 from hfvla.serve.http.service import PictureSearch
 from hfvla.serve.page.page import DemoPage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["load_page"]
 
@@ -47,7 +50,7 @@ def load_page(checkpoint: str, device: str, *, gallery: str | None = None, index
     )  # fmt: skip
 
 
-def _embedded(spec: Any, model: Any, processor: Any, gallery: str) -> PictureSearch:
+def _embedded(spec: Any, model: PreTrainedModel, processor: ProcessorMixin, gallery: str) -> PictureSearch:
     from hfvla.serve.index import build_index
 
     if spec.path("embed_images") is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from hfvla.serve.policy.safety import SensorGuard, StopLatch
 from hfvla.serve.policy.sensor_buffer import SensorBuffer
 from hfvla.serve.policy.watchdog import Watchdog
 from hfvla.serve.policy.worker import Seen, Session
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["AsyncChunkPolicy"]
 
@@ -54,8 +57,8 @@ class AsyncChunkPolicy(PretrainedPolicy):
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
         options: AsyncOptions | None = None,
         *,
         sensor: SensorBuffer | None = None,

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from hfvla.serve.policy.errors import PolicyStopped
 from hfvla.serve.policy.loading import PretrainedPolicy
 from hfvla.serve.policy.runner import ModelRunner, PolicyFacts
 from hfvla.serve.policy.safety import SafeAction, SensorGuard, StopLatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["ChunkPolicy", "PolicyOptions"]
 
@@ -75,8 +78,8 @@ class ChunkPolicy(PretrainedPolicy):
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
         options: PolicyOptions | None = None,
         *,
         on_stop: Callable[[PolicyStopped], None] | None = None,

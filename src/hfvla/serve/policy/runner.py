@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hfvla.data.signals.observation import Observation
 from hfvla.errors import DataError, HfvlaError, PredictionError
 from hfvla.serve.policy.errors import PolicyStopped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["ModelRunner", "PolicyFacts", "can_act"]
 
@@ -37,7 +40,7 @@ class PolicyFacts:
     max_sensor_age_s: float | None = None
 
     @classmethod
-    def of(cls, processor: Any) -> PolicyFacts:
+    def of(cls, processor: ProcessorMixin) -> PolicyFacts:
         """Read the facts off a processor."""
         views, state = getattr(processor, "views", None), getattr(processor, "state_dim", None)
         age_s = (getattr(processor, "sensor", None) or {}).get("max_age_s")
@@ -52,7 +55,7 @@ class PolicyFacts:
         )
 
 
-def can_act(model: Any) -> bool:
+def can_act(model: PreTrainedModel) -> bool:
     """Return whether a model, or a model class, predicts actions."""
     return callable(getattr(model, "predict_actions", None))
 
@@ -74,7 +77,7 @@ class ModelRunner:
         HfvlaError: the model predicts no actions, or fewer than one denoising step.
     """
 
-    def __init__(self, model: Any, processor: Any, denoising_steps: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, denoising_steps: int | None = None) -> None:
         if not can_act(model):
             raise HfvlaError("this model predicts no actions", got=type(model).__name__, expected="predict_actions")
         if denoising_steps is not None and denoising_steps < 1:

@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState
@@ -46,6 +46,9 @@ from hfvla.training.checkpoint.settings import (
 from hfvla.training.checkpoint.streams import join_streams, part_streams
 from hfvla.training.checkpoint.weights import OrdinaryWeights
 
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainingArguments
+
 __all__ = ["ExactResume"]
 
 logger = logging.getLogger(__name__)
@@ -59,16 +62,22 @@ class _Resume(TrainerCallback):
     def __init__(self, trainer: ExactResume) -> None:
         self.trainer = trainer
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Restore sums, counters and the best checkpoint's place."""
         self.trainer.train_started(state)
 
-    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Set the epoch of dataset, collator and sampler; resumed in the middle, it is the epoch begun before."""
         self.trainer.set_data_epoch(int(state.epoch or 0))
         self.trainer.epoch_ended = False
 
-    def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Note that a checkpoint written from here on has the end of the epoch behind it."""
         self.trainer.epoch_ended = True
 

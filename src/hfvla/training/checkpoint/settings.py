@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.training.stage.fingerprint import changed_rows, rows_fingerprint
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 __all__ = [
     "changed_settings",
@@ -145,7 +148,7 @@ def changed_settings(saved: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     }
 
 
-def current_settings(optimizer: Any, schedule: Any) -> tuple[list[dict[str, Any]], list[float]]:
+def current_settings(optimizer: Optimizer, schedule: Any) -> tuple[list[dict[str, Any]], list[float]]:
     """Return each parameter group's settings (decay, betas ...) and the schedule's peak rates, before a load."""
     groups = [
         {key: value for key, value in group.items() if key not in ("params", "lr")} for group in optimizer.param_groups
@@ -153,7 +156,7 @@ def current_settings(optimizer: Any, schedule: Any) -> tuple[list[dict[str, Any]
     return groups, list(schedule.base_lrs)
 
 
-def put_settings(optimizer: Any, schedule: Any, groups: list[dict[str, Any]], rates: list[float]) -> None:
+def put_settings(optimizer: Optimizer, schedule: Any, groups: list[dict[str, Any]], rates: list[float]) -> None:
     """Put settings back after a load that brought the old ones, and set the rates of the step that comes next."""
     for group, settings in zip(optimizer.param_groups, groups, strict=True):
         group.update(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from hfvla.training.estimate.kernels import GpuKernels
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
 from hfvla.training.stage.groups import freeze, fully_frozen_modules, stop_input_gradients
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers, evaluate_frozen
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["StepProfile", "default_loss", "estimate_flops", "profile_step"]
 
@@ -199,7 +202,7 @@ def _prepared(
             module.training = True
 
 
-def _configs(model: Any) -> list[Any]:
+def _configs(model: PreTrainedModel) -> list[Any]:
     """Return the config of a model and those inside it."""
     config = getattr(model, "config", None)
     inner = [getattr(config, name, None) for name in getattr(config, "sub_configs", None) or ()]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,6 +46,9 @@ from hfvla.training.stage.phases import (
     peak_weights,
     phase_entries,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["base_config", "meta_model", "plan_recipe"]
 
@@ -127,7 +130,9 @@ class _StagePlanner:
         lora: the adapters that train in it.
     """
 
-    def __init__(self, recipe: Recipe, spec: FamilySpec, stage: Stage, model: Any, lora: Lora | None) -> None:
+    def __init__(
+        self, recipe: Recipe, spec: FamilySpec, stage: Stage, model: PreTrainedModel, lora: Lora | None
+    ) -> None:
         spec = spec.of_model(model, recipe.model.options)
         self.spec, self.stage, self.model = spec, stage, model
         spec.give_objective(model, recipe.model.options, loss_terms(stage))

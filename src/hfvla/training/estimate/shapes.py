@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from hfvla.training.estimate.sizes import find_precision
 from hfvla.training.estimate.timing import Throughput
 from hfvla.training.estimate.tools import add_adapters, checkpoint_bytes, device_statements, part_rows, phase_row
 from hfvla.training.stage.groups import assign_parameters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 __all__ = ["ShapeRun", "plan_shape", "shape_batch", "shape_model", "shape_names"]
 
@@ -94,7 +97,9 @@ def shape_model(name: str) -> tuple[Any, dict[str, ParameterGroup]]:
     return model, groups
 
 
-def shape_batch(config: Any, batch_size: int, tokens: int, images: int, image_size: int = 448) -> dict[str, Any]:
+def shape_batch(
+    config: PreTrainedConfig, batch_size: int, tokens: int, images: int, image_size: int = 448
+) -> dict[str, Any]:
     """Return a batch for `forward` without padding; all text tokens are labelled.
 
     Args:

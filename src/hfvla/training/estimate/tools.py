@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,13 +16,16 @@ from hfvla.training.estimate.devices import MFU, Gpu
 from hfvla.training.lora.injection import inject_lora, lora_targets
 from hfvla.training.stage.groups import adapter_of, table_dicts, trainable_table
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 __all__ = ["add_adapters", "checkpoint_bytes", "device_statements", "disk_bytes", "part_rows", "phase_row"]
 
 _ADAM_MOMENTS = 2
 _KEPT = 2  # checkpoints of a stage, where the recipe does not say it
 
 
-def add_adapters(model: Any, groups: Mapping[str, ParameterGroup], lora: Lora | None) -> list[str]:
+def add_adapters(model: PreTrainedModel, groups: Mapping[str, ParameterGroup], lora: Lora | None) -> list[str]:
     """Give a model on the meta device the adapters of a stage.
 
     Returns:

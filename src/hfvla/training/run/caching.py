@@ -24,6 +24,7 @@ from hfvla.training.stage.phases import loss_terms, phase_entries
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 __all__ = ["cache_folder", "cached_rows", "ever_trained"]
@@ -58,7 +59,9 @@ def cache_folder(recipe: Recipe, stage: Stage, output_dir: Path) -> Path:
     return Path(named) if named else Path(output_dir) / "cache"
 
 
-def _feature_cache(run: StageContext, model: Any, processor: Any, arguments: Any) -> FeatureCache:
+def _feature_cache(
+    run: StageContext, model: PreTrainedModel, processor: ProcessorMixin, arguments: Any
+) -> FeatureCache:
     import torch
 
     stage, settings = run.stage, run.stage.cache
@@ -84,7 +87,12 @@ def _feature_cache(run: StageContext, model: Any, processor: Any, arguments: Any
 
 
 def cached_rows(
-    run: StageContext, model: Any, processor: Any, rows: StageRows, collator: Any, arguments: Any
+    run: StageContext,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: StageRows,
+    collator: Any,
+    arguments: Any,
 ) -> tuple[StageRows, Any, CacheCensus]:
     """Build what a stage's cache lacks, and return its rows with features, the collator for them, and the census.
 

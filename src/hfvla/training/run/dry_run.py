@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback
@@ -32,6 +32,9 @@ from hfvla.training.stage.plan import StagePlan
 from hfvla.training.trainer.memory import peak_bytes
 from hfvla.training.trainer.trainer import StagedTrainer
 from hfvla.training.trainer.zero import deepspeed_scope
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["dry_run"]
 
@@ -149,7 +152,7 @@ class _DryStage(StageRun):
             del self.recorder.trainer  # the record outlives the stage, and would keep its model
         return summary
 
-    def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
+    def _trainer(self, model: PreTrainedModel, processor: ProcessorMixin, rows: StageRows) -> StagedTrainer:
         trainer = super()._trainer(model, processor, rows)
         self.recorder = _Recorder(trainer)
         trainer.add_callback(self.recorder)
@@ -169,18 +172,24 @@ class _Recorder(TrainerCallback):
         self._began = 0.0
         self._gradients: list[dict[str, Any]] = []
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Start the clock and the count of memory."""
         self._began, self._gradients = time.perf_counter(), []
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Look at the gradients before the optimizer uses them."""
         if not self.trainer.is_deepspeed_enabled:  # ZeRO keeps them elsewhere
             self._gradients = _gradient_rows(self.trainer, state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Stop the clock."""
         self.phases.append(
             {
@@ -192,7 +201,9 @@ class _Recorder(TrainerCallback):
             }
         )
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         """Take the loss terms of the step from its log line."""
         prefix = f"{self.trainer.stage.name}/loss_"
         if self.phases and "loss" in (logs or {}):

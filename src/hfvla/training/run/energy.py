@@ -7,10 +7,13 @@ import os
 import threading
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["EnergyCallback", "energy_callbacks"]
 
@@ -50,7 +53,9 @@ class EnergyCallback(TrainerCallback, ExportableState):
         self._starting: threading.Thread | None = None
         self._failed = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Start measuring; go on from the checkpoint's sum."""
         saved = state.stateful_callbacks.get(_NAME) if state.global_step else None
         if isinstance(saved, dict):
@@ -62,7 +67,9 @@ class EnergyCallback(TrainerCallback, ExportableState):
             self._starting = threading.Thread(target=self._guard, args=(self._start,), daemon=True)
             self._starting.start()
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Stop measuring."""
         if self._ready():
             self._guard(self._stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,9 @@ from hfvla.fetching import local_checkpoint
 from hfvla.recipe import Recipe
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.stage_run import merge_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 __all__ = ["base_config", "check_models", "meta_model"]
 
@@ -73,7 +76,7 @@ def _known(shape: dict[str, Any]) -> Any:
     return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
-def meta_model(spec: FamilySpec, config: Any) -> Any:
+def meta_model(spec: FamilySpec, config: PreTrainedConfig) -> Any:
     """Return a family's model on the meta device: shapes, and no memory."""
     with model_errors("model.config"), torch.device("meta"):
         return spec.new_model(config)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.processes import Meeting, Processes
 from hfvla.errors import RecipeError
@@ -50,6 +50,9 @@ from hfvla.training.stage.data import RecipeData
 from hfvla.training.stage.plan import StagePlan
 from hfvla.training.trainer.devices import out_of_memory_told
 from hfvla.training.trainer.zero import deepspeed_scope
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["run_recipe"]
 
@@ -335,7 +338,7 @@ class RecipeRun:
             self.screen.say(evaluated_line(name, results[name]))
         return results
 
-    def _save_final(self, model: Any, processor: Any, folder: Path) -> None:
+    def _save_final(self, model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
         final = self.output_dir / f"{TEMPORARY}final"
         save_by_names(model, final)
         share_adapter(folder, final)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
@@ -42,12 +42,15 @@ from hfvla.training.stage.phases import final_weights, loss_terms
 from hfvla.training.trainer.memory import free_memory
 from hfvla.training.trainer.trainer import StagedTrainer
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
+
 __all__ = ["StageRun", "merge_config"]
 
 logger = logging.getLogger(__name__)
 
 
-def merge_config(config: Any, changes: Mapping[str, Any]) -> Any:
+def merge_config(config: PreTrainedConfig, changes: Mapping[str, Any]) -> Any:
     """Return a new config of the same class with `changes` merged in, nested mappings key by key.
 
     Raises:
@@ -208,7 +211,7 @@ class StageRun(StageContext):
         return model, processor, report
 
     def _filled(
-        self, config: Any, state: dict[str, Any], source: str, saved: SavedAdapters | None
+        self, config: PreTrainedConfig, state: dict[str, Any], source: str, saved: SavedAdapters | None
     ) -> tuple[Any, HandoverReport]:
         from transformers import set_seed
 
@@ -219,12 +222,12 @@ class StageRun(StageContext):
         place_adapters(model, self.spec.groups, self.stage, saved, report, self.recipe.model.pretrained)
         return model, report
 
-    def _settle(self, model: Any) -> None:
+    def _settle(self, model: PreTrainedModel) -> None:
         """Let a family that finds its groups in the model look for them; give the model its attention kernels."""
         set_attention(model, self.recipe.model.attention)
         self.spec = self.spec.of_model(model, self.recipe.model.options)
 
-    def _trainer(self, model: Any, processor: Any, rows: StageRows) -> StagedTrainer:
+    def _trainer(self, model: PreTrainedModel, processor: ProcessorMixin, rows: StageRows) -> StagedTrainer:
         from transformers import EarlyStoppingCallback
 
         arguments = stage_arguments(self.recipe, self.stage, self.spec, self.folder, rows.validation is not None)
@@ -258,7 +261,7 @@ class StageRun(StageContext):
         take_printers(trainer)
         return trainer
 
-    def _metrics(self, prediction: Any, config: Any) -> dict[str, float]:
+    def _metrics(self, prediction: Any, config: PreTrainedConfig) -> dict[str, float]:
         if self.figures is not None:
             self.figures.see(prediction, config)
         return quick_metrics(self.spec, prediction, config)
@@ -278,7 +281,7 @@ class StageRun(StageContext):
     def _complete(
         self,
         trainer: StagedTrainer,
-        processor: Any,
+        processor: ProcessorMixin,
         report: HandoverReport,
         table: list[dict[str, Any]],
         summary: dict[str, Any],
@@ -329,7 +332,7 @@ def _last_scores(trainer: StagedTrainer) -> dict[str, float]:
     return {key: value for key, value in chosen.items() if key.startswith("eval_") and not key.endswith(skipped)}
 
 
-def quick_metrics(spec: FamilySpec, prediction: Any, config: Any) -> dict[str, float]:
+def quick_metrics(spec: FamilySpec, prediction: Any, config: PreTrainedConfig) -> dict[str, float]:
     """Return the family's quick metrics, and those that plug-ins compute beside them."""
     found = dict(spec.load("compute_metrics")(prediction, config))
     for metric in spec.metrics:

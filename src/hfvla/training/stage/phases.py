@@ -18,6 +18,7 @@ from hfvla.recipe import LossSchedule, Phase, Stage
 
 if TYPE_CHECKING:
     from torch.optim.lr_scheduler import LambdaLR
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 __all__ = [
     "PhaseCallback",
@@ -234,10 +235,14 @@ class PhaseCallback(TrainerCallback):
     def __init__(self, enter: Callable[[int], None]) -> None:
         self._enter = enter
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Enter the phase of the first step: the model is wrapped by now, and a checkpoint loaded."""
         self._enter(state.global_step)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Enter the phase of this step; phases may begin in the middle of an epoch."""
         self._enter(state.global_step)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hfvla.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["GradCache", "average_gradients", "build_grad_cache"]
 
@@ -38,7 +41,7 @@ class GradCache:
         accelerator: of the trainer.
     """
 
-    def __init__(self, rows: int, accelerator: Any) -> None:
+    def __init__(self, rows: int, accelerator: Accelerator) -> None:
         self.rows, self.accelerator = rows, accelerator
         self._chunks: list[dict[str, Any]] = []
         self._random: list[tuple[Tensor, Tensor | None]] = []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["LossLog"]
 
@@ -71,7 +74,7 @@ class LossLog:
         self._sums = {name: torch.tensor(value) for name, value in state["sums"].items() if name in self.names}
         self._counts = {name: count for name, count in state["counts"].items() if name in self.names}
 
-    def averages(self, accelerator: Any) -> dict[str, float]:
+    def averages(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the average of each term over all processes since the last call; terms never seen are absent.
 
         Every process must call it at the same time; `seen` and `empty` are then the same on all of them.

@@ -8,12 +8,15 @@ sample sums up to and over how many ([2, S], `hfvla.losses.text.sums_by_row`). M
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from hfvla.data.rows.group_ids import SOURCE_IDS, group_ids
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["SourceLog", "source_names"]
 
@@ -64,7 +67,7 @@ class SourceLog:
                 found = torch.where(found[:1].isfinite(), found, 0.0)
                 self._sums[:, number] += found @ own
 
-    def averages(self, accelerator: Any) -> dict[str, float]:
+    def averages(self, accelerator: Accelerator) -> dict[str, float]:
         """Return "term/source": average over all processes since the last call; every process must call it."""
         if not self.sources:
             return {}

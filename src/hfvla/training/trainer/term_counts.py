@@ -11,10 +11,13 @@ it does not name, and every term of a model without that method, counts by the r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["TermShares", "batch_rows", "term_counts"]
 
@@ -50,7 +53,7 @@ class TermShares:
         accelerator: accelerate's `Accelerator`.
     """
 
-    def __init__(self, names: Sequence[str], accelerator: Any) -> None:
+    def __init__(self, names: Sequence[str], accelerator: Accelerator) -> None:
         self.names, self.accelerator = tuple(names), accelerator
         self._totals: Counts | None = None
         self._parts = 1

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hfvla.errors import RecipeError
 from hfvla.recipe.zero_checks import contradictions, read_zero_config
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 __all__ = [
     "accept_scalars",
@@ -149,7 +152,7 @@ def check_offload(config: dict[str, Any], where: str) -> None:
         )
 
 
-def reset_joining_state(optimizer: Any, phase: int) -> None:
+def reset_joining_state(optimizer: Optimizer, phase: int) -> None:
     """Zero the optimizer state of the groups that join with `phase`.
 
     ZeRO steps a group's flat buffer from the first step on. With gradients of 0 the moments stay 0, but the step
@@ -174,7 +177,7 @@ def reset_joining_state(optimizer: Any, phase: int) -> None:
                 state[key] = 0
 
 
-def _optimised(optimizer: Any) -> Iterator[tuple[Any, dict[str, Any], Tensor]]:
+def _optimised(optimizer: Optimizer) -> Iterator[tuple[Any, dict[str, Any], Tensor]]:
     """Yield base optimizer, group and tensor of everything that is optimised, flat ZeRO partitions included."""
     wrapped = optimizer
     while hasattr(wrapped, "optimizer") and not hasattr(wrapped, "fp32_partitioned_groups_flat"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.samples.chat import ChatSample
 from hfvla.errors import DataError
@@ -14,10 +14,15 @@ from hfvla.metrics.chat.tasks import tasks_of
 from hfvla.metrics.chat.writing import write_answers
 from hfvla.models.chat_vlm.answering import chat_system
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 __all__ = ["evaluate"]
 
 
-def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> EvaluationResult:
+def evaluate(
+    model: PreTrainedModel, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
     """Let the model answer the last question of conversations, and score what it wrote by what each asks for.
 
     See `hfvla.metrics.chat.evaluating.evaluate_chat`; beside its baselines stands this model without any picture

@@ -7,7 +7,7 @@ import io
 import logging
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,11 @@ import torch
 from hfvla.family import EvaluationContext
 from hfvla.metrics.calibration import sigmoid
 from hfvla.models.ember_vlm.evaluation.scores import Choices, gold_sets, selection_metrics
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
 __all__ = ["EMPTY_TASK", "calibrated_choices", "predict_logits", "run_ablations", "shared_pixels"]
 
@@ -28,8 +33,8 @@ Change = Callable[[int, dict[str, Any]], dict[str, Any]]
 
 
 def predict_logits(
-    model: Any,
-    processor: Any,
+    model: EmberVLMForRobotSelection,
+    processor: ProcessorMixin,
     rows: Any,
     context: EvaluationContext,
     change: Change | None = None,
@@ -64,7 +69,7 @@ def predict_logits(
     return np.concatenate(found) if found else np.zeros((0, len(model.config.robots)))
 
 
-def calibrated_choices(model: Any, logits: np.ndarray) -> Choices:
+def calibrated_choices(model: EmberVLMForRobotSelection, logits: np.ndarray) -> Choices:
     """Apply the checkpoint's temperature and threshold to logits [N, R]."""
     calibration = model.config.calibration
     return Choices.at(sigmoid(logits / calibration["temperature"]), calibration["threshold"])
@@ -87,7 +92,12 @@ def _other_rows(count: int, seed: int) -> np.ndarray:
 
 
 def run_ablations(
-    model: Any, processor: Any, rows: Any, choices: Choices, context: EvaluationContext, prior: Choices | None = None
+    model: EmberVLMForRobotSelection,
+    processor: ProcessorMixin,
+    rows: Any,
+    choices: Choices,
+    context: EvaluationContext,
+    prior: Choices | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score the rows that have a picture, with picture or text taken away.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,11 @@ from hfvla.models.ember_vlm.evaluation.scores import (
 )
 from hfvla.models.ember_vlm.evaluation.writing import Written, examples_figure, write_answers, written_metrics
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
+
 __all__ = ["calibrate", "evaluate"]
 
 logger = logging.getLogger(__name__)
@@ -35,7 +40,9 @@ _KEPT = ("id", "task", "robots", "source", "group")
 _ENOUGH_ROWS = 30  # below, calibration is drawn towards temperature 1 and threshold 0.5
 
 
-def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> EvaluationResult:
+def evaluate(
+    model: EmberVLMForRobotSelection, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
     """Predict every row and score those that have a gold set.
 
     Args:
@@ -106,8 +113,8 @@ def _failure_notes(failed: Any, count: int, context: EvaluationContext) -> list[
 
 def _score(
     result: EvaluationResult,
-    model: Any,
-    processor: Any,
+    model: EmberVLMForRobotSelection,
+    processor: ProcessorMixin,
     rows: Any,
     gold: np.ndarray,
     choices: Choices,
@@ -178,7 +185,9 @@ def _prediction_rows(
     return found
 
 
-def calibrate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> dict[str, Any]:
+def calibrate(
+    model: EmberVLMForRobotSelection, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> dict[str, Any]:
     """Fit temperature and threshold on validation rows and write them to `model.config.calibration`.
 
     The temperature minimises the negative log likelihood, the threshold maximises exact match + Jaccard. With n < 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from hfvla.metrics.plan import plan_scores
 from hfvla.metrics.reasoning import chain_scores, reasoning_scores
 from hfvla.metrics.selection import selection_scores, set_matrix
 from hfvla.models.ember_vlm.evaluation.scores import Choices
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
 __all__ = ["Written", "examples_figure", "write_answers", "written_metrics", "written_sets"]
 
@@ -37,7 +42,9 @@ class Written:
     decisions: list[tuple[str, ...]]
 
 
-def write_answers(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> Written:
+def write_answers(
+    model: EmberVLMForRobotSelection, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> Written:
     """Generate an answer for at most `context.max_generate` rows, drawn by the context's seed."""
     count = min(context.max_generate, len(rows))
     index = np.sort(np.random.default_rng(context.seed).permutation(len(rows))[:count])

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
@@ -25,13 +25,23 @@ from hfvla.models.internvl_retrieval.evaluation.scores import (
 )
 from hfvla.models.internvl_retrieval.search import EncodedImages, encode_images, encode_texts
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+
 __all__ = ["CORRUPTIONS", "ablate", "blank", "corruptions"]
 
 _MAX_PICTURES = 1000
 
 
 def ablate(
-    model: Any, processor: Any, data: Searchable, images: EncodedImages, texts: Tensor, context: EvaluationContext
+    model: InternVLForRetrieval,
+    processor: ProcessorMixin,
+    data: Searchable,
+    images: EncodedImages,
+    texts: Tensor,
+    context: EvaluationContext,
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Score changed input, all of it on the same buildings: those of about 1,000 pictures, drawn by the seed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,12 +51,19 @@ from hfvla.models.internvl_retrieval.evaluation.scores import (
 )
 from hfvla.models.internvl_retrieval.search import EncodedImages, encode_images, encode_texts
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
+
 __all__ = ["evaluate"]
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> EvaluationResult:
+def evaluate(
+    model: InternVLForRetrieval, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
     """Search all pictures with every caption and all captions with every picture; point at what sentences name.
 
     A hit is any item of the query's building. A picture that cannot be read is left out with its captions, counted
@@ -116,7 +123,7 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
 
 
 def _encoded(
-    model: Any, processor: Any, data: Searchable, context: EvaluationContext, clock: Clock
+    model: InternVLForRetrieval, processor: ProcessorMixin, data: Searchable, context: EvaluationContext, clock: Clock
 ) -> tuple[Searchable, EncodedImages, dict[str, float]]:
     """Encode the pictures, and leave out those that cannot be read with their rows.
 
@@ -176,7 +183,7 @@ def _failed_note(images: EncodedImages, data: Searchable) -> str:
 
 def _rerank(
     result: EvaluationResult,
-    model: Any,
+    model: InternVLForRetrieval,
     images: EncodedImages,
     texts: Tensor,
     ranks: RetrievalRanks,
@@ -205,8 +212,8 @@ def _rerank(
 
 
 def _places(
-    model: Any,
-    processor: Any,
+    model: InternVLForRetrieval,
+    processor: ProcessorMixin,
     data: Searchable,
     images: EncodedImages,
     truth: Truth,
@@ -269,8 +276,8 @@ def _other_ids(
 
 def _compare(
     result: EvaluationResult,
-    model: Any,
-    processor: Any,
+    model: InternVLForRetrieval,
+    processor: ProcessorMixin,
     data: Searchable,
     images: EncodedImages,
     texts: Tensor,

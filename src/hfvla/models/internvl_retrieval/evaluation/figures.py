@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from hfvla.family import EvaluationResult, Figure
 from hfvla.metrics.report_figures import mistakes_figure
 from hfvla.metrics.retrieval import RetrievalRanks
 from hfvla.metrics.spatial import confusion_matrices
+
+if TYPE_CHECKING:
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = [
     "Clock",
@@ -156,7 +159,7 @@ class Clock:
         seconds, count = self.parts.get(name, (0.0, 0))
         self.parts[name] = (seconds + time.perf_counter() - started, count + items)
 
-    def metrics(self, model: Any) -> dict[str, float]:
+    def metrics(self, model: InternVLForRetrieval) -> dict[str, float]:
         """Return `efficiency/...`: <items>_per_s and <items>_s of each part, parameters and memory."""
         found = {}
         for name, (seconds, count) in self.parts.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,9 @@ from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.boxes import box_overlaps, box_scores
 from hfvla.metrics.spatial import per_class_scores, spatial_scores
 from hfvla.models.internvl_retrieval.search import EncodedImages
+
+if TYPE_CHECKING:
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = ["Places", "Truth", "per_box", "per_pair", "place_scores", "predict_places", "truth_of"]
 
@@ -105,7 +108,7 @@ def truth_of(rows: Sequence[Mapping[str, Any]], slots: int | None = None) -> Tru
 
 @torch.inference_mode()
 def predict_places(
-    model: Any,
+    model: InternVLForRetrieval,
     truth: Truth,
     sentence_vectors: Tensor,
     images: EncodedImages,

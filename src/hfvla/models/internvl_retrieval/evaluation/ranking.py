@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from hfvla.data.processes import Processes
 from hfvla.errors import PredictionError
 from hfvla.metrics.retrieval import RetrievalRanks, first_hit_ranks, merge_ranks, stream_top_k
 from hfvla.models.internvl_retrieval.search import EncodedImages, unit
+
+if TYPE_CHECKING:
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = ["K_TEST", "Shortlists", "match_shortlists", "reranked", "similarity_ranks", "sweep_of"]
 
@@ -82,7 +85,11 @@ def sweep_of(k_test: int) -> list[int]:
 
 @torch.inference_mode()
 def match_shortlists(
-    model: Any, images: EncodedImages, texts: Tensor, k_test: int = K_TEST, processes: Processes = _ALONE
+    model: InternVLForRetrieval,
+    images: EncodedImages,
+    texts: Tensor,
+    k_test: int = K_TEST,
+    processes: Processes = _ALONE,
 ) -> Shortlists:
     """Let the matching head judge the best `k_test` of each query, both ways.
 
@@ -115,7 +122,9 @@ def match_shortlists(
     return Shortlists(t2i, first, i2t, second)
 
 
-def _match(model: Any, images: EncodedImages, texts: Tensor, image_of: np.ndarray, text_of: np.ndarray) -> np.ndarray:
+def _match(
+    model: InternVLForRetrieval, images: EncodedImages, texts: Tensor, image_of: np.ndarray, text_of: np.ndarray
+) -> np.ndarray:
     """Return the score [P] of each pair of an image and a text.
 
     Raises:

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from hfvla.family import AnswerFile, SourceData
 from hfvla.metrics.retrieval import stream_top_k
 from hfvla.models.internvl_retrieval.search import encode_images, encode_texts, unit
 from hfvla.outputs import beside
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
 __all__ = ["PLACES", "write_answers"]
 
@@ -29,7 +34,9 @@ PLACES = 10
 _BATCH = 32
 
 
-def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerFile) -> dict[str, Any]:
+def write_answers(
+    model: InternVLForRetrieval, processor: ProcessorMixin, data: SourceData, request: AnswerFile
+) -> dict[str, Any]:
     """Rank a gallery for every query, by similarity, and write the submission.
 
     A line is `q1 image_a ... image_j`: 10 different pictures by file name without extension, best first. A query that
@@ -131,7 +138,7 @@ def _settings_before(path: Path, details: Path) -> dict[str, Any]:
 
 
 def _rank(
-    model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], gallery: Gallery
+    model: InternVLForRetrieval, processor: ProcessorMixin, rows: Sequence[Mapping[str, Any]], gallery: Gallery
 ) -> tuple[list[str], dict[str, str], dict[str, str]]:
     """Return the lines, the pictures that cannot be decoded, and the queries without a vector, with their reasons.
 

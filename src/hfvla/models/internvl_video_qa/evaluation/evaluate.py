@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,11 @@ from hfvla.models.internvl_video_qa.evaluation.scores import (
 )
 from hfvla.models.internvl_video_qa.frames import FrameMode
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
+
 __all__ = ["calibrate", "evaluate"]
 
 logger = logging.getLogger(__name__)
@@ -49,7 +54,9 @@ _ENOUGH_ROWS = 30  # below, calibration is drawn towards temperature 1
 _MODE: FrameMode = "segments"  # a test names no support frames, so the headline score does without them
 
 
-def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> EvaluationResult:
+def evaluate(
+    model: InternVLForVideoQA, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
     """Answer every question, and score those that have a right answer.
 
     The headline `accuracy` is without support frames, as in a test; with them it is `accuracy_with_support`. A
@@ -93,8 +100,8 @@ def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) 
 
 def _score(
     result: EvaluationResult,
-    model: Any,
-    processor: Any,
+    model: InternVLForVideoQA,
+    processor: ProcessorMixin,
     rows: Sequence[Mapping[str, Any]],
     passes: Sequence[LetterScores],
     answers: Answers,
@@ -144,12 +151,14 @@ def _score(
     result.figures += _mistakes(processor, known, gold, ours) if context.processes.is_main else []
 
 
-def _mistakes(processor: Any, rows: Sequence[Mapping[str, Any]], gold: Gold, answers: Answers) -> list[Figure]:
+def _mistakes(
+    processor: ProcessorMixin, rows: Sequence[Mapping[str, Any]], gold: Gold, answers: Answers
+) -> list[Figure]:
     found = answer_mistakes(rows, gold, answers, partial(_picture, processor, rows))
     return [found] if found is not None else []
 
 
-def _picture(processor: Any, rows: Sequence[Mapping[str, Any]], number: int) -> str | None:
+def _picture(processor: ProcessorMixin, rows: Sequence[Mapping[str, Any]], number: int) -> str | None:
     """Return the middle frame of a row's clip as a data URI; None where it has none."""
     row = rows[number]
     try:
@@ -161,7 +170,11 @@ def _picture(processor: Any, rows: Sequence[Mapping[str, Any]], number: int) -> 
 
 
 def _asked(
-    model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], context: EvaluationContext, mode: FrameMode
+    model: InternVLForVideoQA,
+    processor: ProcessorMixin,
+    rows: Sequence[Mapping[str, Any]],
+    context: EvaluationContext,
+    mode: FrameMode,
 ) -> Answers:
     return answers_from(predict_letters(model, processor, rows, context, mode=mode))
 
@@ -209,7 +222,9 @@ def _prediction_row(row: Mapping[str, Any], number: int, answers: Answers, score
     return found | ({"correct": index == right} if right >= 0 else {})
 
 
-def calibrate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> dict[str, Any]:
+def calibrate(
+    model: InternVLForVideoQA, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> dict[str, Any]:
     """Fit the temperature of the letters' probabilities on validation rows and write it to `model.config.calibration`.
 
     It minimises the negative log likelihood of the right letter, without support frames. With n < 30 answered rows it

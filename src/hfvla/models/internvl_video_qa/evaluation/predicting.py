@@ -23,6 +23,8 @@ from hfvla.models.internvl_video_qa.frames import Clip, FrameMode
 from hfvla.models.internvl_video_qa.wording import PromptItem
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
     from hfvla.family import EvaluationContext
     from hfvla.models.internvl_video_qa.processing_internvl_video_qa import InternVLVideoQAProcessor
 
@@ -101,7 +103,7 @@ class LetterScores:
 
 
 def predict_letters(
-    model: Any,
+    model: PreTrainedModel,
     processor: InternVLVideoQAProcessor,
     rows: Sequence[Mapping[str, Any]],
     context: EvaluationContext,
@@ -131,7 +133,7 @@ def predict_letters(
 
 
 def predict_orders(
-    model: Any,
+    model: PreTrainedModel,
     processor: InternVLVideoQAProcessor,
     rows: Sequence[Mapping[str, Any]],
     context: EvaluationContext,
@@ -177,7 +179,7 @@ def predict_orders(
 
 
 def _ask(
-    model: Any,
+    model: PreTrainedModel,
     processor: InternVLVideoQAProcessor,
     rows: Sequence[Mapping[str, Any]],
     numbers: Sequence[int],
@@ -221,7 +223,7 @@ def _read(
 
 @torch.inference_mode()
 def _encode(
-    model: Any, processor: InternVLVideoQAProcessor, clips: Sequence[Clip]
+    model: PreTrainedModel, processor: InternVLVideoQAProcessor, clips: Sequence[Clip]
 ) -> tuple[Sequence[Tensor] | None, Sequence[Sequence[int]]]:
     """Return the features [tiles, tokens, D] of each clip (None: no clip has a frame), and the tiles of its frames."""
     tiles = processor.tiles(clips)
@@ -233,7 +235,7 @@ def _encode(
 
 @torch.inference_mode()
 def _score(
-    model: Any,
+    model: PreTrainedModel,
     processor: InternVLVideoQAProcessor,
     rows: Sequence[Mapping[str, Any]],
     numbers: Sequence[int],
@@ -272,7 +274,11 @@ _MOST_TIMED = 32
 
 
 def measure_latency(
-    model: Any, processor: Any, rows: Sequence[Mapping[str, Any]], context: EvaluationContext, mode: FrameMode
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Sequence[Mapping[str, Any]],
+    context: EvaluationContext,
+    mode: FrameMode,
 ) -> tuple[dict[str, float], str]:
     """Time questions one by one as a challenge does: from the file to the answer, no frame remembered; on one process.
 

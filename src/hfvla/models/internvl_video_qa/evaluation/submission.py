@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hfvla.data.choices import LETTERS
 from hfvla.errors import DataError
@@ -21,6 +21,11 @@ from hfvla.metrics.qa import latency_scores
 from hfvla.models.internvl_video_qa.evaluation.predicting import DeadlineError, deadline, predict_letters
 from hfvla.models.internvl_video_qa.evaluation.scores import failure_reason
 from hfvla.outputs import beside
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
 __all__ = ["AnswerLine", "AnswerWriter", "write_answers"]
 
@@ -225,7 +230,9 @@ logger = logging.getLogger(__name__)
 _EVERY = 25
 
 
-def write_answers(model: Any, processor: Any, data: SourceData, request: AnswerFile) -> dict[str, Any]:
+def write_answers(
+    model: InternVLForVideoQA, processor: ProcessorMixin, data: SourceData, request: AnswerFile
+) -> dict[str, Any]:
     """Answer every question of a source, in its order, and write the submission (see `AnswerWriter` for its files).
 
     Questions are answered one by one, without support frames. One that takes longer than the deadline is given up
@@ -283,7 +290,11 @@ def _checked_ids(rows: Sequence[Mapping[str, Any]], data: SourceData) -> set[str
 
 
 def _answer(
-    model: Any, processor: Any, row: Mapping[str, Any], context: EvaluationContext, deadline_s: float | None
+    model: InternVLForVideoQA,
+    processor: ProcessorMixin,
+    row: Mapping[str, Any],
+    context: EvaluationContext,
+    deadline_s: float | None,
 ) -> AnswerLine:
     """Answer one question."""
     started = time.perf_counter()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError
 from hfvla.models.sensor_vla.batches import load_windows
+
+if TYPE_CHECKING:
+    from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor
 
 __all__ = ["DonorWindows", "donor_rows"]
 
@@ -61,7 +64,7 @@ class DonorWindows:
         DataError: no row has a sensor.
     """
 
-    def __init__(self, processor: Any, rows: Any) -> None:
+    def __init__(self, processor: SensorVLAProcessor, rows: Any) -> None:
         self._processor, self._rows = processor, rows
         self._episodes = list(_episodes(rows).values())
         if not self._episodes:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,11 @@ from hfvla.family import EvaluationContext, EvaluationResult
 from hfvla.models.sensor_vla.evaluation.ablation import DonorWindows
 from hfvla.models.sensor_vla.evaluation.figures import closed_loop_figure
 from hfvla.models.sensor_vla.evaluation.predicting import count_option
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
 
 __all__ = ["ENVIRONMENTS", "ChunkedPolicy", "run_closed_loop", "simulator_facts"]
 
@@ -41,8 +46,8 @@ class ChunkedPolicy:
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
+        model: SensorVLAForActionPrediction,
+        processor: ProcessorMixin,
         *,
         action_steps: int | None = None,
         denoising_steps: int | None = None,
@@ -93,7 +98,12 @@ def simulator_facts(rows: Any) -> tuple[str, dict[str, str]]:
 
 
 def run_closed_loop(
-    result: EvaluationResult, model: Any, processor: Any, rows: Any, context: EvaluationContext, episodes: int
+    result: EvaluationResult,
+    model: SensorVLAForActionPrediction,
+    processor: ProcessorMixin,
+    rows: Any,
+    context: EvaluationContext,
+    episodes: int,
 ) -> None:
     """Run the policy on held-out seeds of the simulator that the rows come from, and add what happened to `result`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,12 +17,19 @@ from hfvla.models.sensor_vla.evaluation.closed_loop import run_closed_loop, simu
 from hfvla.models.sensor_vla.evaluation.figures import open_loop_figures
 from hfvla.models.sensor_vla.evaluation.predicting import ABLATIONS, NOT_FINITE, Chunks, count_option, predict_chunks
 
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
+
 __all__ = ["evaluate"]
 
 _INTERVALS = ("mse", "mae", "first_mse", "first_mae")
 
 
-def evaluate(model: Any, processor: Any, rows: Any, context: EvaluationContext) -> EvaluationResult:
+def evaluate(
+    model: SensorVLAForActionPrediction, processor: ProcessorMixin, rows: Any, context: EvaluationContext
+) -> EvaluationResult:
     """Compare predicted chunks with what was done, and run the policy in the simulator where that is asked for.
 
     Args:
@@ -85,8 +92,8 @@ def _refuse_if_too_bad(rows: Any, chunks: Chunks, context: EvaluationContext) ->
 
 def _ablate(
     result: EvaluationResult,
-    model: Any,
-    processor: Any,
+    model: SensorVLAForActionPrediction,
+    processor: ProcessorMixin,
     collator: Any,
     rows: Any,
     context: EvaluationContext,
@@ -121,7 +128,7 @@ class _Facts:
         usable: [N] bool.
     """
 
-    def __init__(self, processor: Any, rows: Any, usable: np.ndarray) -> None:
+    def __init__(self, processor: ProcessorMixin, rows: Any, usable: np.ndarray) -> None:
         self.processor, self.usable = processor, usable
         index = np.flatnonzero(usable)
         self.rows = [rows[int(number)] for number in index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from hfvla.data.samples.actions import FrameRef
 from hfvla.family import EvaluationResult, Figure
 from hfvla.metrics.actions import per_step_errors
 
+if TYPE_CHECKING:
+    from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor
+
 __all__ = ["closed_loop_figure", "open_loop_figures"]
 
 _EPISODE_STEPS = 400  # drawn of one episode
@@ -19,7 +22,11 @@ _EXAMPLES = 6
 
 
 def open_loop_figures(
-    processor: Any, rows: Sequence[Mapping[str, Any]], predicted: np.ndarray, target: np.ndarray, mask: np.ndarray
+    processor: SensorVLAProcessor,
+    rows: Sequence[Mapping[str, Any]],
+    predicted: np.ndarray,
+    target: np.ndarray,
+    mask: np.ndarray,
 ) -> list[Figure]:
     """Return the figures of an open-loop evaluation.
 
@@ -131,7 +138,7 @@ def _step_errors(
 
 
 def _frames(
-    processor: Any,
+    processor: SensorVLAProcessor,
     rows: Sequence[Mapping[str, Any]],
     predicted: np.ndarray,
     target: np.ndarray,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,11 @@ from torch import Tensor
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
 from hfvla.models.sensor_vla.evaluation.ablation import donor_rows
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction
 
 __all__ = ["ABLATIONS", "NOT_FINITE", "Chunks", "count_option", "predict_chunks"]
 
@@ -71,8 +76,8 @@ class _GreyFrames:
 
 
 def predict_chunks(
-    model: Any,
-    processor: Any,
+    model: SensorVLAForActionPrediction,
+    processor: ProcessorMixin,
     collator: Any,
     rows: Any,
     context: EvaluationContext,
@@ -145,7 +150,11 @@ def _batches(
 
 @torch.no_grad()
 def _sample(
-    model: Any, batch: dict[str, Tensor], ablation: Ablation, generator: torch.Generator, steps: int | None
+    model: SensorVLAForActionPrediction,
+    batch: dict[str, Tensor],
+    ablation: Ablation,
+    generator: torch.Generator,
+    steps: int | None,
 ) -> Tensor:
     batch = {name: value.to(model.device) for name, value in batch.items()}
     for name in ("actions", "action_mask", "confidence"):  # the targets never reach the model

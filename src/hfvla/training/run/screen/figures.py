@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from hfvla.evaluation.output import write_plot
 from hfvla.evaluation.tracking import log_figures
 from hfvla.family import FamilySpec, Figure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["ValidationFigures"]
 
@@ -31,7 +34,7 @@ class ValidationFigures(TrainerCallback):
         self.spec, self.stage, self.folder, self.report_to = spec, stage, folder, report_to
         self._figures: list[Figure] = []
 
-    def see(self, prediction: Any, config: Any) -> None:
+    def see(self, prediction: Any, config: PreTrainedConfig) -> None:
         """Draw what was predicted; a figure that fails costs neither the scores nor the run."""
         if self.folder is None or not self.spec.has("quick_figures"):
             return
@@ -41,7 +44,9 @@ class ValidationFigures(TrainerCallback):
             logger.warning("no figures of this validation: %s: %s", type(error).__name__, error)
             self._figures = []
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Write the figures of the step."""
         figures, self._figures = self._figures, []
         if self.folder is None or not figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
@@ -15,6 +15,9 @@ from hfvla.recipe import Stage
 from hfvla.registry import describe_metric
 from hfvla.training.run.screen.columns import clock
 from hfvla.training.run.screen.screen import RunScreen
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["StageWatcher", "evaluated_line", "finished_line", "take_printers"]
 
@@ -45,7 +48,9 @@ class StageWatcher(TrainerCallback):
         self._batches, self._drawn = 0, 0.0
         self._rows_a_step = 1
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Begin the table of the stage."""
         if not state.is_world_process_zero:
             return
@@ -60,13 +65,17 @@ class StageWatcher(TrainerCallback):
         self.screen.table(self.stage, args.learning_rate, state.max_steps)
         self._show(state)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Move the bar."""
         self._batches = 0
         if state.is_world_process_zero and self._due():
             self._show(state)
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Say that it validates."""
         self._batches += 1
         if state.is_world_process_zero and self._due():
@@ -75,7 +84,9 @@ class StageWatcher(TrainerCallback):
             step = f"step {state.global_step:,}/{state.max_steps:,}"
             self.screen.doing(f"{step}, validating batch {self._batches}{total}")
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
         """Show a line of training steps, and write every line to log_history.jsonl."""
         if not state.is_world_process_zero or not logs:
             return
@@ -85,7 +96,9 @@ class StageWatcher(TrainerCallback):
             self.screen.numbers(self.stage.name, state.global_step, logs)
             self._show(state)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **kwargs: Any
+    ) -> None:
         """Show the scores of a validation, and which was the best."""
         self._batches = 0
         if not state.is_world_process_zero or not metrics:
@@ -97,7 +110,9 @@ class StageWatcher(TrainerCallback):
         self.screen.say(self._scores(state.global_step, metrics, new))
         self._show(state)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Finish the bar of the stage."""
         if state.is_world_process_zero:
             self._show(state)

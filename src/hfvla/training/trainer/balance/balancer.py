@@ -6,12 +6,15 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hfvla.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["BALANCER_FILE", "Balancer"]
 
@@ -31,7 +34,7 @@ class Balancer(ABC):
     kind: str
     needs_positive = True
 
-    def __init__(self, names: Sequence[str], accelerator: Any, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str], accelerator: Accelerator, seed: int = 0) -> None:
         self.names, self.accelerator, self.seed = tuple(names), accelerator, seed
         self._effective: dict[str, float] = {}
 

@@ -7,7 +7,7 @@ much a term counts once all are balanced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from hfvla.losses.balancing import uncertainty_gradient, uncertainty_loss
 from hfvla.training.trainer.balance.balancer import Balancer
 from hfvla.training.trainer.balance.gradients import GradNorm, PCGrad
 from hfvla.training.trainer.balance.terms import refuse_set_up
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["Uncertainty", "build_balancer"]
 
@@ -33,7 +36,7 @@ class Uncertainty(Balancer):
 
     kind = "uncertainty"
 
-    def __init__(self, names: Sequence[str], accelerator: Any, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str], accelerator: Accelerator, seed: int = 0) -> None:
         super().__init__(names, accelerator, seed)
         self.log_variances = nn.Parameter(torch.zeros(len(self.names), device=accelerator.device))
         self._optimizer = torch.optim.Adam([self.log_variances], lr=LOG_VARIANCE_RATE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from hfvla.losses.balancing import gradnorm_update, pcgrad_coefficients, pcgrad_orders
 from hfvla.training.trainer.balance.balancer import Balancer
 from hfvla.training.trainer.balance.terms import TermGradients
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["GradNorm", "PCGrad"]
 
@@ -22,7 +25,7 @@ logger = logging.getLogger(__name__)
 class _PerTerm(Balancer):
     """Goes backward once for each term, and decides on the gradients of the whole optimizer step."""
 
-    def __init__(self, names: Sequence[str], accelerator: Any, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str], accelerator: Accelerator, seed: int = 0) -> None:
         super().__init__(names, accelerator, seed)
         self._terms: dict[str, Tensor] = {}
         self._weights: Mapping[str, float] = {}
@@ -122,7 +125,7 @@ class GradNorm(_PerTerm):
 
     kind = "gradnorm"
 
-    def __init__(self, names: Sequence[str], accelerator: Any, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str], accelerator: Accelerator, seed: int = 0) -> None:
         super().__init__(names, accelerator, seed)
         self.learned = torch.ones(len(self.names), dtype=torch.float64)
         self.first = torch.full_like(self.learned, torch.nan)

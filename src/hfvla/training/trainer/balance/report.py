@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from hfvla.errors import RecipeError
 from hfvla.losses.balancing import cosine_matrix
 from hfvla.training.stage.groups import expand_group
 from hfvla.training.trainer.balance.terms import TermGradients, refuse_set_up
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["GradientMonitor", "build_monitor", "gradient_summary"]
 
@@ -62,7 +65,9 @@ class GradientMonitor(TrainerCallback):
             scale = 1 / self.trainer.current_gradient_accumulation_steps
             self._gradients.add(weighted, scale=scale, scaler=accelerator.scaler, keep_graph=True)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Log what was measured in this step."""
         gradients, self._gradients = self._gradients, None
         if gradients is None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from hfvla.errors import RecipeError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 __all__ = ["TermGradients", "refuse_set_up"]
 
@@ -57,7 +60,7 @@ class TermGradients:
                     self.used[row, index] = True
                     self.rows[row, self._columns(index)].add_(gradient.reshape(-1), alpha=scale)
 
-    def average(self, accelerator: Any) -> None:
+    def average(self, accelerator: Accelerator) -> None:
         """Average over processes; every process must call it at the same time and then holds the same bits."""
         if accelerator.num_processes > 1:
             torch.distributed.all_reduce(self.rows)
