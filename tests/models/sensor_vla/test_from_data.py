@@ -48,7 +48,8 @@ def test_the_facts_are_those_of_meta(tmp_path):
     }  # fmt: skip
     assert facts(path, views=["wrist"], state=[])["views"] == ["wrist"]
     assert facts(path, state=[])["state_dim"] == 0
-    assert facts(path, from_data=False) == {} == facts(str(tmp_path / "later"))
+    assert facts(path, from_data=False) == {}
+    assert facts(str(tmp_path / "later")) == {"state_dim": 7}  # for a plan
 
 
 def test_sensors_of_both_kinds(tmp_path):
@@ -76,4 +77,4 @@ def test_the_recipe_takes_them_and_its_own_values_stay(tmp_path, repository):
     assert (config.views, config.state_dim, config.sensor) == (["front", "wrist"], 3, None)
     assert config.action == {"dim": 2, "horizon": 8, "fps": 20.0, "names": ["a", "b"]}
     again = load_recipe(file)  # without the data: the config's defaults
-    assert "views" not in again.model.config
+    assert "views" not in again.model.config and again.model.config["state_dim"] == 7

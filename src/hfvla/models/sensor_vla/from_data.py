@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from hfvla.errors import DataError, RecipeError
 
 __all__ = ["config_from_data"]
 
+logger = logging.getLogger(__name__)
+
 _CAMERAS = "observation.images."
 _SOURCE = "lerobot"
+_ASSUMED_STATE = 7
 
 
 def config_from_data(options: Mapping[str, Any], sources: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -22,8 +26,8 @@ def config_from_data(options: Mapping[str, Any], sources: Sequence[tuple[str, An
         sources: name and options of each training source.
 
     Returns:
-        `dict`: "views", "state_dim", "action" and "sensor" (None without one); {} where nothing is asked for, or the
-        data are not here yet (a plan then takes the config's defaults).
+        `dict`: "views", "state_dim", "action" and "sensor" (None without one); {} where nothing is asked for. Where the
+        data are not here, a state is assumed, and all else is the config's default: enough for a plan.
 
     Raises:
         RecipeError: no source has such facts, or two sources have other ones.
@@ -44,7 +48,9 @@ def config_from_data(options: Mapping[str, Any], sources: Sequence[tuple[str, An
                     f"from_data: the sources differ in {key}", where="model.options", got=f"{value} in {path}",
                     expected=f"{found[0][1][key]}, as in {found[0][0]}", fix=f"Write model.config.{key} out.",
                 )  # fmt: skip
-    return found[0][1] if found else {}
+    if not found:
+        logger.info("from_data: no meta/ at %s; a state of %d numbers is assumed", sources[0][1].path, _ASSUMED_STATE)
+    return found[0][1] if found else {"state_dim": _ASSUMED_STATE}
 
 
 def _is_here(options: Any) -> bool:
