@@ -26,8 +26,8 @@ def config_from_data(options: Mapping[str, Any], sources: Sequence[tuple[str, An
         sources: name and options of each training source.
 
     Returns:
-        `dict`: "views", "state_dim", "action" and "sensor" (None without one); {} where nothing is asked for. Where the
-        data are not here, a state is assumed, and all else is the config's default: enough for a plan.
+        `dict`: "views", "state_dim", "action" and "sensor" (None without one); {} where nothing is asked for. Where
+            the data are not here, a state is assumed, and all else is the config's default: enough for a plan.
 
     Raises:
         RecipeError: no source has such facts, or two sources have other ones.
