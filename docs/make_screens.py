@@ -8,6 +8,7 @@ import fcntl
 import io
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -86,7 +87,10 @@ def draw(screen: pyte.Screen, words: list[str], path: Path) -> None:
     )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    path.write_text(console.export_svg(title=f"hfvla {words[0]}"), encoding="utf-8")
+    drawn = re.sub(
+        r"@font-face \{.*?\}\s*", "", console.export_svg(title=f"hfvla {words[0]}"), flags=re.S
+    )  # from elsewhere
+    path.write_text(re.sub(r"[ \t]+$", "", drawn, flags=re.M).rstrip() + "\n", encoding="utf-8")
     print(path)
 
 
