@@ -50,8 +50,12 @@ TIMES = (
     "memory_gb",
     "energy_kwh",
     "co2_kg",
+    "_s",
+    "hits",
+    "misses",
     "seal",
-)  # a seal is a hash of files that hold times
+)
+"""How keys of what is measured end. A cache filled before the kill has hits; a seal is a hash of files with times."""
 MODEL = {
     "config": {
         "vision_config": {
@@ -234,9 +238,10 @@ class Runs:
             RuntimeError: it failed; with the end of its log.
         """
         began, process = time.monotonic(), self.start(name)
-        if process.wait():
+        code = process.wait()
+        if code:
             end = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
-            raise RuntimeError(f"{name} ended with {process.returncode}:\n{end}")
+            raise RuntimeError(f"{name} ended with {code}:\n{end}")
         return time.monotonic() - began
 
     def kill_at(self, name: str, seconds: float) -> str | None:
