@@ -76,7 +76,8 @@ class FakeModel(torch.nn.Module):
     def __init__(self, decide=None):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(()))
-        self.config = SimpleNamespace(robots=list(ROBOTS), calibration={"temperature": 1.0, "threshold": 0.5})
+        calibration = {"temperature": 1.0, "threshold": 0.5}
+        self.config = SimpleNamespace(robots=list(ROBOTS), calibration=calibration, explain_decision=False)
         self.decide = decide
         self.batch_sizes = []
 

@@ -1,6 +1,7 @@
 """Scores, intervals and figures of an evaluation reach the trackers, and none of them can end it."""
 
 import sys
+import time
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -76,7 +77,11 @@ def test_wandb_keeps_it_offline_in_the_runs_group(tmp_path, monkeypatch):
     log_evaluation(["wandb"], {"seen": RESULT}, tmp_path, "p", "p-1", ["evaluation", "toy"])
     assert begun[0]["group"] == "p-1"
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
-    written = b"".join(path.read_bytes() for path in run.glob("*.wandb"))
+    for _ in range(200):  # its service writes in its own time
+        written = b"".join(path.read_bytes() for path in run.glob("*.wandb"))
+        if b"final/seen/bars" in written:
+            break
+        time.sleep(0.1)
     for word in (b"evaluation", b"final/seen/accuracy", b"final/seen/bars"):
         assert word in written
     assert list((run / "files/media/images/final/seen").glob("bars_*.png"))

@@ -73,7 +73,7 @@ def test_the_full_recipes_are_those_of_the_rig(path, episodes):
     assert expert.cache is not None and lora_stage.cache is None
     assert lora_stage.lora.r == 16 and lora_stage.lora.alpha == 32 and lora_stage.lora.dropout == 0.05
     assert (expert.args["num_train_epochs"], lora_stage.args["num_train_epochs"]) == (20, 10)
-    assert expert.learning_rates == {"sensor": 5e-4} and lora_stage.learning_rates == {"lora": 1e-5}
+    assert expert.learning_rates == {"sensor": 5e-4} and lora_stage.learning_rates == {"lora": 1e-5, "sensor": 5e-4}
     kind = path.stem.partition("_")[2] or "regression"
     assert config["expert"]["kind"] == kind
 

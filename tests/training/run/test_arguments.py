@@ -13,6 +13,8 @@ from hfvla.training.run.arguments import may_leave_unused, start_processes
 
 LORA = {"target": "language", "r": 2}
 
+MACHINE = {"data": SimpleNamespace(video_backend="auto"), "model": SimpleNamespace(attention=None)}
+
 
 @pytest.mark.parametrize(
     ("whole", "stages", "expected"),
@@ -22,14 +24,15 @@ def test_the_longest_timeout_of_a_recipe_is_the_process_groups(monkeypatch, whol
     started = {}
     monkeypatch.setattr("accelerate.PartialState", lambda **kwargs: started.update(kwargs))
     recipe = SimpleNamespace(
-        args={"use_cpu": True, **whole}, stages=stages, stage_args=lambda stage: {**whole, **stage}
+        args={"use_cpu": True, **whole}, stages=stages, stage_args=lambda stage: {**whole, **stage}, **MACHINE
     )
     start_processes(recipe)
     assert started["cpu"] is True and started["timeout"].total_seconds() == expected
 
 
 def test_one_process_needs_no_group():
-    assert start_processes(SimpleNamespace(args={"use_cpu": True}, stages=[], stage_args=None)).num_processes == 1
+    recipe = SimpleNamespace(args={"use_cpu": True}, stages=[], stage_args=None, **MACHINE)
+    assert start_processes(recipe).num_processes == 1
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_a_run_on_several_gpus_without_a_launcher_is_refused_at_once(monkeypatch
     state = SimpleNamespace(num_processes=1, device=torch.device("cuda"))
     monkeypatch.setattr(accelerate, "PartialState", lambda **_: state)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    recipe = SimpleNamespace(name="mine", args={"use_cpu": False}, stages=[])
+    recipe = SimpleNamespace(name="mine", args={"use_cpu": False}, stages=[], **MACHINE)
     with pytest.raises(RecipeError, match="run 'mine': one process trains on one GPU; got '2 GPUs"):
         start_processes(recipe)
     state.num_processes = 2
