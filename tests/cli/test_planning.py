@@ -278,4 +278,4 @@ def test_a_dry_run_without_problems(hfvla_cli, monkeypatch, loaded):
     done = hfvla_cli("train", "r.yaml", "--dry-run")
     assert done.code == 0 and "Every stage and phase trains (4.5 s); nothing was left on disk." in done.out
     done = hfvla_cli("train", "r.yaml", "--dry-run", "--output", "there")
-    assert done.code == 2 and "without a run folder's options" in done.err
+    assert done.code == 2 and "leaves nothing on disk; got '--output" in done.err

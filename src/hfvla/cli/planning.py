@@ -179,7 +179,7 @@ def try_recipe(
     start_at: str | None,
     from_checkpoint: str | None,
     stop_after: str | None,
-    writes: bool,
+    writes: Sequence[str],
     as_json: bool,
 ) -> None:
     """Run one step of each stage and phase, print what was seen, and end with 2 where a run would go wrong.
@@ -190,14 +190,14 @@ def try_recipe(
         start_at: first stage.
         from_checkpoint: what stands for the stage before.
         stop_after: last stage.
-        writes: options of a run folder were given, which a dry run has none of.
+        writes: options of a run folder that were given; a dry run has none.
         as_json: print one JSON document.
     """
     problems: list[str] = []
 
     def work() -> Any:
         if writes:
-            raise HfvlaError("a dry run leaves nothing on disk: it goes without a run folder's options")
+            raise HfvlaError("a dry run leaves nothing on disk", got=" ".join(writes), fix="Leave them out.")
         with importing():
             from hfvla.recipe import load_recipe
 

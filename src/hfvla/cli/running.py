@@ -27,6 +27,9 @@ _WITH_TRANSFORMERS = frozenset(
 )
 
 
+_caller_freezes = False
+
+
 class _Interrupts:
     """Remembers a Ctrl-C: what it hits may turn it into another exception, as imports of C extensions do."""
 
@@ -121,12 +124,17 @@ def _run(argv: Sequence[str], streams: Sequence[_Watched], interrupts: _Interrup
 
 @contextlib.contextmanager
 def _thawed() -> Iterator[None]:
-    """Give back at the end what commands took from the garbage collector; extensions complain of what is not freed."""
-    before = gc.get_freeze_count()
+    """Give back at the end what commands took from the garbage collector; extensions complain of what is not freed.
+
+    Counting what is frozen walks through all of it, a tenth of a second with torch in it: a caller who was found to
+    freeze things itself is not asked again.
+    """
+    global _caller_freezes  # of this process, however many commands it runs
+    _caller_freezes = _caller_freezes or gc.get_freeze_count() > 0
     try:
         yield
     finally:
-        if not before:
+        if not _caller_freezes:
             gc.unfreeze()
 
 

@@ -54,7 +54,8 @@ def train(
     if dry_run:
         from hfvla.cli.planning import try_recipe
 
-        writes = output is not None or overwrite or extend is not None or resume_from is not None
+        given = {"--output": output, "--overwrite": overwrite, "--extend": extend, "--resume-from": resume_from}
+        writes = [name for name, value in given.items() if value]
         return try_recipe(recipe, overrides or (), start_at, from_checkpoint, stop_after, writes, as_json)
 
     def work() -> Any:

@@ -143,7 +143,7 @@ def count_captions(options: CaptionsOptions) -> int:
     for _, record in _records(Path(options.path)):
         try:
             count += len(_captions_of(record, options)) if isinstance(record, Mapping) else 0
-        except UnusableError:
+        except UnusableError:  # building names and counts it
             continue
     return count
 

@@ -71,13 +71,7 @@ def merge_checkpoint(
             expected="adapter/adapter_config.json in it",
             fix="A checkpoint without them is merged already: copy its folder.",
         )
-    if base is None and holds_adapters_alone(folder):
-        base = base_of(folder)
-        if base is None:
-            raise CheckpointError(
-                "these adapters sit on new weights of their stage, which are in no checkpoint", where=str(folder),
-                fix="Take a checkpoint of a stage with lora.checkpoints: full.",
-            )  # fmt: skip
+    base = _base_beneath(folder) if base is None else base
     if base is None:
         spec, model, processor = load_checkpoint(folder)
         difference = _difference(model, folder, saved.base) if saved.base else None
@@ -115,6 +109,23 @@ def _adapted(model: Any, folder: Path, base: str | Path) -> Any:
             got=" ".join(str(error).split())[:200],
             fix="Name the checkpoint that they were trained on, with --base.",
         ) from error
+
+
+def _base_beneath(folder: Path) -> str | Path | None:
+    """Return the checkpoint that adapters without their model were trained on; None where the model is beside them.
+
+    Raises:
+        CheckpointError: it is nowhere.
+    """
+    if not holds_adapters_alone(folder):
+        return None
+    base = base_of(folder)
+    if base is None:
+        raise CheckpointError(
+            "these adapters sit on new weights of their stage, which are in no checkpoint", where=str(folder),
+            fix="Take a checkpoint of a stage with lora.checkpoints: full.",
+        )  # fmt: skip
+    return base
 
 
 def _refuse_unmerged(folder: Path) -> None:
