@@ -3,7 +3,7 @@
 import pytest
 
 from hfvla.evaluation.run import write_evaluation
-from hfvla.evaluation.tables import lower_is_better, number
+from hfvla.evaluation.tables import headline_metrics, lower_is_better, number
 from hfvla.family import EvaluationResult
 
 
@@ -43,3 +43,8 @@ def test_numbers_of_metres_keep_their_digits(value, metric, text):
 def test_errors_and_forces_are_better_when_small():
     assert all(map(lower_is_better, ("mse", "first_mae", "peak_force_n", "closed_loop/peak_force_p95_n")))
     assert not any(map(lower_is_better, ("success_rate", "skill", "correlation")))
+
+
+def test_counts_are_no_headline():
+    found = EvaluationResult(metrics={"n": 8, "failures": 0, "accuracy": 0.5})
+    assert headline_metrics(found) == ["accuracy"]

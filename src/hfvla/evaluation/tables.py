@@ -74,7 +74,7 @@ def number(value: float | None, metric: str = "") -> str:
     if value is None:
         return "–"
     part = metric.split("/")[0]
-    is_count = part in COUNTS or part.startswith("n_by_") or part == "failures"
+    is_count = part in COUNTS or part.startswith("n_by_")
     is_count |= metric.split("/")[-1] in {"n", "order_plans"}
     if is_count:
         return f"{value:.0f}"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 __all__ = ["COMMON", "COUNTS", "Metric", "describe"]
 
-COUNTS = frozenset({"n", "support", "episodes"})
-"""Never best: how many rows a score is of."""
+COUNTS = frozenset({"n", "support", "episodes", "failures"})
+"""Never best, and no score: how many rows a score is of, and how many it is not of."""
 
 _ERRORS = frozenset(
     {"ece", "mce", "loss", "nll", "error", "contradictions", "extra", "bias", "spread", "failures", "latency"}
