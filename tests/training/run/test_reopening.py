@@ -236,4 +236,4 @@ def test_the_command(file, copied, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads((copied / "selection/stage.json").read_text())["epochs"] == 3
     refused = CliRunner().invoke(app, ["train", str(recipe), "--dry-run", "--extend", "selection"])
-    assert refused.exit_code == 2 and "goes without a run folder's options" in refused.output
+    assert refused.exit_code == 2 and "leaves nothing on disk; got '--extend'" in refused.output
