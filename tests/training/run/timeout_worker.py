@@ -9,7 +9,9 @@ from hfvla.training.run.arguments import start_processes
 
 
 def main() -> None:
-    recipe = SimpleNamespace(args={"use_cpu": True}, stages=["one"], stage_args=lambda stage: {"ddp_timeout": 2})
+    machine = {"data": SimpleNamespace(video_backend="auto"), "model": SimpleNamespace(attention=None)}
+    settings = {"args": {"use_cpu": True}, "stages": ["one"], "stage_args": lambda stage: {"ddp_timeout": 2}}
+    recipe = SimpleNamespace(**settings, **machine)
     state = start_processes(recipe)
     dist.barrier()  # both are there
     if state.process_index:
