@@ -39,6 +39,7 @@ class Work:
         output: folder of everything.
         seeds: of the runs.
         console: where tables go.
+        robot_selection: folder of the real robot-selection files, which no package carries.
         skipped: what was not done, and why.
         saved: samples that no tower had to see again, and the seconds that a first look at as many took.
     """
@@ -46,6 +47,7 @@ class Work:
     output: Path
     seeds: Sequence[int]
     console: Console
+    robot_selection: Path | None = None
     skipped: list[str] = field(default_factory=list)
     saved: dict[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -86,8 +88,8 @@ class Work:
 
 def scores_of(folder: Path, name: str) -> dict[str, Any]:
     """Return metrics.json of one evaluation set of a run."""
-    several = folder / "evaluation" / name / "metrics.json"
-    return json.loads((several if several.is_file() else folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    return metrics["sets"][name]
 
 
 def spread(values: Sequence[float], percent: bool = True) -> str:
@@ -171,13 +173,40 @@ def _languages(work: Work, variants: Mapping[str, Sequence[Path]], file: Path) -
     show(work, title, columns, rows, work.output / "internvl_retrieval" / "languages.md")
 
 
-FAMILIES: dict[str, Callable[[Work], None]] = {"internvl_retrieval": run_retrieval}
+def run_selection(work: Work) -> None:
+    """Real robot-selection records: the pretrained sentence encoder on the folds of `make crossval`."""
+    import selection
+
+    if work.robot_selection is None:
+        raise OSError("no package carries the records: --robot-selection FOLDER; ours: make crossval DATA=FOLDER")
+    import retrieval
+
+    file = selection.main_file(work.robot_selection)
+    for name in ("efficientnet-lite0", "minilm"):
+        parts.build(name, work.parts)
+    seen = retrieval.Parts(work.parts)
+    found: dict[str, list[list[dict[str, float]]]] = {}
+    for seed in work.seeds:
+        for name, folds in selection.crossval(file, lambda texts: seen.texts(texts).numpy(), 2000, seed).items():
+            found.setdefault(name, []).append(folds)
+    rows = {
+        name: [spread([np.mean([f[m] for f in folds]) for folds in runs], percent=False) for m in selection.METRICS]
+        for name, runs in found.items()
+    }
+    title = f"Robot selection, grouped {selection.FOLDS}-fold, mean over folds, {len(work.seeds)} seeds"
+    (work.output / "ember_vlm").mkdir(parents=True, exist_ok=True)
+    show(work, title, selection.METRICS, rows, work.output / "ember_vlm" / "selection.md")
+
+
+FAMILIES: dict[str, Callable[[Work], None]] = {"internvl_retrieval": run_retrieval, "ember_vlm": run_selection}
 """What is run for each family."""
 
 NOT_RUN = {
-    "sensor_vla": "no package carries robot episodes with a force stream that a pretrained backbone could learn from",
+    "ember_vlm on SmolLM2": "no recipe yet; by arithmetic half a second a prompt on a CPU core, with nothing cached",
+    "internvl_video_qa": "its backbone is InternVL, whose weights no package carries, and it takes no other yet",
+    "sensor_vla": "real force windows here have no pictures or actions; episodes of a simulator were not recorded",
 }
-"""Families without a real recipe, and why."""
+"""What has no real recipe here, and why."""
 
 
 def main() -> int:
@@ -186,8 +215,9 @@ def main() -> int:
     parser.add_argument("--families", nargs="+", choices=sorted(FAMILIES), default=sorted(FAMILIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
     parser.add_argument("--output", type=Path, default=Path("outputs/real"))
+    parser.add_argument("--robot-selection", type=Path, help="folder of the real robot-selection files")
     asked = parser.parse_args()
-    work = Work(asked.output, asked.seeds, Console(width=160))
+    work = Work(asked.output, asked.seeds, Console(width=160), asked.robot_selection)
     started, failed = time.perf_counter(), 0
     for name in asked.families:
         try:

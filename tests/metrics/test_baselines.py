@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hfvla.metrics.baselines import BASELINES, fit_majority, fit_tfidf_logreg
+from hfvla.metrics.baselines import BASELINES, fit_encoder_logreg, fit_majority, fit_tfidf_logreg
 from hfvla.metrics.selection import predicted_sets
 
 PLACES = {"harbour": [0], "warehouse": [1], "mountain": [2], "flooded mine": [0, 2]}
@@ -58,3 +58,21 @@ def test_one_task_is_refused_and_the_names_are_public():
     with pytest.raises(ValueError, match="got 1"):
         fit_tfidf_logreg(["same", "same"], np.ones((2, 2), bool))
     assert list(BASELINES) == ["majority", "tfidf_logreg"]
+
+
+def test_an_encoder_tells_what_its_vectors_tell_and_reads_each_text_once():
+    tasks, gold = _tasks(48)
+    read = []
+
+    def encode(texts):
+        read.extend(texts)
+        return np.array([[place in text for place in PLACES] for text in texts], dtype=float)
+
+    baseline = fit_encoder_logreg(tasks[:32], gold[:32], encode=encode)
+    probabilities = baseline.probabilities(tasks[32:])
+    assert (predicted_sets(probabilities, baseline.threshold) == gold[32:]).all()
+    assert sorted(read) == sorted(tasks)
+    blind = fit_encoder_logreg(tasks[:32], gold[:32], encode=lambda texts: np.ones((len(texts), 2)))
+    assert np.ptp(blind.probabilities(tasks[32:]), axis=0).max() < 1e-9
+    with pytest.raises(ValueError, match="got 1"):
+        fit_encoder_logreg(["a", "a"], gold[:2], encode=encode)

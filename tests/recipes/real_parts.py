@@ -32,7 +32,7 @@ def write_stamps(folder, each=3):
     for part in ("train", "test", "test_themes"):
         lines = []
         for colour, pixels in COLOURS.items():
-            for number in range(each):
+            for number in range(each - (part == "test_themes")):
                 name = f"images/{part}_{colour}_{number}.png"
                 Image.new("RGB", (48, 48), tuple(value - 5 * number for value in pixels)).save(folder / name)
                 record = {"id": name, "image": name, "caption": f"A {colour} square {number}.", "theme": "squares"}

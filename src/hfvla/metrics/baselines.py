@@ -12,11 +12,12 @@ import numpy as np
 from hfvla.metrics.calibration import choose_threshold, fit_temperature, sigmoid
 from hfvla.metrics.selection import predicted_sets, selection_scores
 
-__all__ = ["BASELINES", "TextBaseline", "fit_majority", "fit_tfidf_logreg"]
+__all__ = ["BASELINES", "TextBaseline", "fit_encoder_logreg", "fit_majority", "fit_tfidf_logreg"]
 
 logger = logging.getLogger(__name__)
 
 _STRENGTHS = (1.0, 4.0, 16.0)
+_ENCODER_STRENGTHS = (1.0, 4.0, 16.0, 64.0)  # unit vectors of a few hundred numbers bear less shrinking
 _WEIGHTS = ("balanced", None)
 _MAX_TUNING_ROWS = 1500
 _FOLDS = 5
@@ -97,8 +98,33 @@ def _held_out_logits(folds: list[tuple], gold: np.ndarray, strength: float, weig
     return held_out
 
 
+class _Encoded:
+    """Vectors of a pretrained encoder in the place of features that are learned from the rows.
+
+    Args:
+        encode: maps texts to vectors [N, W].
+    """
+
+    def __init__(self, encode: Callable[[Sequence[str]], np.ndarray]) -> None:
+        self.encode, self.known = encode, dict[str, np.ndarray]()
+
+    def transform(self, texts: Sequence[str]) -> np.ndarray:
+        """Return [N, W]; each different text is encoded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        if new:
+            self.known.update(zip(new, np.asarray(self.encode(new)), strict=True))
+        return np.stack([self.known[text] for text in texts])
+
+    fit_transform = transform
+
+
 def _tune(
-    tasks: Sequence[str], gold: np.ndarray, groups: Sequence[str], seed: int
+    tasks: Sequence[str],
+    gold: np.ndarray,
+    groups: Sequence[str],
+    seed: int,
+    make_features: Callable[[], Any] = _features,
+    strengths: Sequence[float] = _STRENGTHS,
 ) -> tuple[float, str | None, float, float]:
     """Choose strength and class weight, temperature and threshold by grouped cross-validation.
 
@@ -111,11 +137,11 @@ def _tune(
     keys = np.asarray(groups)[rows]
     folds = []
     for train, test in GroupKFold(n_splits=min(_FOLDS, len(set(keys)))).split(texts, groups=keys):
-        features = _features()
+        features = make_features()
         fitted = features.fit_transform([texts[row] for row in train])
         folds.append((train, test, fitted, features.transform([texts[row] for row in test])))
     best: tuple[float, tuple[float, str | None, float, float]] | None = None
-    for strength in _STRENGTHS:
+    for strength in strengths:
         for weight in _WEIGHTS:
             logits = _held_out_logits(folds, gold, strength, weight)
             temperature = fit_temperature(logits, gold)
@@ -126,7 +152,7 @@ def _tune(
             if best is None or score > best[0]:
                 best = (float(score), (strength, weight, temperature, threshold))
     assert best is not None
-    logger.info("tfidf_logreg: held-out score %.3f with C, weight, temperature, threshold = %s", *best)
+    logger.info("text baseline: held-out score %.3f with C, weight, temperature, threshold = %s", *best)
     return best[1]
 
 
@@ -154,6 +180,36 @@ def fit_tfidf_logreg(
     features = _features()
     logits = _fit_labels(features.fit_transform(tasks), gold, strength, weight)
     return TextBaseline(lambda texts: logits(features.transform(texts)), temperature, threshold)
+
+
+def fit_encoder_logreg(
+    tasks: Sequence[str],
+    gold: np.ndarray,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    *,
+    encode: Callable[[Sequence[str]], np.ndarray],
+) -> TextBaseline:
+    """Vectors of a pretrained sentence encoder, one logistic regression a robot; chosen as `fit_tfidf_logreg` does.
+
+    Args:
+        tasks: N texts.
+        gold (`np.ndarray`): [N, R] bool, at least one robot a row.
+        groups: N keys that must not cross a fold; default: every text its own.
+        seed: seed of the choice of tuning rows.
+        encode: maps texts to vectors [N, W]; it is not trained.
+
+    Raises:
+        ValueError: fewer than two groups, so nothing can be held out.
+    """
+    gold, groups = np.asarray(gold, dtype=bool), list(groups) if groups is not None else list(tasks)
+    if len(set(groups)) < 2:
+        raise ValueError(f"encoder_logreg needs at least 2 different training tasks; got {len(set(groups))}")
+    features = _Encoded(encode)
+    features.transform(tasks)
+    chosen = _tune(tasks, gold, groups, seed, lambda: features, _ENCODER_STRENGTHS)
+    logits = _fit_labels(features.transform(tasks), gold, *chosen[:2])
+    return TextBaseline(lambda texts: logits(features.transform(texts)), *chosen[2:])
 
 
 BASELINES: dict[str, Callable[..., TextBaseline]] = {"majority": fit_majority, "tfidf_logreg": fit_tfidf_logreg}

@@ -13,6 +13,7 @@ from hfvla.data.samples.robots import ROBOTS, normalise_task
 from hfvla.worlds.fleet import FleetOptions, build_fleet, generate_task
 from hfvla.worlds.fleet.grammar import SCENE_TEMPLATES, TEMPLATES
 from hfvla.worlds.fleet.holdout import held_out, held_out_templates, plain
+from hfvla.worlds.fleet.kinds import unseen_actions, unseen_places
 from hfvla.worlds.fleet.places import environments
 
 SIZE = 2500
@@ -168,3 +169,25 @@ def test_a_linear_model_learns_the_words_but_not_all_of_the_test_split():
 def test_bad_options_are_refused(bad):
     with pytest.raises(ValidationError, match=next(iter(bad))):
         FleetOptions(**bad)
+
+
+def test_kinds_left_out_are_left_out_whole_and_labels_keep_their_shares():
+    assert 13 <= len(unseen_places()) <= 17 and 4 <= len(unseen_actions()) <= 8
+    found = {}
+    for kinds in ("seen", "unseen"):
+        for images in (False, True):
+            options = FleetOptions(size=400, images=images, image_size=16, scene_only_fraction=0.3, kinds=kinds)
+            drawn = [generate_task(index, options, seed=0) for index in range(120 if images else 400)]
+            for task in drawn:
+                left_out = task.details["environment"] in unseen_places() or task.details["action"] in unseen_actions()
+                assert left_out == (kinds == "unseen"), task.id
+            found[kinds, images] = Counter(task.robots for task in drawn)
+    for robots, count in found["seen", False].items():
+        other = found["unseen", False][robots]
+        assert not other or abs(other - count) < 60, robots
+    assert len(found["unseen", False]) >= len(found["seen", False]) - 4
+
+
+def test_no_other_kinds_are_known():
+    with pytest.raises(ValidationError, match="kinds"):
+        FleetOptions(kinds="new")

@@ -100,7 +100,23 @@ FAMILY = FamilySpec(
             config=("backbone_config", "image_from", "heads"),
             processor=("image_processor",),
             description="mean patch [C], and the projected tokens [G, width] where the config uses them",
-        )
+        ),
+        # Not first: where a picture has many captions, its tokens would be kept with each of them.
+        "pair_states": FeatureCut(
+            groups=("vision", "projector", "language"),
+            fields=("image", "caption", "sentences"),
+            files=("image",),
+            required=("image", "caption"),
+            replaces=(
+                *("pixel_values", "input_ids", "attention_mask"),
+                *("sentence_input_ids", "sentence_attention_mask"),
+            ),
+            provides=("image_pooled", "image_tokens", "text_pooled", "sentence_pooled"),
+            config=("backbone_config", "image_from", "heads", "text_pooling", "max_text_tokens", "sentence_slots"),
+            processor=("image_processor", "tokenizer_rules", "max_text_tokens"),
+            uses_losses=True,
+            description="the same, and the pooled caption and sentences [width]: both towers are frozen",
+        ),
     },
     parameter_table={
         "vision tower": ("backbone.vision_tower.*",),

@@ -19,7 +19,7 @@ from hfvla.models.internvl_retrieval.processing_internvl_retrieval import IMAGE_
 if TYPE_CHECKING:
     from hfvla.models.internvl_retrieval.modeling_internvl_retrieval import InternVLForRetrieval
 
-__all__ = ["InternVLRetrievalCollator", "plan_batch", "plan_image_states", "training_texts"]
+__all__ = ["InternVLRetrievalCollator", "plan_batch", "plan_image_states", "plan_pair_states", "training_texts"]
 
 _NOTHING = "-"  # in a sentence slot that is not used
 
@@ -55,7 +55,9 @@ class InternVLRetrievalCollator:
             DataError: a picture cannot be read, a caption is empty, or sentences and boxes do not fit.
         """
         names = [str(row["id"]) for row in rows]
-        batch = {**self.processor.texts([row["caption"] for row in rows], names), **self._images(rows, names)}
+        batch = self._images(rows, names)
+        if "text_pooled" not in batch:
+            batch |= self.processor.texts([row["caption"] for row in rows], names)
         boxes, mask = self._boxes(rows)
         batch |= {
             "group_ids": torch.tensor(group_ids(row["group"] for row in rows)),
@@ -67,7 +69,7 @@ class InternVLRetrievalCollator:
             batch["negative_seeds"] = torch.tensor(
                 [row.get(AUGMENTATION_SEED, seed) for row, seed in zip(rows, group_ids(names), strict=True)]
             )
-        if "bbox" in self.losses or "spatial" in self.losses:
+        if ("bbox" in self.losses or "spatial" in self.losses) and "sentence_pooled" not in batch:
             batch |= self._sentences(rows, names)
         return batch
 
@@ -146,6 +148,17 @@ def plan_image_states(model: InternVLForRetrieval, batch: dict[str, Any]) -> dic
     states = model.encode_pixels(batch.pop("pixel_values"))
     found = {"image_pooled": states.pooled, "image_tokens": states.tokens}
     return batch | {name: value for name, value in found.items() if value is not None}
+
+
+def plan_pair_states(model: InternVLForRetrieval, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` as the feature cache leaves it where both towers are frozen."""
+    texts = model.encode_text(batch.pop("input_ids"), batch.pop("attention_mask"))[1]
+    found = {"text_pooled": texts}
+    if "sentence_input_ids" in batch:
+        ids, mask = batch.pop("sentence_input_ids"), batch.pop("sentence_attention_mask")
+        pooled = model.encode_text(ids.flatten(0, 1), mask.flatten(0, 1))[1]
+        found["sentence_pooled"] = pooled.unflatten(0, ids.shape[:2])
+    return plan_image_states(model, batch) | found
 
 
 def _texts(shape: tuple[int, ...], width: int, prefix: str) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from hfvla.backbones.dual_tower import DualTowerConfig
 from hfvla.backbones.options import BackboneOptions, backbone_options
 from hfvla.backbones.towers import folder_config, image_statistics, load_tower, tower_settings
 from hfvla.backbones.wrapping import Wrapping, planned_settings
-from hfvla.family import CutContext
+from hfvla.family import CACHED_FEATURES, CutContext
 from hfvla.losses.spatial import spatial_labels
 from hfvla.metrics.boxes import box_scores
 from hfvla.metrics.retrieval import retrieval_scores
@@ -31,9 +31,11 @@ __all__ = [
     "build_config",
     "compute_metrics",
     "encode_image_states",
+    "encode_pair_states",
     "fake_rows",
     "initialise",
     "prepare_image_states",
+    "prepare_pair_states",
     "quick_metrics",
 ]
 
@@ -186,6 +188,29 @@ def encode_image_states(model: InternVLForRetrieval, batch: Mapping[str, Any]) -
     named = {"image_pooled": states.pooled, "image_tokens": states.tokens}
     rows = len(batch["pixel_values"])
     return [{name: value[row] for name, value in named.items() if value is not None} for row in range(rows)]
+
+
+def prepare_pair_states(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return pixels and tokens of the rows, and of their sentences where the losses read those; for the cache."""
+    from hfvla.models.internvl_retrieval.batches import InternVLRetrievalCollator
+
+    plain = [{name: value for name, value in row.items() if name != CACHED_FEATURES} for row in rows]
+    batch = InternVLRetrievalCollator(context.processor, context.config, context.losses)(plain)
+    wanted = ("pixel_values", "input_ids", "attention_mask", "sentence_input_ids", "sentence_attention_mask")
+    return {name: batch[name] for name in wanted if name in batch}
+
+
+def encode_pair_states(model: InternVLForRetrieval, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what `encode_image_states` does, `text_pooled` [width] and `sentence_pooled` [S, width] of each row."""
+    found = {"text_pooled": model.encode_text(batch["input_ids"], batch.get("attention_mask"))[1]}
+    ids = batch.get("sentence_input_ids")
+    if ids is not None:
+        mask = batch["sentence_attention_mask"].flatten(0, 1)
+        found["sentence_pooled"] = model.encode_text(ids.flatten(0, 1), mask)[1].unflatten(0, ids.shape[:2])
+    return [
+        {**images, **{name: value[row] for name, value in found.items()}}
+        for row, images in enumerate(encode_image_states(model, batch))
+    ]
 
 
 def compute_metrics(prediction: EvalPrediction, config: InternVLRetrievalConfig) -> dict[str, float]:

@@ -128,16 +128,20 @@ class RetrievalTowers:
         sentence_input_ids: Tensor | None,
         sentence_attention_mask: Tensor | None,
         box_mask: Tensor | None,
+        text_pooled: Tensor | None = None,
+        sentence_pooled: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the `features` of `InternVLForRetrieval.forward`; see there for the arguments.
 
         Raises:
-            ValueError: pixels and features of the same images are both given, or neither side is.
+            ValueError: inputs and features of the same images or texts are both given, or neither side is.
         """
+        if input_ids is not None and text_pooled is not None:
+            raise ValueError("input_ids and text features are both given; a batch has one of them")
         cached = image_pooled is not None or image_tokens is not None
         if pixel_values is not None and cached:
             raise ValueError("pixel_values and image features are both given; a batch has one of them")
-        if pixel_values is None and not cached and input_ids is None:
+        if pixel_values is None and not cached and input_ids is None and text_pooled is None:
             raise ValueError("a batch needs images, texts, or both")
         features: dict[str, Tensor] = {}
         if pixel_values is not None:
@@ -145,8 +149,15 @@ class RetrievalTowers:
         if image_pooled is not None or image_tokens is not None:
             features |= self.image_features(image_pooled, image_tokens)
         if input_ids is not None:
-            features["text_embed"] = self.text_adapter(self.encode_text(input_ids, attention_mask)[1])
-        if sentence_input_ids is not None:
+            text_pooled = self.encode_text(input_ids, attention_mask)[1]
+        if text_pooled is not None:
+            features["text_embed"] = self.text_adapter(text_pooled.to(self.text_adapter.up.weight.dtype))
+        if sentence_pooled is not None:
+            used = 1 if box_mask is None else box_mask[..., None]
+            features["sentence_embed"] = (
+                self.text_adapter(sentence_pooled.to(self.text_adapter.up.weight.dtype)) * used
+            )
+        elif sentence_input_ids is not None:
             features["sentence_embed"] = self._sentences(sentence_input_ids, sentence_attention_mask, box_mask)
         return features
 
@@ -297,6 +308,8 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
         negative_seeds: Tensor | None = None,
         encode_only: bool = False,
         features: dict[str, Tensor] | None = None,
+        text_pooled: Tensor | None = None,
+        sentence_pooled: Tensor | None = None,
     ) -> InternVLRetrievalOutput:
         """Encode both sides and compute every loss term that the batch has something for.
 
@@ -319,17 +332,19 @@ class InternVLForRetrieval(RetrievalTowers, RetrievalObjectives, InternVLRetriev
                 batch has the term `itm`.
             encode_only (`bool`): return `features` alone; every row is encoded by itself.
             features (`dict[str, Tensor]`, *optional*): of an earlier `encode_only`, in place of pixels and tokens.
+            text_pooled (`Tensor`, *optional*): [B, width] pooled texts of `encode_text`, in place of input_ids.
+            sentence_pooled (`Tensor`, *optional*): [B, S, width] the same of sentences, in place of theirs.
 
         Returns:
             `InternVLRetrievalOutput`
 
         Raises:
-            ValueError: pixels and features of the same images are both given, or neither side is.
+            ValueError: inputs and features of the same images or texts are both given, or neither side is.
         """
         if features is None:
             features = self.encode(
                 input_ids, attention_mask, pixel_values, image_pooled, image_tokens, sentence_input_ids,
-                sentence_attention_mask, box_mask,
+                sentence_attention_mask, box_mask, text_pooled, sentence_pooled,
             )  # fmt: skip
         if encode_only:
             return InternVLRetrievalOutput(features=features)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,11 @@ class InternVLRetrievalProcessor(ProcessorMixin):
     def for_encoder(self) -> bool:
         """Whether texts are for an encoder, with special tokens around them."""
         return self.tokenizer.cls_token_id is not None
+
+    @property
+    def tokenizer_rules(self) -> dict[str, Any]:
+        """What the tokenizer does to a text, as data; its files also say how it was used last."""
+        return json.loads(self.tokenizer.backend_tokenizer.to_str())
 
     def special_ids(self) -> dict[str, Any]:
         """Return `image_token_id` and `image_prompt`, which the config must know; {} for an encoder."""

@@ -17,6 +17,7 @@ from hfvla.data.samples.robots import RobotTask, normalise_task
 from hfvla.data.sources.rows import robot_task_features
 from hfvla.family import SourceData
 from hfvla.worlds.fleet.grammar import write_scene_task, write_task
+from hfvla.worlds.fleet.kinds import Kinds
 from hfvla.worlds.fleet.scene import encode_png, render_scene
 from hfvla.worlds.fleet.situations import draw_scene_situation, draw_situation
 from hfvla.worlds.fleet.templates import SCENE_TEMPLATES, TEMPLATES
@@ -36,6 +37,8 @@ class FleetOptions(BaseModel):
         images: draw the environment of each task; without, no task needs a picture.
         image_size: pixels a side.
         scene_only_fraction: share of tasks whose place only the picture tells; ignored without images.
+        kinds: "all"; "seen", without the kinds of places and actions that are held out (`kinds.py`); or "unseen",
+            those alone. Train on the seen, score both: what carries over to tasks of another kind?
         seed: overrides the run's seed.
     """
 
@@ -46,6 +49,7 @@ class FleetOptions(BaseModel):
     images: bool = True
     image_size: int = Field(default=96, ge=16, le=1024)
     scene_only_fraction: float = Field(default=0.2, ge=0.0, le=1.0)
+    kinds: Kinds = "all"
     seed: int | None = None
 
 
@@ -62,7 +66,7 @@ def generate_task(index: int, options: FleetOptions, seed: int) -> RobotTask:
     generator = random.Random(f"fleet/{seed}/{options.split}/{index}")
     test = options.split == "test"
     scene_only = options.images and generator.random() < options.scene_only_fraction
-    item = (draw_scene_situation if scene_only else draw_situation)(generator)
+    item = (draw_scene_situation if scene_only else draw_situation)(generator, options.kinds)
     sentence = (write_scene_task if scene_only else write_task)(item, generator, test)
     caption = write_caption(item, generator) if options.images else ""
     picture_seed = seed * 1_000_003 + index * 2 + test

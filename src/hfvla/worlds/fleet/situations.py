@@ -8,6 +8,7 @@ from functools import cache
 
 from hfvla.worlds.fleet.actions import ACTIONS, ZONE_ACTIONS
 from hfvla.worlds.fleet.facts import Action, Environment, Facts, Move, facts_of
+from hfvla.worlds.fleet.kinds import Kinds, of_kinds
 from hfvla.worlds.fleet.places import environments
 from hfvla.worlds.fleet.rule import Clause, deciding_clause
 
@@ -191,39 +192,47 @@ def situations() -> tuple[Situation, ...]:
 
 
 @cache
-def _by_label() -> dict[str, dict[str, dict[str, list[Situation]]]]:
+def _by_label(kinds: Kinds) -> dict[str, dict[str, dict[str, list[Situation]]]]:
     """Label initials -> clause name -> environment key -> situations."""
     table: dict[str, dict[str, dict[str, list[Situation]]]] = {}
     for item in situations():
+        if not of_kinds(kinds, item.environment.key, item.action.key):
+            continue
         label = "".join(sorted(_INITIALS[robot] for robot in item.robots))
         clauses = table.setdefault(label, {})
         clauses.setdefault(item.clause.name, {}).setdefault(item.environment.key, []).append(item)
     return table
 
 
-def draw_situation(generator: random.Random) -> Situation:
-    """Draw a label by `LABEL_SHARES`, then a convention, a place and a move among those that give it."""
-    label = generator.choices(list(LABEL_SHARES), list(LABEL_SHARES.values()))[0]
-    clauses = _by_label()[label]
+def draw_situation(generator: random.Random, kinds: Kinds = "all") -> Situation:
+    """Draw a label by `LABEL_SHARES`, then a convention, a place and a move among those that give it.
+
+    Labels that no task of the kinds has are left out; the others keep their shares to each other.
+    """
+    table = _by_label(kinds)
+    shares = {label: share for label, share in LABEL_SHARES.items() if label in table}
+    label = generator.choices(list(shares), list(shares.values()))[0]
+    clauses = table[label]
     weights = [len(places) ** 0.5 + 1 for places in clauses.values()]
     places = clauses[generator.choices(list(clauses), weights)[0]]
     return generator.choice(places[generator.choice(list(places))])
 
 
 @cache
-def _by_scene() -> dict[str, dict[str, list[Environment]]]:
+def _by_scene(kinds: Kinds) -> dict[str, dict[str, list[Environment]]]:
     """Scene action -> scene family -> environments that show it."""
-    table: dict[str, dict[str, list[Environment]]] = {name: {} for name in SCENE_ACTIONS}
+    table: dict[str, dict[str, list[Environment]]] = {}
     for name, zones in SCENE_ACTIONS.items():
         for place in environments().values():
-            if place.zone in zones:
-                table[name].setdefault(place.scene, []).append(place)
+            if place.zone in zones and of_kinds(kinds, place.key, name):
+                table.setdefault(name, {}).setdefault(place.scene, []).append(place)
     return table
 
 
-def draw_scene_situation(generator: random.Random) -> Situation:
+def draw_scene_situation(generator: random.Random, kinds: Kinds = "all") -> Situation:
     """Draw a task whose answer only the picture gives: the action first, then the scene family, then the place."""
-    name = generator.choice(list(SCENE_ACTIONS))
-    families = _by_scene()[name]
+    table = _by_scene(kinds)
+    name = generator.choice(list(table))
+    families = table[name]
     place = generator.choice(families[generator.choice(list(families))])
     return _situation(place, Move(name))
