@@ -28,6 +28,7 @@ _LIBRARIES = ("torch", "torchvision", "transformers", "timm", "pillow")
 # What a saved config or processor says about the library and the folder it came from, not about what it computes.
 _VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "dtype", "torch_dtype"}
 _VOLATILE |= {"architectures", "processor_class", "_processor_class", "padding", "truncation"}
+_VOLATILE |= {"is_local", "local_files_only", "model_specific_special_tokens"}  # of tokenizers that were loaded
 _HASH_LENGTH = 40
 
 
@@ -83,7 +84,7 @@ def build_fingerprint(
         "groups": list(cut.groups),
         "fields": list(cut.fields),
         "weights": _weights_hash(model, cut, groups),
-        "config": {key: _plain(getattr(context.config, key)) for key in cut.config},
+        "config": {key: _plain(getattr(context.config, key, None)) for key in cut.config},
         "processor": _processor_state(context.processor, cut.processor),
         "losses": sorted(context.losses),
         "libraries": {library: _version(library) for library in _LIBRARIES},

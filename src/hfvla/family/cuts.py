@@ -70,8 +70,9 @@ class FeatureCut:
             them will do, and the other may be no column at all, as where rows of two kinds are read.
         files: those of `fields` that hold a path; the file's bytes count, not its name.
         replaces: arguments of `forward` that are not needed with cached features, e.g. pixel_values.
-        provides: arguments of `forward` that the collator fills from cached features, in their place.
-        config: config keys that decide the output.
+        provides: arguments of `forward` that the collator fills from cached features, in their place; the first
+            always, the others where a model has them.
+        config: config keys that decide the output; those that a model's config does not have count as None.
         processor: attributes of the processor that decide the output; default: all of it.
         prompt: `prompt(context, row) -> str`, the text as it is encoded, where the output depends on one. Optional.
         uses_losses: the output depends on which loss terms the stage has.

@@ -73,6 +73,7 @@ class PlainObjective(ABC):
       predict, the batch as `forward` saw it, and what was taken out of it;
     - `counts(batch) -> dict`: what each term is a mean over (`hfvla.training.trainer.term_counts`);
     - `predictions(logits, learned, extras) -> Tensor`: for quick metrics. Optional.
+    - `prepared(model, batch) -> batch` and `finished()`: before and after `forward`. Optional.
     """
 
     taken: tuple[str, ...] = ()
@@ -94,6 +95,14 @@ class PlainObjective(ABC):
 
     def predictions(self, logits: Tensor, learned: Learned, extras: Mapping[str, Any]) -> Tensor | None:
         """Return what the quick metrics read, one row a sample."""
+        return None
+
+    def prepared(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch as `forward` takes it, e.g. with something in the place of features that are kept."""
+        return batch
+
+    def finished(self) -> None:
+        """Undo, after `forward`, what `prepared` did to the model."""
         return None
 
     def attach(self, model: Any) -> None:
@@ -119,6 +128,7 @@ class PlainObjective(ABC):
         extras = {name: batch.pop(name) for name in (_LABELS, *_BESIDE, *self.taken) if name in batch}
         if SEQUENCE_IDS in extras:
             batch["position_ids"] = packed_position_ids(module, batch)
+        batch = self.prepared(module, batch)
         labels, positions = extras[_LABELS], None
         if "logits_to_keep" in self._accepts and not labels.is_meta:
             positions = (labels[:, 1:] != _IGNORED).any(0).nonzero()[:, 0]  # a place's label is its next token
@@ -133,6 +143,7 @@ class PlainObjective(ABC):
         extras, learned = self._open.pop()
         if learned is None:
             return output
+        self.finished()
         logits = output["logits"] if isinstance(output, Mapping) else output[0]
         terms, rows = self.terms(module, logits, learned, batch, extras)
         loss = torch.stack([term.float() for term in terms.values()]).sum() if terms else None

@@ -52,7 +52,6 @@ def _packing_problems(stage: Mapping[str, Any], order: Any, base: Steps) -> Iter
     clashes = {
         "batches": "it orders rows by group, and packing by length",
         "grad_cache": "it cuts a batch into rows, and a packed row holds several samples",
-        "cache": "its features belong to rows, and a packed row holds several samples",
     }
     for key, reason in clashes.items():
         if stage.get(key) is not None and stage.get(key) is not False:

@@ -38,12 +38,13 @@ def test_two_sources_are_mixed_and_packed(copied, tmp_path):
         "validation": {"fraction": 0},
     }
     packed = {"name": "words", "train": ["projector", "language"], "losses": {"sft": 1.0}}
-    tree["stages"] = [{**packed, "packing": {"max_length": 200}}]
+    tree["stages"] = [{**packed, "packing": {"max_length": 200}, "cache": {"dtype": "float32"}}]
     tree["args"] = {"num_train_epochs": 1, "per_device_train_batch_size": 2, "logging_steps": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(tree))
     run_recipe(load_recipe(tmp_path / "recipe.yaml"), output_dir=tmp_path / "run")
     stage = json.loads((tmp_path / "run" / "words" / "stage.json").read_text())
     report = stage["packing"]
+    assert stage["cache"]["misses"] == 40  # each picture is seen once, packed or not
     # 48 rows of 32 and 8 by the square root of 4: 32 and 16.
     assert stage["rows"]["train"] == report["rows"] == 48
     assert report["sequences"] < 24 and report["padding_after"] < 0.35

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hfvla.data.sources.vision_language import SOURCES
-from hfvla.family import FamilySpec, Metric, Option, ParameterGroup, Request, RequestField, Source
+from hfvla.family import FamilySpec, FeatureCut, Metric, Option, ParameterGroup, Request, RequestField, Source
 
 _HERE = "hfvla.models.chat_vlm"
 _FOUND = "found by the structure of the model (`hfvla plan` shows where)"
@@ -46,6 +46,17 @@ FAMILY = FamilySpec(
         ),
     },
     collator="ChatCollator",
+    feature_cuts={
+        "vision": FeatureCut(
+            groups=("vision",),
+            fields=("images",),
+            required=("images",),
+            replaces=("pixel_values", "pixel_attention_mask"),
+            provides=tuple(f"tower_{number}" for number in range(12)),
+            config=("vision_config", "vision_feature_layer", "vision_feature_select_strategy"),
+            description="what the model reads of its frozen tower: [tiles, patches, D], or [patches, D] for a merger",
+        )
+    },
     metrics=(
         Metric("token_accuracy", "Token accuracy", quick=True, headline=False),
         Metric("answer_accuracy", "Answers, all tokens right", quick=True),

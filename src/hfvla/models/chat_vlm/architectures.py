@@ -25,7 +25,7 @@ from hfvla.family import ParameterGroup, as_names
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["accepts", "describe_parts", "find_groups"]
+__all__ = ["accepts", "describe_parts", "find_groups", "inner_projectors", "vision_tower"]
 
 PARTS = ("vision", "projector", "language", "embeddings")
 
@@ -108,11 +108,11 @@ def describe_parts(model: PreTrainedModel, groups: Mapping[str, ParameterGroup])
 def _owners(model: PreTrainedModel, names: Sequence[str], given: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     """Return the part of each parameter; what the recipe's patterns name is theirs."""
     places = {id(module): name for name, module in model.named_modules()}
-    decoder, tower = _decoder(model), _tower(model)
+    decoder, tower = _decoder(model), vision_tower(model)
     language = places.get(id(decoder), "")
     vision = places.get(id(tower), "")
     embeddings = _embedding_names(model)
-    into = [f"{vision}.{name}" for name, _ in tower.named_children() if _INTO_LANGUAGE.match(name)] if vision else []
+    into = [f"{vision}.{name}" for name in inner_projectors(model)] if vision else []
     owned = {}
     for name in names:
         by_recipe = [part for part, patterns in given.items() if any(fnmatchcase(name, p) for p in patterns)]
@@ -141,9 +141,16 @@ def _decoder(model: PreTrainedModel) -> Any:
     return found
 
 
-def _tower(model: PreTrainedModel) -> Any:
+def vision_tower(model: PreTrainedModel) -> Any:
+    """Return the module that sees, with a projector inside where it has one; the model itself where none is found."""
     found = model.get_encoder(modality="image") if hasattr(model, "get_encoder") else model
     return found if isinstance(found, nn.Module) and found is not getattr(model, "model", None) else model
+
+
+def inner_projectors(model: PreTrainedModel) -> list[str]:
+    """Return the children of the vision tower that map into the language model, in their order."""
+    tower = vision_tower(model)
+    return [] if tower is model else [name for name, _ in tower.named_children() if _INTO_LANGUAGE.match(name)]
 
 
 def _embedding_names(model: PreTrainedModel) -> set[str]:

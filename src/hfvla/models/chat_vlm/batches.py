@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,13 @@ from hfvla.data.samples.chat import ChatSample, ImageRef, Turn, check_chat
 from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.data.sources.census import UnusableError
 from hfvla.errors import DataError, RecipeError
+from hfvla.family import CACHED_FEATURES
 from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.chat_vlm.kept import blank_images, kept_by_row, kept_pictures, seen_pictures
 from hfvla.models.chat_vlm.lengths import TokenLengths
 from hfvla.models.chat_vlm.objective import PAIRS, WEIGHTS
 from hfvla.models.chat_vlm.rendering import Rendered, render
+from hfvla.models.chat_vlm.tower import TILES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, ProcessorMixin
@@ -51,12 +55,14 @@ class Conversation:
         images: its pictures, decoded.
         where: names the row in errors.
         weight: of its tokens.
+        features: of its pictures, from the feature cache; None where they are to be encoded, or there are none.
     """
 
     rendered: Rendered
     images: tuple[Any, ...]
     where: str
     weight: float = 1.0
+    features: Mapping[str, Tensor] | None = None
 
 
 class ChatCollator:
@@ -89,11 +95,11 @@ class ChatCollator:
         chosen: list[Conversation] = []
         worse: list[tuple[int, Conversation]] = []
         for row in rows:
-            sample = read_sample(row)
-            chosen.append(conversation_of(self.processor, sample))
+            sample, features = read_sample(row), row.get(CACHED_FEATURES)
+            chosen.append(conversation_of(self.processor, sample, features))
             if sample.rejected and "dpo" in self.losses:
                 pair = replace(sample, turns=sample.rejected, weight=0.0)
-                worse.append((len(chosen) - 1, conversation_of(self.processor, pair)))
+                worse.append((len(chosen) - 1, conversation_of(self.processor, pair, features)))
         conversations = [*chosen, *(conversation for _, conversation in worse)]
         if packs is not None:
             return self._packed(packs, rows, chosen)
@@ -116,7 +122,8 @@ class ChatCollator:
         encoded = [encode_conversations(self.processor, [one], self.max_length) for one in conversations]
         weights = torch.cat([one.pop(WEIGHTS) for one in encoded])
         wide = any("pixel_attention_mask" in one and one["pixel_values"].ndim == 5 for one in encoded)  # Idefics' kind
-        axes = {"pixel_values": 1, "pixel_attention_mask": 1} if wide else {}
+        wide = wide or any(one.features is not None and kept_by_row(one.features) for one in conversations)
+        axes = {"pixel_values": 1, "pixel_attention_mask": 1, TILES: 1} if wide else {}
         parts = iter(encoded)
         batch = pack_batch(
             [[next(parts) for _ in members] for members in packs],
@@ -127,16 +134,21 @@ class ChatCollator:
         return {**batch, WEIGHTS: weights, SOURCE_IDS: torch.tensor(source_ids(rows))}
 
 
-def conversation_of(processor: ProcessorMixin, sample: ChatSample) -> Conversation:
-    """Return a sample ready for the processor, its pictures decoded.
+def conversation_of(
+    processor: ProcessorMixin, sample: ChatSample, features: Mapping[str, Tensor] | None = None
+) -> Conversation:
+    """Return a sample ready for the processor, its pictures decoded unless their features are kept.
 
     Raises:
         DataError: a picture cannot be read, or which tokens are the assistant's is not certain.
     """
     where = name_of(sample)
     check_placeholders(processor, sample.turns, where)
-    images = tuple(load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images))
-    return Conversation(render(processor, sample.turns, where), images, where, sample.weight)
+    if features is not None:
+        images = blank_images(len(sample.images))
+    else:
+        images = tuple(load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images))
+    return Conversation(render(processor, sample.turns, where), images, where, sample.weight, features)
 
 
 def name_of(sample: ChatSample) -> str:
@@ -242,7 +254,12 @@ def encode_conversations(
     try:
         suffixes = [c.rendered.suffix for c in conversations if c.rendered.suffix is not None]
         more: dict[str, Any] = {"suffix": suffixes} if suffixes else {}
-        batch = encode(processor, [c.rendered.text for c in conversations], [c.images for c in conversations], **more)
+        texts, images = [c.rendered.text for c in conversations], [c.images for c in conversations]
+        features = [c.features for c in conversations]
+        with nullcontext() if not any(features) else kept_pictures(processor, features):
+            batch = encode(processor, texts, images, **more)
+        if any(features):
+            batch = seen_pictures(batch, features)
     except (ValueError, IndexError, TypeError, StopIteration) as error:
         names = ", ".join(c.where for c in conversations[:4])
         raise DataError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from hfvla.data.packing import SEQUENCE_IDS
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.losses.text import IGNORE_INDEX, sums_by_row
 from hfvla.models.chat_vlm.options import ChatOptions
+from hfvla.models.chat_vlm.tower import TILES, give_back, stand_in
 from hfvla.nn.objective import Learned, PlainObjective, learned_of
 
 if TYPE_CHECKING:
@@ -51,12 +53,36 @@ class Objective(PlainObjective):
         self.losses = tuple(losses)
         meta = any(parameter.is_meta for parameter in model.parameters())
         self.reference = self.teacher = None
+        self._replaying: Any = None
+        self._kept: dict[str, Tensor] = {}
         if not meta:
             teacher = self.options.distill.teacher
             if "dpo" in losses or ("distill" in losses and teacher is None):
                 self.reference = _frozen(copy.deepcopy(model))
             if "distill" in losses:
                 self.teacher = self.reference if teacher is None else _load_teacher(teacher, model)
+
+    def prepared(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        """Let the tower give what was kept of it, where a batch has features in place of pixels."""
+        self.finished()  # a pass that failed did not get there
+        self._kept = {}
+        if TILES not in batch:
+            return batch
+        if self.teacher is not None and self.teacher is not self.reference:
+            raise RecipeError(
+                "distill: a teacher has a tower of its own, and the feature cache keeps no pictures for it",
+                fix="Leave `cache` out of the stage, or options.distill.teacher out of the recipe.",
+            )
+        batch, self._kept = stand_in(batch, model.dtype)
+        self._replaying = give_back(model, self._kept)
+        self._replaying.__enter__()
+        return batch
+
+    def finished(self) -> None:
+        """Let the tower see again."""
+        replaying, self._replaying = self._replaying, None
+        if replaying is not None:
+            replaying.__exit__(None, None, None)
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor | float]:
         """Return the weighted tokens that `sft` and `distill` are means over, and the pairs of `dpo`."""
@@ -100,7 +126,8 @@ class Objective(PlainObjective):
             raise RecipeError("the dpo term needs the model that its stage began with")
         samples, pairs = _samples(extras, learned), extras[PAIRS]
         with torch.no_grad():
-            base = _answer_logps(_logits_of(self.reference, batch, learned.positions, logits.device), learned, samples)
+            known = self._logits_of(self.reference, batch, learned.positions, logits.device)
+            base = _answer_logps(known, learned, samples)
         gain = _answer_logps(logits, learned, samples) - base  # [S]
         margin = self.options.dpo.beta * (gain[pairs[:, 0]] - gain[pairs[:, 1]])  # [P]
         smoothing = self.options.dpo.label_smoothing
@@ -111,12 +138,21 @@ class Objective(PlainObjective):
             raise RecipeError("the distill term needs a teacher, or the model that its stage began with")
         chosen = learned.targets != IGNORE_INDEX
         with torch.no_grad():
-            taught = _logits_of(self.teacher, batch, learned.positions, logits.device)[chosen]
+            taught = self._logits_of(self.teacher, batch, learned.positions, logits.device)[chosen]
         scale = self.options.distill.temperature
         own = F.log_softmax(logits[chosen].float() / scale, -1)
         aim = F.log_softmax(taught.float() / scale, -1)
         divergence = F.kl_div(own, aim, reduction="none", log_target=True).sum(-1) * scale**2  # [N]
         return (divergence * weights).sum() / weights.sum()
+
+    def _logits_of(self, model: Any, batch: Mapping[str, Any], positions: Tensor | None, device: Any) -> Tensor:
+        if next(model.parameters()).device != device:
+            model.to(device)
+        given = {name: value for name, value in batch.items() if name != "logits_to_keep"}
+        if positions is not None:
+            given["logits_to_keep"] = positions
+        with give_back(model, self._kept) if self._kept else nullcontext():
+            return model(**given).logits
 
     def predictions(self, logits: Tensor, learned: Learned, extras: Mapping[str, Any]) -> Tensor | None:
         """Return [S, 2]: tokens of each sample that are the likeliest, and tokens; rejected answers have none."""
@@ -144,15 +180,6 @@ def _answer_logps(logits: Tensor, learned: Learned, samples: int) -> Tensor:
     chosen = learned.targets != IGNORE_INDEX
     losses = F.cross_entropy(logits[chosen].float(), learned.targets[chosen], reduction="none")
     return -losses.new_zeros(samples).index_add_(0, learned.owners[chosen], losses)
-
-
-def _logits_of(model: PreTrainedModel, batch: Mapping[str, Any], positions: Tensor | None, device: Any) -> Tensor:
-    if next(model.parameters()).device != device:
-        model.to(device)
-    given = {name: value for name, value in batch.items() if name != "logits_to_keep"}
-    if positions is not None:
-        given["logits_to_keep"] = positions
-    return model(**given).logits
 
 
 def _frozen(model: PreTrainedModel) -> Any:

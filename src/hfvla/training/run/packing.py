@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from hfvla.cache.rows import CachedRows
 from hfvla.data.packing import PackedRows
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.rows.mixing import is_stream
@@ -38,10 +39,12 @@ def ordered_rows(stage: Stage, rows: Any, collator: Any, arguments: Any) -> Any:
         arguments.accelerator_config.dispatch_batches = False
         return rows
     rows = EpochRows(rows, arguments.data_seed or arguments.seed)
+    collator = getattr(collator, "collator", collator)  # of rows with cached features: lengths are told without them
+    plain = rows.rows.rows if isinstance(rows.rows, CachedRows) else rows.rows
     tells = hasattr(collator, "token_lengths")
     if stage.packing is None:
         if arguments.train_sampling_strategy == "group_by_length" and tells:
-            setattr(rows, LENGTHS, list(collator.token_lengths(rows.rows)))
+            setattr(rows, LENGTHS, list(collator.token_lengths(plain)))
         return rows
     if not tells:
         raise RecipeError(
@@ -53,7 +56,7 @@ def ordered_rows(stage: Stage, rows: Any, collator: Any, arguments: Any) -> Any:
         )
     packed = PackedRows(
         rows,
-        collator.token_lengths(rows.rows),
+        collator.token_lengths(plain),
         stage.packing.max_length,
         seed=arguments.data_seed or arguments.seed,
         too_long=stage.packing.too_long,
