@@ -14,6 +14,7 @@ from hfvla.data.samples.chat import ChatSample, ImageRef, Part, Turn, chat_featu
 from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES, CutContext, EvaluationContext, resolve
 from hfvla.losses.text import IGNORE_INDEX
+from hfvla.metrics.chat.tasks import asked
 from hfvla.models.ember_vlm import FAMILY
 from hfvla.models.ember_vlm.conversations import as_task, only_conversations
 from hfvla.models.ember_vlm.conversing import chat_system
@@ -168,3 +169,16 @@ def test_pictures_and_captions_in_one_space(mine, tmp_path):
     rows = [sample.to_row() for sample in samples]
     result = resolve(FAMILY.path("evaluate"))(*mine, rows, EvaluationContext(bootstrap_samples=0, ablations=False))
     assert 0 <= result.metrics["mean_recall"] <= 1 and "t2i_r1" in result.baselines["chance"]
+
+
+@pytest.mark.parametrize(("kind", "loss"), [("caption", "caption"), ("qa", "instruct")])
+def test_what_is_written_follows_the_prompt_that_training_showed(mine, folder, monkeypatch, kind, loss):
+    """Evaluation asks without the answer; a caption was then asked for in the words of a question."""
+    model, processor = mine
+    sample = chat(images=(ImageRef(str(folder / "one.png")),), kind=kind)
+    batch = FAMILY.load("collator")(processor, model.config, losses=(loss,))([sample.to_row()])
+    learned = batch["labels"][0] != IGNORE_INDEX
+    shown = []
+    monkeypatch.setattr(model, "generate_reasoning", lambda ids, *_, **__: shown.append(ids[0]) or ids)
+    chat_system(model, processor).write([asked(sample)], 5)
+    assert shown[0].tolist() == batch["input_ids"][0][~learned].tolist()

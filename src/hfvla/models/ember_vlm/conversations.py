@@ -17,7 +17,7 @@ from hfvla.family import CACHED_FEATURES, SourceData
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["as_task", "as_tasks", "build_conversations", "is_conversation", "only_conversations"]
+__all__ = ["as_task", "as_tasks", "asks_for_caption", "build_conversations", "is_conversation", "only_conversations"]
 
 
 def is_conversation(row: Mapping[str, Any]) -> bool:
@@ -45,7 +45,7 @@ def as_task(row: Mapping[str, Any]) -> Mapping[str, Any]:
     problem = _too_much(sample)
     if problem:
         raise DataError(problem, where=sample.id, expected="at most one picture, before the first question")
-    caption = sample.turns[-1].text.strip() if "caption" in sample.kind.lower() and len(sample.turns) == 2 else ""
+    caption = sample.turns[-1].text.strip() if asks_for_caption(sample) and len(sample.turns) == 2 else ""
     found: dict[str, Any] = {
         "id": sample.id,
         "task": "",
@@ -61,6 +61,15 @@ def as_task(row: Mapping[str, Any]) -> Mapping[str, Any]:
         "details": "",
     }
     return {**found, **{name: row[name] for name in (AUGMENTATION_SEED, CACHED_FEATURES) if name in row}}
+
+
+def asks_for_caption(sample: ChatSample) -> bool:
+    """Whether a sample is a picture and its caption, or is one once its caption is written.
+
+    Such a sample is prompted as captions are trained, not as a question.
+    """
+    spoken = [turn.role for turn in sample.turns]
+    return "caption" in sample.kind.lower() and spoken in (["user"], ["user", "assistant"])
 
 
 def _dialogue(sample: ChatSample) -> list[dict[str, Any]]:

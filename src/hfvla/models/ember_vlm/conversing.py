@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hfvla.data.samples.chat import ChatSample
 from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.losses.text import IGNORE_INDEX
-from hfvla.models.ember_vlm.conversations import as_task
+from hfvla.models.ember_vlm.conversations import as_task, asks_for_caption
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor, TargetText
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def chat_system(model: EmberVLMForRobotSelection, processor: EmberVLMProcessor) 
     def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
         model.eval()
         rows = [as_task(sample.to_row()) for sample in samples]
-        texts = [processor.expand(_target(processor, row).prompt) for row in rows]
+        targets = [_target(processor, sample, row) for sample, row in zip(samples, rows, strict=True)]
+        texts = [processor.expand(target.prompt) for target in targets]
         tokenizer = processor.tokenizer
         batch = tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
         processor.check_length(batch.input_ids.shape[1] + 1, samples[0].id)
@@ -45,7 +46,7 @@ def chat_system(model: EmberVLMForRobotSelection, processor: EmberVLMProcessor) 
         return [_answer_losses(model, processor, sample) for sample in samples]
 
     def answer_ids(sample: ChatSample) -> Sequence[int]:
-        return _encoded(processor, as_task(sample.to_row()))[1]
+        return _encoded(processor, sample, as_task(sample.to_row()))[1]
 
     def embed_pairs(samples: Sequence[ChatSample]) -> tuple[np.ndarray, np.ndarray]:
         return _embed_pairs(model, processor, samples)
@@ -70,14 +71,16 @@ def _embed_pairs(
     return images, words
 
 
-def _target(processor: EmberVLMProcessor, row: Any) -> TargetText:
-    """Return the last turn as training has it: a caption, or the last answer of a dialogue."""
-    return processor.caption_target(row) if row["caption"] else processor.dialogue_targets(row, all_turns=True)[-1]
+def _target(processor: EmberVLMProcessor, sample: ChatSample, row: Any) -> TargetText:
+    """Return the last turn as training has it: a caption, or the last answer of a dialogue; written or yet to be."""
+    if asks_for_caption(sample):
+        return processor.caption_target(row)
+    return processor.dialogue_targets(row, all_turns=True)[-1]
 
 
-def _encoded(processor: EmberVLMProcessor, row: Any) -> tuple[list[int], list[int]]:
+def _encoded(processor: EmberVLMProcessor, sample: ChatSample, row: Any) -> tuple[list[int], list[int]]:
     """Return the ids of prompt and of answer, the end token included."""
-    target, tokenizer = _target(processor, row), processor.tokenizer
+    target, tokenizer = _target(processor, sample, row), processor.tokenizer
     prompt = tokenizer(processor.expand(target.prompt), add_special_tokens=False).input_ids
     return prompt, [*tokenizer(target.target, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
 
@@ -86,7 +89,7 @@ def _encoded(processor: EmberVLMProcessor, row: Any) -> tuple[list[int], list[in
 def _answer_losses(model: EmberVLMForRobotSelection, processor: EmberVLMProcessor, sample: ChatSample) -> AnswerLosses:
     model.eval()
     row = as_task(sample.to_row())
-    prompt, answer = _encoded(processor, row)
+    prompt, answer = _encoded(processor, sample, row)
     processor.check_length(len(prompt) + len(answer), sample.id)
     pixels = processor.pixels([row["image"]])
     ids = torch.tensor([prompt + answer], device=model.device)
