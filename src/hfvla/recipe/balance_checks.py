@@ -7,20 +7,12 @@ from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group
-from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.document import Problem, Steps, as_list, as_mapping
 from hfvla.recipe.lora_checks import LORA_GROUP
 
 __all__ = ["balance_problems"]
 
 _BY_GRADIENT = ("gradnorm", "pcgrad")
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def balance_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -> Iterator[Problem]:
@@ -32,9 +24,9 @@ def balance_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]
     """
     family = tree.get("family")
     spec = families.get(family) if isinstance(family, str) else None
-    for index, entry in enumerate(_list(tree.get("stages"))):
-        stage, base = _mapping(entry), ("stages", index)
-        args = {**_mapping(tree.get("args")), **_mapping(stage.get("args"))}
+    for index, entry in enumerate(as_list(tree.get("stages"))):
+        stage, base = as_mapping(entry), ("stages", index)
+        args = {**as_mapping(tree.get("args")), **as_mapping(stage.get("args"))}
         weighting, report = stage.get("loss_weighting", "fixed"), stage.get("gradient_report")
         if weighting in ("uncertainty", *_BY_GRADIENT):
             yield from _term_problems(stage, (*base, "loss_weighting"), f"'{weighting}' balances loss terms")
@@ -43,7 +35,7 @@ def balance_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]
         if isinstance(report, dict):
             yield from _term_problems(stage, (*base, "gradient_report"), "it compares the gradients of loss terms")
             yield from _engine_problems(args, "it needs", (*base, "gradient_report"))
-            for number, group in enumerate(_list(report.get("groups"))):
+            for number, group in enumerate(as_list(report.get("groups"))):
                 if spec is not None and isinstance(group, str):
                     yield from _group_problems(group, spec, stage, (*base, "gradient_report", "groups", number))
 
@@ -51,8 +43,8 @@ def balance_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]
 def _term_problems(stage: Mapping[str, Any], steps: Steps, purpose: str) -> Iterator[Problem]:
     """Ask for two terms that ever have a weight, in the stage or one of its phases."""
     terms: dict[str, None] = {}
-    for losses in (stage.get("losses"), *(_mapping(phase).get("losses") for phase in _list(stage.get("phases")))):
-        terms.update({name: None for name, weight in _mapping(losses).items() if weight != 0})
+    for losses in (stage.get("losses"), *(as_mapping(phase).get("losses") for phase in as_list(stage.get("phases")))):
+        terms.update({name: None for name, weight in as_mapping(losses).items() if weight != 0})
     if len(terms) == 1:
         yield Problem(steps, f"{purpose}, and this stage has one: '{next(iter(terms))}'")
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.document import Problem, Steps, as_mapping
 
 __all__ = ["batch_problems"]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def batch_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
@@ -22,8 +18,8 @@ def batch_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
     """
     stages = tree.get("stages")
     for index, entry in enumerate(stages if isinstance(stages, list) else []):
-        stage, base = _mapping(entry), ("stages", index)
-        args = {**_mapping(tree.get("args")), **_mapping(stage.get("args"))}
+        stage, base = as_mapping(entry), ("stages", index)
+        args = {**as_mapping(tree.get("args")), **as_mapping(stage.get("args"))}
         order = args.get("train_sampling_strategy", "random")
         if stage.get("batches") is not None and order != "random":
             text = f"`batches` orders the rows itself; args.train_sampling_strategy cannot be '{order}' as well"

@@ -19,7 +19,7 @@ from hfvla.recipe.balance_checks import balance_problems
 from hfvla.recipe.batch_checks import batch_problems
 from hfvla.recipe.cache_checks import cache_problems
 from hfvla.recipe.config_checks import config_problems
-from hfvla.recipe.document import Problem, Steps, format_steps
+from hfvla.recipe.document import Problem, Steps, as_list, as_mapping, format_steps
 from hfvla.recipe.hub_checks import hub_problems
 from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
 from hfvla.recipe.option_values import evaluation_option_problems
@@ -34,24 +34,16 @@ __all__ = ["all_problems", "build_options", "source_entries", "structure_problem
 _MIXTURE_KEYS = ("source", "name", "weight")
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _stages(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, dict[str, Any]]]:
-    for index, stage in enumerate(_list(tree.get("stages"))):
-        yield ("stages", index), _mapping(stage)
+    for index, stage in enumerate(as_list(tree.get("stages"))):
+        yield ("stages", index), as_mapping(stage)
 
 
 def _mixtures(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, list[Any]]]:
     """Yield every list of training sources with its place."""
-    yield ("data", "train"), _list(_mapping(tree.get("data")).get("train"))
+    yield ("data", "train"), as_list(as_mapping(tree.get("data")).get("train"))
     for base, stage in _stages(tree):
-        yield (*base, "data", "train"), _list(_mapping(stage.get("data")).get("train"))
+        yield (*base, "data", "train"), as_list(as_mapping(stage.get("data")).get("train"))
 
 
 def source_entries(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, dict[str, Any], dict[str, Any]]]:
@@ -60,7 +52,7 @@ def source_entries(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, dict[str, A
         for index, entry in enumerate(mixture):
             if isinstance(entry, dict):
                 yield (*base, index), entry, {k: v for k, v in entry.items() if k not in _MIXTURE_KEYS}
-    for name, entry in _mapping(_mapping(tree.get("data")).get("eval")).items():
+    for name, entry in as_mapping(as_mapping(tree.get("data")).get("eval")).items():
         if isinstance(entry, dict):
             yield ("data", "eval", name), entry, {k: v for k, v in entry.items() if k != "source"}
 
@@ -78,7 +70,7 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
         Recipe.model_validate(tree)
     except ValidationError as error:
         problems += plain_problems(error, Recipe)
-    tree = _mapping(tree)
+    tree = as_mapping(tree)
     problems += structure_problems(tree)
     problems += _args_problems(tree) if check_args else ()
     problems += _family_problems(tree, families)
@@ -95,23 +87,23 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
 
 def structure_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what does not fit together inside a recipe, whatever its family."""
-    model = _mapping(tree.get("model"))
+    model = as_mapping(tree.get("model"))
     if model.get("revision") and not model.get("pretrained"):
         yield Problem(("model", "revision"), f"needs `pretrained`; got revision {model['revision']!r} alone")
     for base, mixture in _mixtures(tree):
         yield from _mixture_problems(mixture, base)
-    validation = _mapping(_mapping(tree.get("data")).get("validation"))
+    validation = as_mapping(as_mapping(tree.get("data")).get("validation"))
     seen: list[str] = []
     for base, stage in _stages(tree):
         yield from _stage_name_problems(stage, base, seen)
         yield from _stage_problems(stage, base, validation)
-        if not (_mapping(tree.get("data")).get("train") or _mapping(stage.get("data")).get("train")):
+        if not (as_mapping(tree.get("data")).get("train") or as_mapping(stage.get("data")).get("train")):
             yield Problem(base, "the stage has no training data; fill `data.train` of the recipe or of the stage")
 
 
 def _stage_name_problems(stage: Mapping[str, Any], base: Steps, seen: list[str]) -> Iterator[Problem]:
     """Check name and `handover.from` against the stages before; adds the name to `seen`."""
-    source = _mapping(stage.get("handover")).get("from")
+    source = as_mapping(stage.get("handover")).get("from")
     if isinstance(source, str) and source not in seen:
         steps = (*base, "handover", "from")
         if seen:
@@ -126,8 +118,8 @@ def _stage_name_problems(stage: Mapping[str, Any], base: Steps, seen: list[str])
 
 
 def _stage_problems(stage: Mapping[str, Any], base: Steps, validation: Mapping[str, Any]) -> Iterator[Problem]:
-    groups = [group for group in _list(stage.get("train")) if isinstance(group, str)]
-    for group in _mapping(stage.get("learning_rates")):
+    groups = [group for group in as_list(stage.get("train")) if isinstance(group, str)]
+    for group in as_mapping(stage.get("learning_rates")):
         if groups and group not in groups:
             text = f"'{group}' is not in `train` of this stage. {did_you_mean(group, groups)}"
             yield Problem((*base, "learning_rates", group), text)
@@ -143,22 +135,22 @@ def _stage_problems(stage: Mapping[str, Any], base: Steps, validation: Mapping[s
 def _mixture_problems(mixture: list[Any], base: Steps) -> Iterator[Problem]:
     labels: dict[str, int] = {}
     for index, entry in enumerate(mixture):
-        label = _mapping(entry).get("name") or _mapping(entry).get("source")
+        label = as_mapping(entry).get("name") or as_mapping(entry).get("source")
         if isinstance(label, str) and label in labels:
             yield Problem((*base, index), f"two sources are called '{label}'; give each a `name` of its own")
         elif isinstance(label, str):
             labels[label] = index
-    weights = [_mapping(entry).get("weight", 1.0) for entry in mixture]
+    weights = [as_mapping(entry).get("weight", 1.0) for entry in mixture]
     if weights and all(isinstance(weight, int | float) and weight == 0 for weight in weights):
         yield Problem(base, "every source has weight 0; give at least one a weight > 0")
 
 
 def _args_problems(tree: Mapping[str, Any]) -> Iterator[Problem]:
-    shared = _mapping(tree.get("args"))
-    validation = _mapping(_mapping(tree.get("data")).get("validation")).get("fraction") != 0
+    shared = as_mapping(tree.get("args"))
+    validation = as_mapping(as_mapping(tree.get("data")).get("validation")).get("fraction") != 0
     yield from argument_problems(shared, ("args",))
     for base, stage in _stages(tree):
-        own = _mapping(stage.get("args"))
+        own = as_mapping(stage.get("args"))
         yield from argument_problems(own, (*base, "args"))
         yield from clash_problems({**shared, **own}, stage, base, validation)
 
@@ -167,13 +159,13 @@ def _evaluation_problems(tree: Mapping[str, Any], families: Mapping[str, FamilyS
     spec = families.get(tree.get("family") or "") if isinstance(tree.get("family"), str) else None
     if spec is None:
         return
-    data = _mapping(tree.get("data"))
-    known = [*_mapping(data.get("eval")), *(["test"] if _mapping(data.get("test")).get("fraction") else [])]
-    for place, name in enumerate(_mapping(tree.get("evaluation")).get("stages") or ()):
+    data = as_mapping(tree.get("data"))
+    known = [*as_mapping(data.get("eval")), *(["test"] if as_mapping(data.get("test")).get("fraction") else [])]
+    for place, name in enumerate(as_mapping(tree.get("evaluation")).get("stages") or ()):
         if name not in known:
             hint = did_you_mean(str(name), known)
             yield Problem(("evaluation", "stages", place), f"no set '{name}' in data.eval. {hint}")
-    options = _mapping(_mapping(tree.get("evaluation")).get("options"))
+    options = as_mapping(as_mapping(tree.get("evaluation")).get("options"))
     yield from evaluation_option_problems(options, spec, ("evaluation", "options"))
 
 
@@ -186,10 +178,10 @@ def _family_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]
         return
     spec = families[name]
     for base, stage in _stages(tree):
-        for index, group in enumerate(_list(stage.get("train"))):
+        for index, group in enumerate(as_list(stage.get("train"))):
             if isinstance(group, str):
                 yield from _group_problems(group, spec, (*base, "train", index))
-        for term in _mapping(stage.get("losses")):
+        for term in as_mapping(stage.get("losses")):
             if term not in spec.losses:
                 text = f"no loss term '{term}' in family '{name}'. {did_you_mean(term, spec.losses)}"
                 yield Problem((*base, "losses", term), text)

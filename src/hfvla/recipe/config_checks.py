@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, Vali
 
 from hfvla.errors import did_you_mean
 from hfvla.family import FamilySpec, resolve
-from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.document import Problem, Steps, as_mapping
 from hfvla.recipe.scalars import shortened
 from hfvla.recipe.sizes import size_problems
 from hfvla.recipe.words import plain_problems, shown, validate_strictly
@@ -45,21 +45,21 @@ def config_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec])
         tree: mappings, lists and scalars, as read from YAML.
         families: known families by name.
     """
-    family, model = tree.get("family"), _mapping(tree.get("model"))
+    family, model = tree.get("family"), as_mapping(tree.get("model"))
     spec = families.get(family) if isinstance(family, str) else None
     if spec is None:
         return
-    if spec.model_options is not None and _mapping(model.get("options")):
+    if spec.model_options is not None and as_mapping(model.get("options")):
         yield from _option_problems(model["options"], resolve(spec.model_options), ("model", "options"))
     stages = tree["stages"] if isinstance(tree.get("stages"), list) else []
-    places: list[tuple[Steps, dict[str, Any]]] = [(("model", "config"), _mapping(model.get("config")))]
-    places += [(("stages", n, "model"), _mapping(_mapping(stage).get("model"))) for n, stage in enumerate(stages)]
+    places: list[tuple[Steps, dict[str, Any]]] = [(("model", "config"), as_mapping(model.get("config")))]
+    places += [(("stages", n, "model"), as_mapping(as_mapping(stage).get("model"))) for n, stage in enumerate(stages)]
     places = [(steps, written) for steps, written in places if written]
     if not places or spec.plain:  # of many classes: `change_problems` and `build_config` know which
         return
     kind = spec.load("config")
     base: Mapping[str, Any] | None = {}
-    if model.get("pretrained") or _mapping(model.get("options")).get("backbone"):
+    if model.get("pretrained") or as_mapping(model.get("options")).get("backbone"):
         base = None  # its types are known when it is read: `change_problems`
     for steps, written in places:
         yield from _class_problems(kind, written, base, steps, spec)
@@ -105,7 +105,7 @@ def _class_problems(
         elif key in nested or key == "loss_weights":
             losses = dict.fromkeys(spec.losses, 1.0) if spec else None
             defaults = losses if key == "loss_weights" else nested[key]
-            old = {"kind": None} if base is None else _mapping(base.get(key))
+            old = {"kind": None} if base is None else as_mapping(base.get(key))
             yield from _nested_problems(key, value, defaults, old, here) if defaults is not None else ()
         else:
             field = aliases.get(key, key)
@@ -136,7 +136,7 @@ def _part_problems(kind: Any, key: str, value: Any, base: Any, steps: Steps) -> 
         types = getattr(kind, "sub_config_types", {}).get(key)
         types = list(types() if callable(types) else types or _all_types())
         default = chosen.model_type if base is not None or len(types) > _FEW_TYPES else None
-        asked = value.get("model_type") or _mapping(base).get("model_type") or default
+        asked = value.get("model_type") or as_mapping(base).get("model_type") or default
         if asked is None and len(types) > _FEW_TYPES:
             return
         if asked is not None and asked not in types:
@@ -261,7 +261,3 @@ def _config_class(model_type: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return CONFIG_MAPPING[model_type]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

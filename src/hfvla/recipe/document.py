@@ -15,7 +15,7 @@ import yaml
 from hfvla.errors import RecipeError
 from hfvla.recipe.scalars import TAG, Resolver, printable, read_scalar, shortened, strange_letter
 
-__all__ = ["Document", "Problem", "Steps", "format_steps", "parse_value", "read_document"]
+__all__ = ["Document", "Problem", "Steps", "as_list", "as_mapping", "format_steps", "parse_value", "read_document"]
 
 Steps = tuple[str | int, ...]
 """Way from the top of a recipe to a value, e.g. ("stages", 0, "train")."""
@@ -51,6 +51,16 @@ class Problem:
 
     steps: Steps
     text: str
+
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    """Return a value of a recipe that should be a mapping, {} where it is none: what is wrong is said elsewhere."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a value of a recipe that should be a list, [] where it is none."""
+    return value if isinstance(value, list) else []
 
 
 @dataclass

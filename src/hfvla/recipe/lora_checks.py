@@ -7,7 +7,7 @@ from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group
-from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.document import Problem, Steps, as_list, as_mapping
 from hfvla.recipe.patterns import compile_pattern
 
 __all__ = ["LORA_GROUP", "lora_problems"]
@@ -16,14 +16,6 @@ LORA_GROUP = "lora"
 """The parameter group of a stage's adapters, in a stage that has `lora:`."""
 
 _SAME = {"r": 16, "alpha": 32, "dora": False, "rslora": False}  # with their defaults; `continue` keeps them
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def lora_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -> Iterator[Problem]:
@@ -37,11 +29,11 @@ def lora_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -
     spec = families.get(family) if isinstance(family, str) else None
     if spec is not None and LORA_GROUP in spec.groups:
         return  # the family means something else by it
-    stages = [_mapping(stage) for stage in _list(tree.get("stages"))]
+    stages = [as_mapping(stage) for stage in as_list(tree.get("stages"))]
     for index, stage in enumerate(stages):
         base: Steps = ("stages", index)
         yield from _training_problems(stage, base)
-        lora = _mapping(stage.get("lora"))
+        lora = as_mapping(stage.get("lora"))
         if lora.get("dora") is True and lora.get("qlora") is True:
             text = "`dora` and `qlora` do not go together: DoRA needs the norms of the whole weights; switch one off"
             yield Problem((*base, "lora"), text)
@@ -51,14 +43,14 @@ def lora_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) -
 
 
 def _training_problems(stage: Mapping[str, Any], base: Steps) -> Iterator[Problem]:
-    lists = [((*base, "train"), _list(stage.get("train")))]
-    for number, phase in enumerate(_list(stage.get("phases"))):
-        lists.append(((*base, "phases", number, "add"), _list(_mapping(phase).get("add"))))
+    lists = [((*base, "train"), as_list(stage.get("train")))]
+    for number, phase in enumerate(as_list(stage.get("phases"))):
+        lists.append(((*base, "phases", number, "add"), as_list(as_mapping(phase).get("add"))))
     places = [(*steps, entries.index(LORA_GROUP)) for steps, entries in lists if LORA_GROUP in entries]
     if stage.get("lora") is None:
         for place in places:
             yield Problem(place, "'lora' is the group of a stage's adapters, and this stage has no `lora:`")
-    elif not places and _mapping(stage["lora"]).get("target"):  # without a target it is not well-formed
+    elif not places and as_mapping(stage["lora"]).get("target"):  # without a target it is not well-formed
         yield Problem(
             (*base, "lora"), "its adapters never train; put the group 'lora' into `train` or a phase's `add`"
         )
@@ -89,18 +81,18 @@ def _target_problems(target: Any, spec: FamilySpec, steps: Steps) -> Iterator[Pr
 
 def _earlier(stages: list[dict[str, Any]], index: int) -> dict[str, Any] | None:
     """Return the stage that is taken over from, or None where there is none (another check names a wrong one)."""
-    source = _mapping(stages[index].get("handover")).get("from")
+    source = as_mapping(stages[index].get("handover")).get("from")
     if isinstance(source, str):
         return next((stage for stage in stages[:index] if stage.get("name") == source), None)
     return stages[index - 1] if index else None
 
 
 def _handover_problems(stage: Mapping[str, Any], earlier: dict[str, Any] | None, base: Steps) -> Iterator[Problem]:
-    mode = _mapping(stage.get("handover")).get("lora", "merge")
+    mode = as_mapping(stage.get("handover")).get("lora", "merge")
     if mode not in ("continue", "stack", "none"):
         return
     steps: Steps = (*base, "handover", "lora")
-    old, new = _mapping((earlier or {}).get("lora")), _mapping(stage.get("lora"))
+    old, new = as_mapping((earlier or {}).get("lora")), as_mapping(stage.get("lora"))
     if not old:
         whose = f"stage '{earlier.get('name')}'" if earlier else "there is no earlier stage, which"
         yield Problem(steps, f"'{mode}' needs an earlier stage with `lora:`; {whose} has none")

@@ -7,21 +7,13 @@ from typing import Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family import FamilySpec, parse_group
-from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.document import Problem, Steps, as_list, as_mapping
 
 __all__ = ["phase_problems"]
 
 _EPOCHS = 3.0  # TrainingArguments' own default
 
 GroupCheck = Callable[[str, FamilySpec, Steps], Iterator[Problem]]
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _number(value: Any) -> float | None:
@@ -40,11 +32,11 @@ def phase_problems(
     """
     family = tree.get("family")
     spec = families.get(family) if isinstance(family, str) else None
-    for index, stage in enumerate(_list(tree.get("stages"))):
-        stage = _mapping(stage)
-        phases = [_mapping(phase) for phase in _list(stage.get("phases"))]
+    for index, stage in enumerate(as_list(tree.get("stages"))):
+        stage = as_mapping(stage)
+        phases = [as_mapping(phase) for phase in as_list(stage.get("phases"))]
         base: Steps = ("stages", index, "phases")
-        yield from _boundary_problems(phases, {**_mapping(tree.get("args")), **_mapping(stage.get("args"))}, base)
+        yield from _boundary_problems(phases, {**as_mapping(tree.get("args")), **as_mapping(stage.get("args"))}, base)
         yield from _joining_problems(stage, phases, base)
         yield from _weight_problems(stage, phases, base)
         for number, phase in enumerate(phases if spec is not None else ()):
@@ -74,9 +66,9 @@ def _boundary_problems(phases: list[dict[str, Any]], args: Mapping[str, Any], ba
 
 def _joining_problems(stage: Mapping[str, Any], phases: list[dict[str, Any]], base: Steps) -> Iterator[Problem]:
     """Check that each entry of `add` joins once, and that learning rates name such entries."""
-    training = {entry: "`train`" for entry in _list(stage.get("train")) if isinstance(entry, str)}
+    training = {entry: "`train`" for entry in as_list(stage.get("train")) if isinstance(entry, str)}
     for number, phase in enumerate(phases):
-        added = [entry for entry in _list(phase.get("add")) if isinstance(entry, str)]
+        added = [entry for entry in as_list(phase.get("add")) if isinstance(entry, str)]
         for index, entry in enumerate(added):
             earlier = next((old for old in training if _covers(old, entry)), None)
             if earlier is not None:
@@ -85,7 +77,7 @@ def _joining_problems(stage: Mapping[str, Any], phases: list[dict[str, Any]], ba
                 yield Problem((*base, number, "add", index), text)
             elif entry in added[:index]:
                 yield Problem((*base, number, "add", index), f"named twice: {entry}")
-        for entry in _mapping(phase.get("learning_rates")):
+        for entry in as_mapping(phase.get("learning_rates")):
             if entry not in added:
                 hint = did_you_mean(entry, added) if added else "It adds nothing."
                 text = f"'{entry}' is not in `add` of this phase. {hint}"
@@ -104,9 +96,9 @@ def _covers(earlier: str, entry: str) -> bool:
 
 def _weight_problems(stage: Mapping[str, Any], phases: list[dict[str, Any]], base: Steps) -> Iterator[Problem]:
     """Check that no phase leaves every loss at 0."""
-    weights = dict(_mapping(stage.get("losses")))
+    weights = dict(as_mapping(stage.get("losses")))
     for number, phase in enumerate(phases):
-        changed = _mapping(phase.get("losses"))
+        changed = as_mapping(phase.get("losses"))
         weights.update(changed)
         if changed and all(_number(weight) == 0 for weight in weights.values()):
             yield Problem((*base, number, "losses"), "every loss has weight 0 from here on; give one a weight > 0")
@@ -117,10 +109,10 @@ def _name_problems(
 ) -> Iterator[Problem]:
     if spec is None:
         return
-    for index, entry in enumerate(_list(phase.get("add"))):
+    for index, entry in enumerate(as_list(phase.get("add"))):
         if isinstance(entry, str):
             yield from check_group(entry, spec, (*base, "add", index))
-    for term in _mapping(phase.get("losses")):
+    for term in as_mapping(phase.get("losses")):
         if term not in spec.losses:
             text = f"no loss term '{term}' in family '{spec.name}'. {did_you_mean(term, spec.losses)}"
             yield Problem((*base, "losses", term), text)

@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from PIL import Image
@@ -23,6 +22,7 @@ from hfvla.worlds.drone.holdout import BUILDINGS_PER_SPLIT, Split
 from hfvla.worlds.drone.picture import draw_picture, scene_boxes
 from hfvla.worlds.drone.scene import Building, View, draw_buildings, draw_view
 from hfvla.worlds.drone.wording import Wording, describe
+from hfvla.worlds.versions import source_version
 
 __all__ = ["DroneImage", "DroneOptions", "build_drone", "count_drone", "draw_images", "write_images"]
 
@@ -97,18 +97,9 @@ def draw_images(options: DroneOptions, seed: int) -> list[DroneImage]:
     return images
 
 
-@cache
-def _version() -> str:
-    """Digest of this package's source, so that kept pictures never outlive the code that drew them."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _image_folder(options: DroneOptions, seed: int) -> Path:
     """Folder of the pictures of these options; the number of buildings and captions does not matter to it."""
-    drawn = {"split": options.split, "seed": seed, "version": _version()}
+    drawn = {"split": options.split, "seed": seed, "version": source_version(__file__)}
     drawn |= {name: getattr(options, name) for name in ("image_size", "views")}
     key = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:12]
     if options.folder is None:

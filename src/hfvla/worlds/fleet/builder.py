@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,6 +19,7 @@ from hfvla.worlds.fleet.scene import encode_png, render_scene
 from hfvla.worlds.fleet.situations import draw_scene_situation, draw_situation
 from hfvla.worlds.fleet.templates import SCENE_TEMPLATES, TEMPLATES
 from hfvla.worlds.fleet.texts import write_caption, write_dialogue, write_plan, write_reasoning
+from hfvla.worlds.versions import source_version
 
 __all__ = ["FleetOptions", "build_fleet", "count_fleet", "generate_task"]
 
@@ -104,15 +102,6 @@ def _rows(indices: list[int], options: dict[str, Any], seed: int, version: str) 
         yield generate_task(index, settings, seed).to_row()
 
 
-@cache
-def _version() -> str:
-    """Digest of this package's source, so that a cached data set never outlives the code that made it."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def count_fleet(options: FleetOptions) -> int:
     """Return how many rows `build_fleet` will yield, without generating them."""
     return options.size
@@ -138,7 +127,7 @@ def build_fleet(options: FleetOptions, *, seed: int = 0) -> SourceData:
             "indices": list(range(options.size)),
             "options": options.model_dump(exclude={"seed"}),
             "seed": seed,
-            "version": _version(),
+            "version": source_version(__file__),
         },
     )
     label_sets = Counter(", ".join(robots) for robots in dataset["robots"])

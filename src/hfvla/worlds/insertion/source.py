@@ -8,7 +8,6 @@ import logging
 import shutil
 import uuid
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hfvla.paths import UserPath
 from hfvla.worlds.insertion.cameras import VIEWS
 from hfvla.worlds.insertion.environment import IMAGE_SIZE, WINDOW_S, Start, Variant
 from hfvla.worlds.insertion.recording import ACTION_NOISE_M, SENSOR_NAME, SUMMARY_FILE, Split, record
+from hfvla.worlds.versions import source_version
 
 __all__ = ["InsertionOptions", "build_insertion", "count_insertion", "ensure_recording"]
 
@@ -72,18 +72,9 @@ class InsertionOptions(BaseModel):
     folder: UserPath | None = None
 
 
-@cache
-def _version() -> str:
-    """Digest of this package's source, so that kept recordings never outlive the code that made them."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _folder(options: InsertionOptions, seed: int) -> Path:
     names = ("episodes", "variant", "start", "split", "image_size", "action_noise_m")
-    facts = {name: getattr(options, name) for name in names} | {"seed": seed, "version": _version()}
+    facts = {name: getattr(options, name) for name in names} | {"seed": seed, "version": source_version(__file__)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
     if options.folder is None:
         from huggingface_hub.constants import HF_HOME

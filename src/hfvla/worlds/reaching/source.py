@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from hfvla.errors import DataError
 from hfvla.family import SourceData
 from hfvla.paths import UserPath
 from hfvla.worlds.reaching.episodes import FPS, SENSOR_HZ, draw_episode
+from hfvla.worlds.versions import source_version
 
 __all__ = ["ReachingOptions", "build_reaching", "count_reaching"]
 
@@ -49,15 +49,6 @@ class ReachingOptions(BaseModel):
     window_s: float = Field(default=0.04, gt=0.0)
     seed: int | None = None
     folder: UserPath | None = None
-
-
-@cache
-def _version() -> str:
-    """Digest of this package's source: kept episodes never outlive the code that drew them."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def count_reaching(options: ReachingOptions) -> int:
@@ -105,7 +96,7 @@ def _sensors(options: ReachingOptions) -> int:
 
 
 def _folder(options: ReachingOptions, seed: int) -> Path:
-    drawn = {"seed": seed, "version": _version()}
+    drawn = {"seed": seed, "version": source_version(__file__)}
     drawn |= {name: getattr(options, name) for name in ("episodes", "steps", "image_size", "with_sensor")}
     key = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:12]
     if options.folder is None:

@@ -8,7 +8,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +23,7 @@ from hfvla.worlds.road.encode import write_mp4
 from hfvla.worlds.road.frames import ClipFrames
 from hfvla.worlds.road.holdout import Split
 from hfvla.worlds.road.questions import KINDS, MOMENT_KINDS, QUESTIONS_PER_CLIP, Kind, ask
+from hfvla.worlds.versions import source_version
 
 __all__ = ["RoadOptions", "build_road", "count_road", "generate_questions", "write_clips"]
 
@@ -77,18 +77,9 @@ class RoadOptions(BaseModel):
         return min(QUESTIONS_PER_CLIP, different)
 
 
-@cache
-def _version() -> str:
-    """Digest of this package's source, so that kept clips never outlive the code that drew them."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _clip_folder(options: RoadOptions, seed: int) -> Path:
     """Folder of the clips of these options; the number of questions and their wording do not matter to it."""
-    drawn = {"split": options.split, "seed": seed, "version": _version()}
+    drawn = {"split": options.split, "seed": seed, "version": source_version(__file__)}
     drawn |= {name: getattr(options, name) for name in ("image_size", "seconds", "fps")}
     key = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:12]
     if options.folder is None:
