@@ -51,7 +51,11 @@ def __getattr__(name: str) -> Any:
                 return spec.load(hook)
         if name in spec.policies:
             return getattr(importlib.import_module("hfvla.serve.policy"), spec.policies[name])
-    raise AttributeError(f"module 'hfvla' has no attribute '{name}'")
+    from hfvla.errors import did_you_mean
+
+    hint = did_you_mean(name, __dir__()) if not name.startswith("_") else ""
+    hint = hint if hint.startswith("Did") else ""
+    raise AttributeError(f"module 'hfvla' has no attribute '{name}'. {hint}".removesuffix(". "), name=name)
 
 
 def __dir__() -> list[str]:

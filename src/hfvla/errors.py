@@ -57,7 +57,7 @@ class HfvlaError(Exception):
         if self.expected is not None:
             message += f"; expected {self.expected}"
         if self.fix:
-            message += f". {_shortened(self.fix)}"
+            message += f"{'' if message.endswith(('.', '?')) else '.'} {_shortened(self.fix)}"
         return message
 
 

@@ -191,6 +191,24 @@ def test_predict_is_json(decided, processor, image, tmp_path, monkeypatch):
     assert quiet["reasoning"] == "" and len(quiet["choices"]) == 3
 
 
+def test_a_request_says_how_the_reasoning_is_written(decided, processor, monkeypatch):
+    """Requests that want it written alike go in one pass; each with its own length and temperature."""
+    seen = []
+
+    def generate(**given):
+        seen.append((len(given["inputs_embeds"]), given["max_new_tokens"], given["do_sample"], given.get("temperature")))
+        return torch.full((len(given["inputs_embeds"]), 1), processor.tokenizer.eos_token_id)
+
+    monkeypatch.setattr(decided.language_model, "generate", generate)
+    FAMILY.ask(decided, processor, {"task": TASK, "max_new_tokens": 5, "temperature": 0.7})
+    assert seen == [(1, 5, True, 0.7)]
+    seen.clear()
+    asked = [{}, {"temperature": 0}, {"max_new_tokens": 9}, {"reasoning": False}, {"temperature": 1}]
+    replies = FAMILY.load("predict_batch")(decided, processor, [{"task": TASK, **one} for one in asked])
+    assert [reply["task"] for reply in replies] == [TASK] * 5
+    assert sorted(seen, key=str) == sorted([(2, 256, False, None), (1, 9, False, None), (1, 256, True, 1.0)], key=str)
+
+
 def test_predict_names_what_is_wrong(decided, processor, tmp_path):
     predict = FAMILY.ask
     with pytest.raises(DataError, match="the request lacks 'task'"):

@@ -47,11 +47,24 @@ def trainer(tmp_path, **changes):
         ({"train_datset": []}, "no argument 'train_datset'. Did you mean 'train_dataset'"),
         ({"tokenizer": "x"}, "no argument 'tokenizer'. It is called processing_class now"),
         ({"train_dataset": "imdb"}, "a name is no data; got 'imdb'"),
+        ({"stage": [STAGE, STAGE]}, "One trainer trains one stage; run_recipe trains a recipe's"),
+        ({"stage": load_recipe(SMOKE)}, r"A stage of a recipe: recipe\.stages\[0\]"),
+        ({"data_collator": "default"}, "no data_collator; got 'default'; expected a function. It takes a list of rows"),
+        ({"compute_metrics": {"accuracy": 1}}, "no compute_metrics.*returns {name: number}"),
     ],
 )
 def test_wrong_arguments_say_what_to_write(tmp_path, changes, message):
     with pytest.raises(RecipeError, match=message):
         trainer(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("StageTrainer", "StagedTrainer"), ("EmberVLMForRobotSelecton", "EmberVLMForRobotSelection")]
+)
+def test_names_that_are_nearly_right(name, nearest):
+    with pytest.raises(AttributeError, match=f"has no attribute '{name}'. Did you mean '{nearest}'"):
+        getattr(hfvla, name)
+    assert not hasattr(hfvla, "__wrapped__")
 
 
 def test_data_without_a_row(tmp_path):

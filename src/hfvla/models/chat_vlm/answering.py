@@ -25,6 +25,7 @@ from hfvla.models.chat_vlm.batches import (
     picture_name,
 )
 from hfvla.models.chat_vlm.rendering import render, render_prompt
+from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
@@ -156,7 +157,7 @@ def ends_of(model: PreTrainedModel, processor: ProcessorMixin) -> list[int]:
 
 
 def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer {"question", "image", "max_new_tokens"}; the reply is JSON-serialisable.
+    """Answer {"question", "image", "max_new_tokens", "temperature"}; the reply is JSON-serialisable.
 
     Args:
         model: of `load_checkpoint`.
@@ -176,7 +177,8 @@ def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[
         )
     turn = Turn("user", (*[Part("image")] * len(images), Part("text", question)))
     sample = ChatSample(id="request", turns=(turn,), images=images)
-    text = write_answers(model, processor, [sample], int(request.get("max_new_tokens") or 256))[0]
+    settings = sampling(float(request.get("temperature") or 0))
+    text = write_answers(model, processor, [sample], int(request.get("max_new_tokens") or 256), **settings)[0]
     if not text:
         raise PredictionError("the model ends its answer before a word", where=question)
     return {"question": question, "answer": text, "images": [image.path for image in images if image.path]}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hfvla.data.samples.robots import RobotAnswer
 from hfvla.errors import PredictionError
+from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 else:
     _Model = object  # of a mixin: the model it is mixed into has what its methods use
 
-__all__ = ["RobotInferenceMixin", "RobotSelection", "predict", "reply"]
+__all__ = ["RobotInferenceMixin", "RobotSelection", "predict", "reply", "writing"]
 
 
 class RobotSelection(list):
@@ -74,6 +75,7 @@ class RobotInferenceMixin(_Model):
         top_k: int = 3,
         return_reasoning: bool = True,
         max_new_tokens: int = 256,
+        temperature: float = 0.0,
     ) -> RobotSelection:
         """Pick robots for one task.
 
@@ -84,6 +86,7 @@ class RobotInferenceMixin(_Model):
             top_k (`int`): how many ranked choices to return, at most the fleet's size.
             return_reasoning (`bool`): also write the chain of thought and the plan (slower).
             max_new_tokens (`int`): budget of the written answer.
+            temperature (`float`): 0 writes the likeliest word each time; above 0 words are drawn.
 
         Returns:
             `RobotSelection`
@@ -92,7 +95,8 @@ class RobotInferenceMixin(_Model):
             DataError: the task is empty or the image cannot be read.
             PredictionError: the model's scores are not finite.
         """
-        found = self.select_many(processor, [image], [task_description], [top_k], return_reasoning, max_new_tokens)[0]
+        how = (return_reasoning, max_new_tokens, temperature)
+        found = self.select_many(processor, [image], [task_description], [top_k], *how)[0]
         if isinstance(found, PredictionError):
             raise found
         return found
@@ -106,6 +110,7 @@ class RobotInferenceMixin(_Model):
         top_k: Sequence[int],
         return_reasoning: bool = True,
         max_new_tokens: int = 256,
+        temperature: float = 0.0,
     ) -> list[RobotSelection | PredictionError]:
         """Pick robots for several tasks in one pass; see `select_robots`.
 
@@ -121,7 +126,7 @@ class RobotInferenceMixin(_Model):
         chosen = self.chosen(probabilities)
         written: Sequence[RobotAnswer | None] = [None] * len(tasks)
         if return_reasoning:
-            written = self.generate_answers(processor, tasks, images, max_new_tokens, self._names(chosen))
+            written = self.generate_answers(processor, tasks, images, max_new_tokens, self._names(chosen), temperature)
         found: list[RobotSelection | PredictionError] = []
         for row, answer in enumerate(written):
             if logits[row].isfinite().all():
@@ -173,6 +178,7 @@ class RobotInferenceMixin(_Model):
         images: Sequence[Any],
         max_new_tokens: int = 256,
         picked: Sequence[Sequence[str]] | None = None,
+        temperature: float = 0.0,
     ) -> list[RobotAnswer]:
         """Write reasoning, robots and plan for each task; images may hold None.
 
@@ -184,7 +190,8 @@ class RobotInferenceMixin(_Model):
             logits = self(**processor.prompts(tasks, images).to(self.device)).selection_logits
             picked = self._names(self.chosen(self.probabilities(logits)))
         batch = processor.prompts(tasks, images, reasoning=True, picked=picked).to(self.device)
-        return [processor.parse_answer(ids) for ids in self.generate_reasoning(**batch, max_new_tokens=max_new_tokens)]
+        ids = self.generate_reasoning(**batch, max_new_tokens=max_new_tokens, **sampling(temperature))
+        return [processor.parse_answer(row) for row in ids]
 
 
 def _selection(
@@ -215,8 +222,14 @@ def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[
         task_description=request.get("task") or "",
         top_k=int(request.get("top_k", 3)),
         return_reasoning=bool(request.get("reasoning", True)),
+        **writing(request),
     )
     return reply(request, selection)
+
+
+def writing(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the reasoning of a request is written: `max_new_tokens` and `temperature`, where it says them."""
+    return {key: request[key] for key in ("max_new_tokens", "temperature") if request.get(key) is not None}
 
 
 def reply(request: Mapping[str, Any], selection: RobotSelection) -> dict[str, Any]:

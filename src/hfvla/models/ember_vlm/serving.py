@@ -10,7 +10,7 @@ import torch
 from hfvla.data.samples.chat import Turn
 from hfvla.data.text import clean_text
 from hfvla.errors import DataError, HfvlaError
-from hfvla.models.ember_vlm.answering import reply
+from hfvla.models.ember_vlm.answering import reply, writing
 from hfvla.models.ember_vlm.processing_ember_vlm import load_image
 from hfvla.nn.chat_prompt import ChatPrompt, check_turns
 
@@ -25,7 +25,7 @@ __all__ = ["chat", "facts", "predict_batch"]
 def predict_batch(
     model: EmberVLMForRobotSelection, processor: ProcessorMixin, requests: Sequence[Mapping[str, Any]]
 ) -> list[Any]:
-    """Pick robots for several tasks in one pass, or two where some want the reasoning written.
+    """Pick robots for several tasks in one pass, and in one more for each way in which the reasoning is wanted.
 
     Args:
         model: `EmberVLMForRobotSelection`.
@@ -36,8 +36,9 @@ def predict_batch(
         An answer for each request, or its `HfvlaError`.
     """
     answers: list[Any] = [None] * len(requests)
-    for reasoning in (False, True):
-        numbers = [n for n, one in enumerate(requests) if bool(one.get("reasoning", True)) is reasoning]
+    for how in sorted({_how(one) for one in requests}):
+        numbers = [number for number, one in enumerate(requests) if _how(one) == how]
+        reasoning, written = how[0], writing(requests[numbers[0]]) if how[0] else {}
         ready: list[tuple[int, Any, str]] = []
         for number in numbers:
             try:
@@ -48,10 +49,17 @@ def predict_batch(
             continue
         counts = [int(requests[number].get("top_k", 3)) for number, _, _ in ready]
         images, tasks = [image for _, image, _ in ready], [task for _, _, task in ready]
-        found = model.select_many(processor, images, tasks, counts, return_reasoning=reasoning)
+        found = model.select_many(processor, images, tasks, counts, return_reasoning=reasoning, **written)
         for (number, _, _), one in zip(ready, found, strict=True):
             answers[number] = one if isinstance(one, HfvlaError) else reply(requests[number], one)
     return answers
+
+
+def _how(request: Mapping[str, Any]) -> tuple[bool, int, float]:
+    """Return what rows of one pass have in common: whether the reasoning is written, its length and temperature."""
+    if not request.get("reasoning", True):
+        return False, 0, 0.0
+    return True, int(request.get("max_new_tokens") or 0), float(request.get("temperature") or 0)
 
 
 def _ready(processor: ProcessorMixin, request: Mapping[str, Any], reasoning: bool) -> tuple[Any, str]:

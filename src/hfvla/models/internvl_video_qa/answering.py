@@ -15,6 +15,7 @@ from hfvla.errors import PredictionError
 from hfvla.models.internvl_video_qa.evaluation.predicting import NOT_FINITE
 from hfvla.models.internvl_video_qa.frames import FrameMode
 from hfvla.models.internvl_video_qa.wording import PromptItem
+from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -262,10 +263,9 @@ class VideoAnswerMixin(_Model):
 
 
 def _generation(tokenizer: Any, max_new_tokens: int, temperature: float, more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `generate`; a temperature of 0 draws nothing."""
-    drawn = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    """Return the arguments of `generate`."""
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return {"max_new_tokens": max_new_tokens, **drawn, **ends, **more}
+    return {"max_new_tokens": max_new_tokens, **sampling(temperature), **ends, **more}
 
 
 def _answer(scores: Sequence[float], probabilities: Sequence[float]) -> VideoAnswer:

@@ -12,13 +12,17 @@ from transformers import Trainer, TrainingArguments
 
 from hfvla.errors import DataError, RecipeError, TrainingError, did_you_mean
 from hfvla.family import ParameterGroup
-from hfvla.recipe import Stage
+from hfvla.recipe import Recipe, Stage
 
 __all__ = ["check_given", "check_reach"]
 
 _WHERE = "StagedTrainer"
 _RENAMED = {"tokenizer": "processing_class", "feature_extractor": "processing_class"}
 """Arguments of transformers 4's `Trainer`, by what they are called now."""
+_FUNCTIONS = {
+    "data_collator": "It takes a list of rows and returns a batch; leave it out for rows of tensors of one shape.",
+    "compute_metrics": "It takes an EvalPrediction and returns {name: number}.",
+}
 
 
 def check_given(model: Any, args: Any, stage: Any, groups: Any, others: Mapping[str, Any]) -> None:
@@ -48,6 +52,9 @@ def check_given(model: Any, args: Any, stage: Any, groups: Any, others: Mapping[
             raise RecipeError(f"no argument '{name}'", where=_WHERE, fix=f"It is called {_RENAMED[name]} now.")
         if name not in known:
             raise RecipeError(f"no argument '{name}'. {did_you_mean(name, known)}", where=_WHERE)
+    for name in ("data_collator", "compute_metrics"):
+        if others.get(name) is not None and not callable(others[name]):
+            raise _wrong(name, others[name], "a function", _FUNCTIONS[name])
     _check_rows(others.get("train_dataset"))
 
 
@@ -66,7 +73,11 @@ def _check_stage(stage: Any) -> None:
         )  # fmt: skip
     if isinstance(stage, Mapping):
         raise _wrong("stage", stage, "a Stage", "Write Stage(**stage).")
-    fix = "A stage of a recipe: load_recipe(file).stages[0]." if isinstance(stage, str | Path) else None
+    fix = None
+    if isinstance(stage, str | Path | Recipe):
+        fix = f"A stage of a recipe: {'recipe' if isinstance(stage, Recipe) else 'load_recipe(file)'}.stages[0]."
+    elif isinstance(stage, list | tuple):
+        fix = "One trainer trains one stage; run_recipe trains a recipe's, one after another."
     raise _wrong("stage", stage, "a Stage", fix)
 
 
