@@ -1,6 +1,8 @@
-"""Pictures of the terminal for the pages: real commands in a real pseudo-terminal, drawn as SVG.
+"""Pictures for the pages: commands in a real pseudo-terminal, drawn as SVG; a notebook and a report in a real browser.
 
-Run:  pip install pyte && python docs/make_screens.py        (some minutes; they train and plan)
+Run:  pip install pyte nbconvert ipykernel ipywidgets playwright && python docs/make_screens.py
+
+It takes some minutes, for it trains and plans; the last two need Chromium.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import struct
 import subprocess
 import sys
@@ -33,6 +36,14 @@ SCREENS = {
         "stage instruct done",
     ),
 }  # fmt: skip
+
+
+PAGES = {"screen-notebook": ("notebook", (1160,)), "screen-report": ("report", (1400, 390))}
+"""By file: what is looked at in a browser, at which widths."""
+
+CELL = """from hfvla import run_recipe
+
+run_recipe("{root}/recipes/ember_vlm/smoke.yaml", ["output_dir={out}/notebook"])"""
 
 
 def shoot(words: list[str], columns: int, rows: int, moment: str | None) -> pyte.Screen:
@@ -94,13 +105,61 @@ def draw(screen: pyte.Screen, words: list[str], path: Path) -> None:
     print(path)
 
 
+def notebook(scratch: Path) -> Path:
+    """Run a cell that trains in a real kernel; return the notebook as a page."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    code = CELL.format(root=ROOT, out=scratch)
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    os.environ["PYTHONPATH"] = str(ROOT / "src")
+    shutil.rmtree(scratch / "notebook", ignore_errors=True)
+    NotebookClient(book, timeout=_LONGEST_S, kernel_name="python3").execute()
+    shown = code.replace(f"{ROOT}/", "").replace(f"{scratch}/", "outputs/")
+    book.cells[0].source = shown
+    path = scratch / "notebook.html"
+    path.write_text(HTMLExporter().from_notebook_node(book)[0].replace(f"{scratch}/", "outputs/"), encoding="utf-8")
+    return path
+
+
+def report(scratch: Path) -> Path:
+    """Train the smoke recipe; return its report."""
+    words = ["train", "recipes/ember_vlm/smoke.yaml", "--output", f"{scratch}/report", "--overwrite"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-m", "hfvla.cli", *words], cwd=ROOT, env=env, check=True)
+    return scratch / "report" / "report.html"
+
+
+def photograph(page: Path, name: str, widths: tuple[int, ...]) -> None:
+    """Open a page in Chromium at some widths, and write what is seen."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        for width in widths:
+            seen = browser.new_page(viewport={"width": width, "height": 900})
+            seen.goto(page.as_uri())
+            target = ASSETS / (f"{name}-{width}.png" if len(widths) > 1 else f"{name}.png")
+            seen.screenshot(path=target, full_page=len(widths) == 1)
+            print(target)
+        browser.close()
+
+
 def main() -> None:
     """Draw the screens that are named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(SCREENS)}")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join({**SCREENS, **PAGES})}")
     parser.add_argument("--scratch", default="/tmp", help="folder for what the commands write")
     arguments = parser.parse_args()
-    for name in arguments.names or SCREENS:
+    scratch = Path(arguments.scratch).absolute()
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or {**SCREENS, **PAGES}:
+        if name in PAGES:
+            kind, widths = PAGES[name]
+            photograph({"notebook": notebook, "report": report}[kind](scratch), name, widths)
+            continue
         words, columns, rows, moment = SCREENS[name]
         words = [word.format(out=arguments.scratch) for word in words]
         shown = [word.replace(f"{arguments.scratch}/", "outputs/") for word in words]

@@ -4,6 +4,20 @@ import re
 import sys
 
 import pytest
+import yaml
+
+THEIRS = {
+    "args",
+    "backbone_config",
+    "vision_config",
+    "text_config",
+    "model_args",
+    "losses",
+    "learning_rates",
+    "eval",
+    "runs",
+}
+"""Sections whose keys are transformers', timm's, loss terms, parameter groups or names of one's own."""
 
 
 @pytest.mark.parametrize("page", ["where.md", "house.md"])
@@ -52,3 +66,33 @@ def test_the_index_and_the_navigation_know_every_page(repository):
     assert not pages - linked - {"index.md"}
     navigation = set(re.findall(r": ([a-z_/-]+\.md)$", (repository / "mkdocs.yml").read_text("utf-8"), flags=re.M))
     assert not pages - navigation - {"api.md"}
+
+
+def test_the_page_of_keys_is_what_the_classes_check(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository / "docs")
+    import make_keys
+
+    assert (repository / "docs/keys.md").read_text("utf-8") == make_keys.page(), "run: python docs/make_keys.py"
+    with pytest.raises(ValueError, match="no meaning is written beside b"):
+        make_keys.table([("a", 1, "one"), ("b", 2, "")])
+    del sys.modules["make_keys"]
+
+
+def test_every_key_of_a_shipped_recipe_stands_on_a_page(repository):
+    words = "".join(page.read_text("utf-8") for page in [*(repository / "docs").glob("**/*.md")])
+    recipes = [path for path in (repository / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate"]
+    used = {key for path in recipes for key in keys_of(yaml.safe_load(path.read_text("utf-8")))}
+    assert len(used) > 100
+    assert not sorted(key for key in used if not re.search(rf"`(?:\w+\.)*{re.escape(key)}`", words))
+
+
+def keys_of(tree, inside=""):
+    """Yield the keys of a recipe that are hfvla's own."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from keys_of(part, inside)
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield str(key)
+            if key not in THEIRS and not (inside == "options" and isinstance(value, dict)):
+                yield from keys_of(value, str(key))

@@ -48,7 +48,12 @@ def _result(**changes):
             ),
             Figure("three", "table", "A table", {"columns": ["part", "count"], "rows": [["vision", 4717792]]}),
         ],
-        "census": {"found": 41, "usable": 40, "rejected": {"no output": {"count": 1, "first": "file.json:7"}}},
+        "census": {
+            "found": 41,
+            "usable": 40,
+            "sets": {"Drone": 3, "Robot with Legs": 1},
+            "rejected": {"no output": {"count": 1, "first": "file.json:7"}},
+        },
         "notes": ["A sentence that matters."],
     }
     return EvaluationResult(**{**values, **changes})
@@ -80,6 +85,7 @@ def test_report_shows_everything(tmp_path):
             "4,717,792",
             "no output",
             "file.json:7",
+            "Drone: 3; Robot with Legs: 1",
             "abc1234",
             "torch: 2.15",
             "cores: 2, gpus: none",

@@ -180,8 +180,15 @@ def census_table(census: Mapping[str, Any]) -> Table | None:
     """Build the table of found, usable and rejected records, or None without a census."""
     if not census:
         return None
-    rows = [(label(key), [Cell(str(census[key]))]) for key in census if key != "rejected"]
+    rows = [(label(key), [Cell(_plain(census[key]))]) for key in census if key != "rejected"]
     for reason, entry in (census.get("rejected") or {}).items():
         count, first = (entry.get("count"), entry.get("first", "")) if isinstance(entry, Mapping) else (entry, "")
         rows.append((f"Rejected: {reason}", [Cell(str(count), f"first: {first}" if first else "")]))
     return Table("Records", ["", "count"], rows)
+
+
+def _plain(value: Any) -> str:
+    """Return a count, or counts by name, as words."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_plain(part)}" for key, part in value.items())
+    return ", ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,6 +1,6 @@
 """A model from parts: which class each combination becomes, and that it trains, saves and loads as it was."""
 
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -83,12 +83,13 @@ def test_a_tower_of_timm_takes_the_sizes_that_the_recipe_says(rows, tmp_path):
     asked = [ChatSample.from_row(dict(row)) for row in rows]
     together = write_answers(loaded, processor, asked, 6)
     assert together == [write_answers(loaded, processor, [sample], 6)[0] for sample in asked]
+    word = processor.tokenizer(" red", add_special_tokens=False, return_tensors="pt").input_ids
     for given, drawn in (({}, {"do_sample": False}), ({"temperature": 1.5}, {"do_sample": True, "temperature": 1.5})):
-        word = processor.tokenizer(" red", add_special_tokens=False, return_tensors="pt").input_ids
-        with patch.object(loaded, "generate", side_effect=lambda input_ids, **_: torch.cat([input_ids, word], 1)) as seen:
+        red = Mock(side_effect=lambda input_ids, **_: torch.cat([input_ids, word], 1))
+        with patch.object(loaded, "generate", red):
             reply = FAMILY.ask(loaded, processor, {"question": "What?", "max_new_tokens": 3, **given})
-        assert reply["answer"] == "red" and seen.call_args.kwargs["max_new_tokens"] == 3
-        assert {key: seen.call_args.kwargs.get(key) for key in drawn} == drawn
+        assert reply["answer"] == "red" and red.call_args.kwargs["max_new_tokens"] == 3
+        assert {key: red.call_args.kwargs.get(key) for key in drawn} == drawn
     with pytest.raises(RecipeError, match="is its architecture and model_args; got 'architecture, image_size'"):
         FAMILY.load("build_config")({"options": {**section["options"], "vision": {
             "model_type": "timm_wrapper", "architecture": "test_convnext", "image_size": 64}}})  # fmt: skip

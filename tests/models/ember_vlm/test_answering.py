@@ -196,7 +196,9 @@ def test_a_request_says_how_the_reasoning_is_written(decided, processor, monkeyp
     seen = []
 
     def generate(**given):
-        seen.append((len(given["inputs_embeds"]), given["max_new_tokens"], given["do_sample"], given.get("temperature")))
+        seen.append(
+            (len(given["inputs_embeds"]), given["max_new_tokens"], given["do_sample"], given.get("temperature"))
+        )
         return torch.full((len(given["inputs_embeds"]), 1), processor.tokenizer.eos_token_id)
 
     monkeypatch.setattr(decided.language_model, "generate", generate)

@@ -1,8 +1,13 @@
-"""experiment_summary.json from a run's record."""
+"""experiment_summary.json from a run's record, and what a notebook shows of it."""
 
 import json
+from unittest.mock import Mock
 
+from hfvla.recipe import Stage
+from hfvla.training.run.result import RunResult
 from hfvla.training.run.summary import write_summary
+from hfvla.training.run.tables import trainable_text
+from hfvla.training.stage.groups import GroupRow
 
 
 def test_phases_energy_and_cache(tmp_path):
@@ -29,3 +34,29 @@ def test_phases_energy_and_cache(tmp_path):
         "stages_without_energy": 1,
     }  # fmt: skip
     assert found["metrics"] == {}
+
+
+def test_a_notebook_shows_a_result_in_a_few_lines():
+    stage = {"name": "one", "steps": 20, "seconds": 61.0, "best_metric": None}
+    scores = {
+        "metrics": {"n": 4, "top1_in_set": 0.75, "recall/Drone": 0.5},
+        "baselines": {"most": {"top1_in_set": 0.5}},
+    }
+    result = RunResult({"output_dir": "out", "stages": [stage], "evaluation": {"held_out": scores}, "finished": True})
+    printer = Mock()
+    result._repr_pretty_(printer, cycle=False)
+    assert printer.text.call_args.args[0].splitlines() == [
+        "stage one done: 20 steps in 1:01",
+        "evaluation held_out: Top-1 in set 0.750 (best baseline 0.500)",
+        "report: out/report.html",
+        "checkpoint: out/final",
+        "(a dict with output_dir, stages, evaluation, finished)",
+    ]
+    assert RunResult({"output_dir": "out", "stages": []}).summary() == "not finished: out"
+
+
+def test_tables_are_text_in_a_notebook_too(monkeypatch):
+    """There rich would show them in the cell, and run.log would have none."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    rows = [GroupRow(name, 1, 2, 2, 1.0, 1e-3, "float32", 2) for name in ("head", "total")]
+    assert "head" in trainable_text(Stage(name="one", train=["head"], losses={"x": 1}), rows)

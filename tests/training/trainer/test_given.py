@@ -49,7 +49,10 @@ def trainer(tmp_path, **changes):
         ({"train_dataset": "imdb"}, "a name is no data; got 'imdb'"),
         ({"stage": [STAGE, STAGE]}, "One trainer trains one stage; run_recipe trains a recipe's"),
         ({"stage": load_recipe(SMOKE)}, r"A stage of a recipe: recipe\.stages\[0\]"),
-        ({"data_collator": "default"}, "no data_collator; got 'default'; expected a function. It takes a list of rows"),
+        (
+            {"data_collator": "default"},
+            "no data_collator; got 'default'; expected a function. It takes a list of rows",
+        ),
         ({"compute_metrics": {"accuracy": 1}}, "no compute_metrics.*returns {name: number}"),
     ],
 )

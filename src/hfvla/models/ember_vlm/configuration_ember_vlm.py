@@ -72,6 +72,7 @@ class EmberVLMConfig(PreTrainedConfig):
         temperature_init (`float`): initial contrastive temperature.
         loss_weights (`dict[str, float]`): weight of each loss term in `output.loss`; a term not named is left out.
         calibration (`dict`): {"temperature", "threshold"} fitted on validation data after training.
+        initializer_range (`float`): spread of new weights.
         *_token_id (`int`): ids of the special tokens; yes/no are the verdict words of the chain of thought.
     """
 

@@ -37,6 +37,7 @@ from hfvla.training.run.machine import set_attention
 from hfvla.training.run.model_size import check_models
 from hfvla.training.run.preflight import check_arguments, check_data
 from hfvla.training.run.reopening import Reopening
+from hfvla.training.run.result import RunResult
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
 from hfvla.training.run.screen.figures import ValidationFigures
 from hfvla.training.run.screen.parts import run_parts
@@ -91,7 +92,7 @@ def run_recipe(
 
     Returns:
         `dict`: run.json's content: "output_dir", "stages", "metrics", "baselines", "seconds", ...; scores and what
-        was measured are known to the first process alone.
+        was measured are known to the first process alone. A notebook shows its `summary()`.
 
     Raises:
         RecipeError: the folder holds a run of another recipe; `start_at` or `stop_after` is not a stage; a stage needs
@@ -112,7 +113,7 @@ def run_recipe(
     run = RecipeRun(recipe, plan, Path(output_dir or recipe.output_dir), start_processes(recipe))
     try:
         run.open_folder(overwrite, allow_recipe_change, Reopening(extend, resume_from))
-        return run.execute()
+        return RunResult(run.execute())
     finally:
         run.close_folder()
 

@@ -21,7 +21,8 @@ _WIDTH = 119
 
 def _text(table: Table) -> str:
     buffer = io.StringIO()
-    Console(file=buffer, width=_WIDTH, color_system=None).print(table)
+    # In a notebook rich would show it, whatever `file` says.
+    Console(file=buffer, width=_WIDTH, color_system=None, force_jupyter=False).print(table)
     return buffer.getvalue().rstrip()
 
 
