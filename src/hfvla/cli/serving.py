@@ -35,7 +35,7 @@ def _http(text: str, *names: str, **more: Any) -> Any:
 
 # Options that mean something over one protocol only.
 _HTTP = (
-    "api_key index model_name max_batch max_wait_ms max_queue max_body_mib max_megapixels "
+    "api_key index model_name engine threads max_batch max_wait_ms max_queue max_body_mib max_megapixels "
     "request_timeout cors_origin fetch_from log_format"
 )
 _WEBSOCKET = (
@@ -91,6 +91,12 @@ Index = Annotated[
     str | None, _http("Index of `hfvla index` that /search looks in.", metavar="DIR", parser=expand_user)
 ]
 ModelName = Annotated[str | None, _http("Name of the model for clients; default: the folder's.")]
+EngineName = Annotated[
+    str,
+    _http("What computes; auto: graphs for a folder of `hfvla export`, else PyTorch.",
+          metavar="auto|pytorch|onnx|openvino"),
+]  # fmt: skip
+Threads = Annotated[int, _http("Threads of exported graphs; 0 for all cores.", min=0)]
 Batch = Annotated[int, _http("Most requests that are answered in one pass.", min=1)]
 Wait = Annotated[float, _http("Milliseconds that a request waits for others.", min=0)]
 Queue = Annotated[int, _http("Requests that wait for the model; more are told to come back.", min=1)]
@@ -117,6 +123,8 @@ def serve(
     tls_key: Key = None,
     index: Index = None,
     model_name: ModelName = None,
+    engine: EngineName = "auto",
+    threads: Threads = 0,
     max_batch: Batch = 16,
     max_wait_ms: Wait = 5.0,
     max_queue: Queue = 128,
@@ -171,7 +179,8 @@ def _work(ctx: typer.Context) -> dict[str, Any]:
     limits |= {"body_bytes": given["max_body_mib"] * 2**20, "pixels": int(given["max_megapixels"] * 1e6)}
     limits |= {"request_s": given["request_timeout"], "connections": given["max_connections"] or 512}
     _choose_log(given["log_format"])
-    return serve_http(path, given["device"], limits, place, {"name": given["model_name"], "index": given["index"]})
+    served = {"name": given["model_name"], **{name: given[name] for name in ("index", "engine", "threads")}}
+    return serve_http(path, given["device"], limits, place, served)
 
 
 def _given_checkpoint(argument: str | None, option: str | None) -> str:

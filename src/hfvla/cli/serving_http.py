@@ -34,6 +34,7 @@ def serve_http(
         HfvlaError: an address, key, certificate, limit or checkpoint that cannot be used.
     """
     from hfvla.serve.http import HttpLimits, HttpServer, bind, load_service
+    from hfvla.serve.http.exported import chosen_engine
     from hfvla.serve.http.limits import given_key
     from hfvla.serve.policy.limits import server_tls
 
@@ -43,7 +44,8 @@ def serve_http(
     server_tls(rest["certificate"], rest["certificate_key"])
     taken = bind(host, port)
     try:
-        service = load_service(checkpoint, chosen_device(device), **served)
+        graphs = chosen_engine(checkpoint, served.get("engine", "auto")) != "pytorch"
+        service = load_service(checkpoint, (device or "cpu") if graphs else chosen_device(device), **served)
         server = HttpServer(service, allowed, taken, host=host, **rest)
     except BaseException:
         taken.close()

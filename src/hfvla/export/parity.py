@@ -64,7 +64,9 @@ def compare_engines(
             "scores": _scores(answers, bootstrap_samples, seed),
             "bytes": size,
             "loaded_bytes": memory,
-            "row_ms": {part: 1000 * float(np.median(times[1:] or times)) for part, times in engine.seconds.items()},
+            "row_ms": {
+                part: 1000 * float(np.median(list(times)[1:] or list(times))) for part, times in engine.seconds.items()
+            },
         }
     return {
         "rows": len(rows),

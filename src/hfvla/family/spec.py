@@ -49,6 +49,7 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "embed_texts": ("search:embed_texts",),
     "plain_backbone": ("export:plain_backbone",),
     "export": ("export:export_plan",),
+    "exported": ("exported:exported_model",),
     "trainer": ("trainer:Trainer",),
     "tiny": ("build:tiny_config",),
     "adapt": ("build:adapt",),
@@ -100,6 +101,9 @@ class FamilySpec:
       hfvla.
     - `export.export_plan(model, processor) -> ExportPlan`, the graphs that the model is made of, and how they answer
       rows together; what `hfvla export` needs.
+    - `exported.exported_model(run, config)`, what stands in the model's place where only these graphs are there: it
+      has what `predict`, `predict_batch`, `chat` and `embed_texts` use of a model, and `can_chat`. With it, `hfvla
+      serve` serves an exported folder.
     - `trainer.Trainer`, a `StagedTrainer` with a sampler or loss pass of its own.
 
     A family whose checkpoints are models of transformers as they are (`accepts`) has no classes of its own: `hooks`

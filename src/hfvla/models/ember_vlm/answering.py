@@ -136,6 +136,12 @@ class RobotInferenceMixin(_Model):
                 found.append(PredictionError("the model's scores are not finite", got=logits[row].tolist()))
         return found
 
+    def writing_inputs(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return what `language_model.generate` continues: prompts [B, T] with their pictures [N, 3, S, S]."""
+        return {"inputs_embeds": self.embed(input_ids, pixel_values)[0], "attention_mask": attention_mask}
+
     @torch.inference_mode()
     def generate_reasoning(
         self,
@@ -161,14 +167,14 @@ class RobotInferenceMixin(_Model):
             `Tensor`: [B, <= max_new_tokens] new token ids.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        embeddings, _ = self.embed(input_ids, pixel_values)
+        inputs = self.writing_inputs(input_ids, attention_mask, pixel_values)
         room = self.config.text_config.max_position_embeddings - input_ids.shape[1]
-        return self.language_model.generate(
-            inputs_embeds=embeddings,
-            attention_mask=attention_mask,
+        found = self.language_model.generate(
+            **inputs,
             max_new_tokens=max(1, min(max_new_tokens, room)),
             **{"do_sample": False, "pad_token_id": self.config.text_config.pad_token_id, **generate_kwargs},
         )
+        return found[:, input_ids.shape[1] :] if "input_ids" in inputs else found
 
     @torch.inference_mode()
     def generate_answers(

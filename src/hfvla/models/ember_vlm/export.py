@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hfvla.family import Answers, ExportPart, ExportPlan, PlainBackbone
+from hfvla.nn.graph_language import CACHE, past_shape
 from hfvla.nn.pooling import masked_mean
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
-__all__ = ["export_plan", "plain_backbone", "selected"]
+__all__ = ["export_plan", "image_tokens", "plain_backbone", "selected"]
 
 _WRITTEN_TOKENS, _WRITTEN_ROWS = 16, 8  # of a greedy continuation that both engines write
 
 
 def plain_backbone(model: EmberVLMForRobotSelection, processor: ProcessorMixin) -> PlainBackbone:
-    """Return the GPT-2-style language model with its tokenizer."""
+    """Return the language model with its tokenizer."""
     return PlainBackbone("language_model", model.language_model, (processor.tokenizer,), "language")
 
 
@@ -68,7 +69,8 @@ class _Select(nn.Module):
     def __init__(self, model: EmberVLMForRobotSelection) -> None:
         super().__init__()
         self.prompt, self.config = _Prompt(model), model.config
-        self.transformer, self.fusion, self.head = model.language_model.transformer, model.fusion, model.selection_head
+        self.language_model = model.language_model.base_model
+        self.fusion, self.head = model.fusion, model.selection_head
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, image_tokens: Tensor, ngram_ids: Tensor | None = None
@@ -78,7 +80,7 @@ class _Select(nn.Module):
         answered = (input_ids == self.config.reasoning_start_token_id).long().cumsum(1) > 0
         text = attention_mask.bool() & ~answered & ~image
         positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        hidden = self.transformer(
+        hidden = self.language_model(
             inputs_embeds=embeddings, attention_mask=attention_mask, position_ids=positions, use_cache=False
         ).last_hidden_state
         pooled = [masked_mean(*pair) for pair in ((hidden, text), (embeddings, text), (embeddings, image))]
@@ -88,7 +90,7 @@ class _Select(nn.Module):
 class _Decoder(nn.Module):
     """One step of writing: the prompt with an empty past, then a token at a time.
 
-    `past` is [layers, 2, B, heads, P, D / heads]; P is 0 for the prompt.
+    `past` is as `past_shape` says; P is 0 for the prompt.
     """
 
     def __init__(self, model: EmberVLMForRobotSelection) -> None:
@@ -106,9 +108,9 @@ class _Decoder(nn.Module):
         positions = (attention_mask.long().cumsum(1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         found = self.language_model(
             inputs_embeds=self.prompt(input_ids, image_tokens), attention_mask=attention_mask, position_ids=positions,
-            past_key_values=cache, use_cache=True, logits_to_keep=1,
+            use_cache=True, logits_to_keep=1, **{CACHE: cache},
         )  # fmt: skip
-        kept = torch.stack([torch.stack([layer.keys, layer.values]) for layer in found.past_key_values.layers])
+        kept = torch.stack([torch.stack([layer.keys, layer.values]) for layer in getattr(found, CACHE).layers])
         return found.logits[:, -1], kept
 
 
@@ -119,13 +121,13 @@ def export_plan(model: EmberVLMForRobotSelection, processor: ProcessorMixin) -> 
     rows, words, tokens = 2, 12, config.num_visual_tokens
     prompt = torch.full((rows, tokens + words), config.image_token_id)
     prompt[:, tokens:] = torch.arange(words) % 7 + 12  # no special token
-    image = torch.zeros(rows, tokens, text.n_embd)
+    image = torch.zeros(rows, tokens, text.hidden_size)
     batch, time = {0: "batch"}, {0: "batch", 1: "time"}
     select = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "image_tokens": image}
     axes: dict[str, dict[int, str]] = {"input_ids": time, "attention_mask": time, "image_tokens": batch}
     if config.ngram_buckets:
         select["ngram_ids"] = torch.ones(rows, 5, dtype=torch.long)
-    past = torch.zeros(text.n_layer, 2, rows, text.n_head, 3, text.n_embd // text.n_head)
+    past = torch.zeros(past_shape(text, rows, 3))
     decoder = {**select, "attention_mask": torch.ones(rows, prompt.shape[1] + 3, dtype=torch.long), "past": past}
     decoder.pop("ngram_ids", None)
     pixels = torch.zeros(rows, 3, config.image_size, config.image_size)
@@ -147,19 +149,25 @@ def selected(
     """Return log-odds [B, R] for tasks and pictures (None = no picture) with any engine."""
     batch = processor.prompts(tasks, images)
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    inputs["image_tokens"] = _image_tokens(run, config, batch.get("pixel_values"), images)
+    inputs["image_tokens"] = image_tokens(run, config, batch.get("pixel_values"), _shown(images))
     if config.ngram_buckets:
         inputs["ngram_ids"] = batch["ngram_ids"]
     return np.asarray(run("select", inputs)["selection_logits"], dtype=np.float64)
 
 
-def _image_tokens(run: Any, config: PreTrainedConfig, pixels: Tensor | None, images: Sequence[Any]) -> Tensor:
-    """Return [B, tokens, D]; zeros where there is no picture, and nothing reads them."""
-    tokens = torch.zeros(len(images), config.num_visual_tokens, config.text_config.n_embd)
+def image_tokens(run: Any, config: PreTrainedConfig, pixels: Tensor | None, shown: Tensor) -> Tensor:
+    """Return [B, tokens, D] of pixels [N, 3, S, S] with any engine.
+
+    Where `shown` [B] bool is False there is no picture, and zeros stand that nothing reads.
+    """
+    tokens = torch.zeros(len(shown), config.num_visual_tokens, config.text_config.hidden_size)
     if pixels is not None:
-        there = torch.tensor([image is not None for image in images])
-        tokens[there] = torch.as_tensor(np.asarray(run("vision", {"pixel_values": pixels})["image_tokens"])).float()
+        tokens[shown] = torch.as_tensor(np.asarray(run("vision", {"pixel_values": pixels})["image_tokens"])).float()
     return tokens
+
+
+def _shown(images: Sequence[Any]) -> Tensor:
+    return torch.tensor([image is not None for image in images])
 
 
 class _Answers:
@@ -194,15 +202,15 @@ class _Answers:
         """Continue a prompt greedily; return the tokens, and the logits [V] of the first."""
         batch = self.processor.prompts([row["task"]], [row["image"]], reasoning=True, picked=[list(chosen)])
         text = self.config.text_config
-        image = _image_tokens(run, self.config, batch.get("pixel_values"), [row["image"]])
-        past = torch.zeros(text.n_layer, 2, 1, text.n_head, 0, text.n_embd // text.n_head)
+        image = image_tokens(run, self.config, batch.get("pixel_values"), _shown([row["image"]]))
+        past = torch.zeros(past_shape(text, 1, 0))
         ids, mask, tokens, first = batch["input_ids"], batch["attention_mask"], [], None
         for _ in range(_WRITTEN_TOKENS):
             found = run("decoder", {"input_ids": ids, "attention_mask": mask, "image_tokens": image, "past": past})
             logits = np.asarray(found["logits"], dtype=np.float64)[0]
             first = logits if first is None else first
             tokens.append(int(logits.argmax()))
-            if tokens[-1] == text.eos_token_id or mask.shape[1] + 1 >= text.n_positions:
+            if tokens[-1] == text.eos_token_id or mask.shape[1] + 1 >= text.max_position_embeddings:
                 break
             ids, past = torch.tensor([[tokens[-1]]]), torch.as_tensor(np.asarray(found["present"])).float()
             mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)

@@ -107,14 +107,15 @@ def chat(
     processor.check_length(length + 1, "conversation")
     pixels = processor.pixels(images) if images else None
     with torch.inference_mode():
-        embeddings, _ = model.embed(
-            batch.input_ids.to(model.device), None if pixels is None else pixels.to(model.device)
-        )
+        inputs = model.writing_inputs(
+            batch.input_ids.to(model.device), batch.attention_mask.to(model.device),
+            None if pixels is None else pixels.to(model.device),
+        )  # fmt: skip
     return ChatPrompt(
         model.language_model,
-        {"inputs_embeds": embeddings, "attention_mask": batch.attention_mask.to(model.device)},
+        inputs,
         tokenizer,
         length,
-        model.config.text_config.n_positions - length,
+        model.config.text_config.max_position_embeddings - length,
         {"do_sample": False, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id},
     )

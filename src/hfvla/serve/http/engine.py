@@ -43,13 +43,17 @@ class TorchEngine:
         self.spec, self.model, self.processor = spec, model, processor
         self._predict = spec.load("predict")
         self._together = spec.load("predict_batch") if spec.has("predict_batch") else None
-        weights = list(model.parameters())
-        self.facts = {
+        self.batches = self._together is not None
+        self.facts = self._facts()
+
+    def _facts(self) -> dict[str, Any]:
+        weights = list(self.model.parameters())
+        return {
             "engine": self.name,
             "parameters": sum(weight.numel() for weight in weights),
             "dtype": str(weights[0].dtype).removeprefix("torch.") if weights else "",
             "device": str(weights[0].device) if weights else "cpu",
-            "batches": self._together is not None,
+            "batches": self.batches,
         }
 
     def answer(self, requests: list[dict[str, Any]]) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from hfvla.errors import CheckpointError, HfvlaError, OutOfMemoryError
 from hfvla.loading import guarded, read_object, weight_files
 from hfvla.nn.chat_prompt import template_prompt
 from hfvla.serve.http.engine import TorchEngine
+from hfvla.serve.http.exported import chosen_engine, load_exported
 from hfvla.serve.http.service import PictureSearch, Service
 
 if TYPE_CHECKING:
@@ -22,14 +24,25 @@ __all__ = ["check_room", "load_service"]
 logger = logging.getLogger(__name__)
 
 
-def load_service(checkpoint: str, device: str, *, name: str | None = None, index: str | None = None) -> Service:
+def load_service(
+    checkpoint: str,
+    device: str,
+    *,
+    name: str | None = None,
+    index: str | None = None,
+    engine: str = "auto",
+    threads: int = 0,
+) -> Service:
     """Load what a checkpoint can answer.
 
     Args:
-        checkpoint: folder, or a hub id: of one of our families, or of a plain image-text-to-text model.
+        checkpoint: folder, or a hub id: of one of our families, or of a plain image-text-to-text model; or a folder of
+            `hfvla export`.
         device: torch device.
         name: of the model for clients; the folder's when None.
         index: folder of `hfvla index` that texts are searched in.
+        engine: one of `hfvla.serve.http.exported.ENGINES`.
+        threads: of an exported model's engine; 0 for all cores.
 
     Raises:
         CheckpointError: it cannot be loaded.
@@ -40,6 +53,8 @@ def load_service(checkpoint: str, device: str, *, name: str | None = None, index
 
     known = {"checkpoint": Path(checkpoint).name or checkpoint}
     name = name or _name_of(checkpoint)
+    if chosen_engine(checkpoint, engine) != "pytorch":
+        return _exported_service(checkpoint, device, name, index, threads)
     try:
         spec = family_of_checkpoint(checkpoint)
     except CheckpointError:
@@ -55,15 +70,35 @@ def load_service(checkpoint: str, device: str, *, name: str | None = None, index
     check_room(checkpoint, device)
     spec, model, processor = load_checkpoint(checkpoint)
     model = _placed(model, device, checkpoint)
-    engine = TorchEngine(spec, model, processor) if spec.path("predict") is not None else None
+    answers = TorchEngine(spec, model, processor) if spec.path("predict") is not None else None
     chat = _chat_of(spec, model, processor)
-    if engine is None and chat is None:
+    if answers is None and chat is None:
         raise HfvlaError("this family answers nothing", where=checkpoint, got=spec.name)
+    return _service(spec, model, processor, name, answers, chat, index, known)
+
+
+def _service(
+    spec: Any, model: Any, processor: Any, name: str, answers: TorchEngine | None, chat: Any, index: str | None,
+    known: dict[str, Any],
+) -> Service:  # fmt: skip
     facts = spec.load("facts")(model, processor) if spec.has("facts") else {}
     return Service(
-        name, spec.name, spec.summary, engine=engine, request=spec.request if engine is not None else None, chat=chat,
-        search=None if index is None else _search_of(spec, model, processor, index), facts=facts, info=known,
+        name, spec.name, spec.summary, engine=answers, request=spec.request if answers is not None else None,
+        chat=chat, search=None if index is None else _search_of(spec, model, processor, index), facts=facts,
+        info=known,
     )  # fmt: skip
+
+
+def _exported_service(checkpoint: str, device: str, name: str, index: str | None, threads: int) -> Service:
+    if device != "cpu":
+        raise HfvlaError(
+            "exported graphs run on the CPU here", where="--device", got=device, fix="Serve the checkpoint itself."
+        )
+    _check_files(checkpoint, [*Path(checkpoint).glob("*.onnx*"), *Path(checkpoint).glob("*.bin")], device)
+    answers = load_exported(checkpoint, threads)
+    spec, model, processor = answers.spec, answers.model, answers.processor
+    chat = _chat_of(spec, model, processor) if model.can_chat else None
+    return _service(spec, model, processor, name, answers, chat, index, {"checkpoint": Path(checkpoint).name})
 
 
 def _name_of(checkpoint: str) -> str:
@@ -140,9 +175,12 @@ def check_room(checkpoint: str, device: str) -> None:
         OutOfMemoryError: with both sizes.
     """
     folder = Path(checkpoint)
-    if not os.path.isdir(folder):
-        return
-    needed, free = sum(file.stat().st_size for file in weight_files(folder)), _free_bytes(device)
+    if os.path.isdir(folder):
+        _check_files(checkpoint, weight_files(folder), device)
+
+
+def _check_files(checkpoint: str, files: Iterable[Path], device: str) -> None:
+    needed, free = sum(file.stat().st_size for file in files), _free_bytes(device)
     if free is not None and needed > free:
         raise OutOfMemoryError(
             "the model is too large for the device", where=checkpoint, got=f"{needed / 2**30:.1f} GiB of weights",

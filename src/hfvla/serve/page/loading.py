@@ -32,7 +32,7 @@ def load_page(checkpoint: str, device: str, *, gallery: str | None = None, index
         HfvlaError: it answers nothing, or does not search pictures.
         MissingExtraError: Gradio is not installed.
     """
-    service = load_service(checkpoint, device, index=index)
+    service = load_service(checkpoint, device, index=index, engine="pytorch")  # `show` looks into the model
     engine = service.engine
     if not isinstance(engine, TorchEngine):
         return DemoPage(service)

@@ -291,7 +291,8 @@ class ObjectiveTrainer(ExactResume):
 
     def _predicted(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any) -> Any:
         if all(inputs.get(name) is not None for name in self.label_names):
-            ignored = ignore_keys or getattr(self.model.config, "keys_to_ignore_at_inference", ["past_key_values"])
+            caches = ["past_key_values", "cache"]  # renamed in transformers 5.24
+            ignored = ignore_keys or getattr(self.model.config, "keys_to_ignore_at_inference", caches)
             ignore_keys = [*ignored, "loss_terms", "row_losses"]  # of the batch, not predictions
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         with torch.no_grad(), self.compute_loss_context_manager():
