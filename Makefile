@@ -18,6 +18,8 @@ JOBS ?= 2
 ARGS ?=
 DATA ?=
 OUTPUT ?= outputs
+LOWEST_EXTRAS = video,serve,export,index,actions,scoring
+LOWEST_TESTS = tests/contract tests/recipe tests/losses tests/export tests/hub tests/serve
 BENCHMARKS ?= trainer_overhead feature_cache video_decode kill_resume retrieval_eval packing
 
 comma := ,
@@ -33,7 +35,7 @@ else
 READY := $(STAMP)
 endif
 
-.PHONY: help venv demo image-steps test-page test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu real crossval doctor system-libs clean
+.PHONY: help venv demo image-steps test-page test-lowest test test-system test-slow test-matrix test-gpu lint format docs bench bench-gpu real crossval doctor system-libs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +66,11 @@ test-slow: $(READY) ## tests that train whole recipes, then those that start sev
 
 test-matrix: $(READY) ## every family, switch and precision; a covering sample of them is in `make test`
 	$(PYTEST) -m matrix $(XDIST) $(ARGS)
+
+test-lowest: ## the oldest versions that setup.cfg allows, in .venv-lowest: contract, recipes, losses, export, hub, serving
+	test -x .venv-lowest/bin/uv || { $(PYTHON) -m venv .venv-lowest && .venv-lowest/bin/pip install -q uv; }
+	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python --resolution lowest-direct -e ".[$(LOWEST_EXTRAS)]" "pytest>=8" "httpx>=0.27"
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not gpu and not distributed and not matrix" $(LOWEST_TESTS) $(ARGS)
 
 test-gpu: $(READY) ## tests that need a CUDA device
 	$(PY) -m pytest -m gpu $(ARGS) || test $$? -eq 5

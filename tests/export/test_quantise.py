@@ -53,7 +53,14 @@ def output(folder):
 
 @pytest.mark.parametrize(
     ("bits", "method", "most"),
-    [(16, "dynamic", 0.02), (8, "dynamic", 0.15), (8, "static", 0.5), (8, "weights", 0.1), (4, "dynamic", 1.5)],
+    [
+        (16, "dynamic", 0.02),
+        (8, "dynamic", 0.15),
+        (8, "static", 0.5),
+        (8, "mixed", 0.3),
+        (8, "weights", 0.1),
+        (4, "dynamic", 1.5),
+    ],
 )
 def test_every_weight_is_reached_and_the_result_stays_near(graph, bits, method, most):
     before, size = output(graph), (graph / "part.onnx").stat().st_size

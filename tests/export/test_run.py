@@ -50,7 +50,7 @@ def test_graphs_compute_what_the_model_does(family, tmp_path):
 def test_eight_bits_reach_every_weight(tmp_path):
     pytest.importorskip("onnxruntime")
     folder = saved("ember_vlm", tmp_path / "checkpoint")
-    for method in ("dynamic", "static"):
+    for method in ("dynamic", "static", "mixed"):
         found = export_checkpoint(folder, tmp_path / method, bits=8, method=method, rows=8, least=0.0)
         assert found["left_whole"] == {"vision": [], "select": [], "decoder": []}
         assert 0 < found["values"]["selection_logits"]["max_difference"] < 0.5

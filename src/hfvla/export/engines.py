@@ -124,6 +124,8 @@ class OnnxEngine(_Timed):
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self.threads
             options.log_severity_level = 3
+            # A pool of threads that waits in a loop for its part takes the cores from everything else there.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             path = self.folder / f"{part}.onnx"
             if not path.is_file():
                 raise CheckpointError("no such part in this export", where=str(path), got=part)

@@ -4,6 +4,7 @@
     8 dynamic    weights of every matrix product and embedding as int8, inputs quantised as they come; of convolutions
                  the weights alone, which keeps their sums exact in float32
     8 static     activations, too, with ranges from calibration rows
+    8 mixed      convolutions static, matrix products dynamic: fastest for a picture's tower before a transformer
     4            weights of every matrix product in blocks of 32 with a scale each; embeddings and convolutions in 8
 
 A weight that stays float32 is named (`left_whole`): a transformer block that was skipped shows.
@@ -33,8 +34,9 @@ def quantise(path: Path, bits: int, method: str = "dynamic", rows: Sequence[Mapp
     Args:
         path: the graph.
         bits: 16, 8 or 4.
-        method: "dynamic", "static" or "weights" (they alone, for engines without the others' operators), of 8 bits.
-        rows: inputs by name that calibrate "static".
+        method: "dynamic", "static", "mixed" or "weights" (they alone, for engines without the others' operators), of 8
+            bits.
+        rows: inputs by name that calibrate "static" and "mixed".
 
     Raises:
         MissingExtraError: the extra "export" is not installed.
@@ -54,7 +56,12 @@ def _quantise(path: Path, bits: int, method: str, rows: Sequence[Mapping[str, An
         _dynamic(path, [*_MATRICES, "Gather"])
         _weights_only(path)
     elif bits == 8 and method == "static":
-        _static(path, rows)
+        _static(path, rows, ["Conv", *_MATRICES, "Gather"])
+        _weights_only(path)
+    elif bits == 8 and method == "mixed":
+        if _has(path, "Conv"):
+            _static(path, rows, ["Conv"])
+        _dynamic(path, [*_MATRICES, "Gather"])
         _weights_only(path)
     elif bits == 4:
         _blocks(path)
@@ -81,7 +88,13 @@ def _dynamic(path: Path, operators: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _static(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _has(path: Path, operator: str) -> bool:
+    import onnx
+
+    return any(node.op_type == operator for node in onnx.load(path).graph.node)
+
+
+def _static(path: Path, rows: Sequence[Mapping[str, Any]], operators: Sequence[str]) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     if not rows:
@@ -96,7 +109,7 @@ def _static(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     quantize_static(
         path, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", *_MATRICES, "Gather"],
+        weight_type=QuantType.QInt8, op_types_to_quantize=list(operators),
         extra_options={"MatMulConstBOnly": True, "DefaultTensorType": 1},
     )  # fmt: skip
 

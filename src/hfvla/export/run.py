@@ -22,12 +22,15 @@ from hfvla.family import ExportPlan, FamilySpec, resolve
 from hfvla.outputs import claim_new_folder
 from hfvla.registry import load_checkpoint
 
-__all__ = ["FORMATS", "export_checkpoint"]
+__all__ = ["FORMATS", "METHODS", "Recorder", "export_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
 FORMATS: Mapping[str, tuple[int, ...]] = {"onnx": (32, 16, 8, 4), "openvino": (32, 16, 8), "merged": (32, 16, 8, 4)}
 """Bits that each format has."""
+
+METHODS = ("dynamic", "static", "mixed")
+"""Ways to 8 bits in ONNX; the last two calibrate with the first rows."""
 
 _CALIBRATION_ROWS = 32
 
@@ -52,7 +55,7 @@ def export_checkpoint(
         output: new folder.
         format: one of `FORMATS`.
         bits: of the weights.
-        method: of 8 bits in ONNX: "dynamic" or "static".
+        method: of 8 bits in ONNX, one of `METHODS`.
         data: rows to compare on, "SOURCE" or "SOURCE:key=value"; default: the family's small example rows.
         rows: how many of them.
         least: share of rows that both must decide alike.
@@ -84,8 +87,8 @@ def export_checkpoint(
         if format == "merged":
             candidate, more = write_merged(spec, model, processor, temporary, bits)
         else:
-            calibration = _Recorder(reference)
-            if method == "static" and bits == 8:
+            calibration = Recorder(reference)
+            if method in ("static", "mixed") and bits == 8:
                 plan.answer(calibration, chosen[:_CALIBRATION_ROWS])
             candidate, more = _write_graphs(plan, temporary, format, bits, method, calibration.rows, threads)
             processor.save_pretrained(temporary)
@@ -108,8 +111,8 @@ def _check_asked(format: str, bits: int, method: str, least: float) -> None:
     if format not in FORMATS or bits not in FORMATS[format]:
         known = "; ".join(f"{name}: {', '.join(map(str, widths))}" for name, widths in FORMATS.items())
         raise HfvlaError("no such format or bits", got=f"--format {format} --bits {bits}", expected=known)
-    if method not in ("dynamic", "static"):
-        raise HfvlaError("no such method", where="--method", got=method, expected="dynamic or static")
+    if method not in METHODS:
+        raise HfvlaError("no such method", where="--method", got=method, expected=", ".join(METHODS))
     if not 0 <= least <= 1:
         raise HfvlaError("not a share of rows", where="--least", got=least, expected="0 to 1")
 
@@ -135,14 +138,19 @@ def _rows(spec: FamilySpec, data: str | None, count: int, seed: int) -> list[Map
     return chosen
 
 
-class _Recorder:
-    """An engine that keeps what each part was given, to calibrate with."""
+class Recorder:
+    """An engine that keeps what each part was given, to calibrate with.
+
+    Args:
+        engine: that runs the parts.
+    """
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
         self.rows: dict[str, list[Mapping[str, Any]]] = {}
 
     def __call__(self, part: str, inputs: Mapping[str, Any]) -> Any:
+        """Keep the inputs and run the part."""
         self.rows.setdefault(part, []).append(dict(inputs))
         return self.engine(part, inputs)
 

@@ -40,7 +40,7 @@ class Requirement:
 REQUIREMENTS = (
     Requirement("torch", "2.11"),
     Requirement("torchvision", "0.26"),
-    Requirement("transformers", "5.19", "5.25", reason="the engine follows the Trainer of these versions"),
+    Requirement("transformers", "5.20", "5.25", reason="the engine follows the Trainer of these versions"),
     Requirement("datasets", "4"),
     Requirement("accelerate", "1.15", reason="earlier ones replay the first epoch's order after a resume"),
     Requirement("peft", "0.18"),
@@ -57,7 +57,7 @@ REQUIREMENTS = (
     Requirement("matplotlib", "3.9"),
     Requirement("scikit-learn", "1.5"),
     Requirement("scipy", "1.13"),
-    Requirement("numpy", "1.26"),
+    Requirement("numpy", "2.0"),
     Requirement("pillow", "10.3"),
     Requirement("wrapt", "1.16"),
     Requirement("regex", "2023"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def chosen_engine(checkpoint: str, engine: str) -> str:
             f"no such engine. {did_you_mean(engine, ENGINES)}", where="--engine", got=engine,
             expected=", ".join(ENGINES),
         )  # fmt: skip
-    file = Path(checkpoint) / RECORD
-    form = read_object(file).get("format") if file.is_file() else None
+    file = os.path.join(checkpoint, RECORD)  # pathlib raises where a name is too long for a path
+    form = read_object(Path(file)).get("format") if os.path.isfile(file) else None
     found = str(form) if form in ENGINES else "pytorch"
     if engine in ("auto", found):
         return found
