@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hfvla.family import Answers, ExportPart, ExportPlan, PlainBackbone
-from hfvla.losses.text import IGNORE_INDEX
+from hfvla.models.internvl_video_qa.exported import NO_LETTER, exported_model
 from hfvla.models.internvl_video_qa.wording import PromptItem
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
-__all__ = ["NO_LETTER", "answer_places", "export_plan", "plain_backbone"]
+__all__ = ["export_plan", "plain_backbone"]
 
 _WORDS = 9
-NO_LETTER = -1e4  # in place of -inf, which would make every comparison NaN
 
 
 def plain_backbone(model: InternVLForVideoQA, processor: ProcessorMixin) -> PlainBackbone:
@@ -94,20 +93,6 @@ class _Words(_Prompt):
         return ((found * there).sum(1) / there.sum(1).clamp(min=1),)
 
 
-def answer_places(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where answers are predicted and what they are, [B, K] each; -1 and 0 where none is.
-
-    Args:
-        labels: [B, T] long, -100 where nothing is predicted.
-    """
-    there = labels[:, 1:] != IGNORE_INDEX
-    places = torch.where(there, torch.arange(there.shape[1]), -1)
-    places, order = places.sort(1, descending=True)
-    longest = max(1, int(there.sum(1).max()))
-    tokens = labels[:, 1:].clamp(min=0).gather(1, order)
-    return places[:, :longest], torch.where(places >= 0, tokens, 0)[:, :longest]
-
-
 def export_plan(model: InternVLForVideoQA, processor: ProcessorMixin) -> ExportPlan:
     """Return the graphs of this model; a question is answered by a letter, or by a choice's words."""
     config = model.config
@@ -144,8 +129,6 @@ class _Answers:
         self.config, self.processor = config, processor
 
     def __call__(self, run: Any, rows: Sequence[Mapping[str, Any]]) -> Answers:
-        from hfvla.models.internvl_video_qa.exported import exported_model
-
         model = exported_model(run, self.config)
         values, decisions, right = [], [], []
         for row in rows:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from hfvla.errors import DataError
+from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.internvl_video_qa.answering import VideoAnswerMixin
-from hfvla.models.internvl_video_qa.export import NO_LETTER, answer_places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["exported_model"]
+__all__ = ["NO_LETTER", "answer_places", "exported_model"]
+
+NO_LETTER = -1e4  # in place of -inf, which would make every comparison NaN
 
 
 class _ExportedVideoQA(VideoAnswerMixin):
@@ -66,6 +68,20 @@ class _ExportedVideoQA(VideoAnswerMixin):
 
     def chat(self, *_: Any, **__: Any) -> Any:
         raise _written()
+
+
+def answer_places(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where answers are predicted and what they are, [B, K] each; -1 and 0 where none is.
+
+    Args:
+        labels: [B, T] long, -100 where nothing is predicted.
+    """
+    there = labels[:, 1:] != IGNORE_INDEX
+    places = torch.where(there, torch.arange(there.shape[1]), -1)
+    places, order = places.sort(1, descending=True)
+    longest = max(1, int(there.sum(1).max()))
+    tokens = labels[:, 1:].clamp(min=0).gather(1, order)
+    return places[:, :longest], torch.where(places >= 0, tokens, 0)[:, :longest]
 
 
 def _written() -> DataError:
