@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hfvla.family import FeatureCut
 from hfvla.training.estimate.kernels import GpuKernels
+from hfvla.training.estimate.repeats import followed_once
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
 
 __all__ = ["PrefixCost", "cache_note", "profile_prefix"]
@@ -64,7 +65,7 @@ def profile_prefix(
         tracker.exclude(tensor)
     try:
         model.eval()
-        with torch.no_grad(), GpuKernels(autocast), tracker:
+        with torch.no_grad(), followed_once(model, tracker), GpuKernels(autocast), tracker:
             cached = cut.load("plan")(model, dict(batch))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise EstimateError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hfvla.family import as_names
 from hfvla.training.estimate.kernels import GpuKernels
+from hfvla.training.estimate.repeats import followed_once
 from hfvla.training.estimate.tracker import EstimateError, StepTracker
 from hfvla.training.stage.groups import freeze, fully_frozen_modules, stop_input_gradients
 from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers, evaluate_frozen
@@ -117,7 +118,7 @@ def _follow(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     handles = [parameter.register_post_accumulate_grad_hook(tracker.mark_gradient) for parameter in trained]
     try:
-        with kernels, tracker:
+        with followed_once(model, tracker), kernels, tracker:
             output = _forward(model, inputs)
             scalar = loss(output)
             if scalar is None or not scalar.requires_grad:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from hfvla.errors import HfvlaError
 
-__all__ = ["EstimateError", "StepTracker"]
+__all__ = ["EstimateError", "Layout", "StepTracker", "from_layout", "layout_of", "rounded"]
 
 _ALIGNMENT = 512  # the CUDA allocator hands out multiples of it
 _META = torch.device("meta")
@@ -100,7 +100,7 @@ class StepTracker(TorchDispatchMode):
         key = storage._cdata
         if key in self._known:
             return
-        size = -(-storage.nbytes() // _ALIGNMENT) * _ALIGNMENT if counted else 0
+        size = rounded(tensor) if counted else 0
         self._known[key] = size, weakref.ref(storage, lambda _: self._forget(key))
         self.live_bytes += size
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
@@ -174,11 +174,11 @@ class StepTracker(TorchDispatchMode):
         if key not in self._results:
             out, count = func(*args, **kwargs), flop_registry.get(packet)
             flops = count(*args, **kwargs, out_val=out) if count else 0
-            self._results[key] = _layout(out), flops, _traffic((*args, out))
+            self._results[key] = layout_of(out), flops, _traffic((*args, out))
         layout, flops, traffic = self._results[key]
         self.flops += flops
         self._launch(traffic)
-        return _from_layout(layout)
+        return from_layout(layout)
 
     def _launch(self, traffic_bytes: int) -> None:
         self.kernels += 1
@@ -214,19 +214,28 @@ def _traffic(values: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(values))
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
+    """What a tensor without numbers is."""
+
     size: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype
 
 
-def _layout(value: Any) -> Any:
+def rounded(tensor: Tensor) -> int:
+    """Return the bytes that a tensor's storage takes of the allocator."""
+    return -(-tensor.untyped_storage().nbytes() // _ALIGNMENT) * _ALIGNMENT
+
+
+def layout_of(value: Any) -> Any:
+    """Return the layouts of the tensors in an operation's result."""
     if isinstance(value, Tensor):
-        return _Layout(value.shape, value.stride(), value.dtype)
-    return [_layout(part) for part in value] if isinstance(value, list | tuple) else value
+        return Layout(value.shape, value.stride(), value.dtype)
+    return [layout_of(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def _from_layout(layout: Any) -> Any:
-    if isinstance(layout, _Layout):
+def from_layout(layout: Any) -> Any:
+    """Return a result of these layouts on the meta device."""
+    if isinstance(layout, Layout):
         return torch.empty_strided(layout.size, layout.stride, dtype=layout.dtype, device=_META)
-    return tuple(_from_layout(part) for part in layout) if isinstance(layout, list) else layout
+    return tuple(from_layout(part) for part in layout) if isinstance(layout, list) else layout
