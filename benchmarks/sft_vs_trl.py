@@ -8,8 +8,8 @@
 
 Both read pictures from JPEG bytes, apply the model's chat template, and learn the assistant's turns; a step of the two
 is equal to 1e-5 (`tests/models/chat_vlm/test_parity_trl.py`), and the last losses of both are shown. They take turns
-in one process, each with a copy of the model, an epoch over all rows; a ratio is that of processor time in one round, so
-that what else the machine does falls on neither, and the median of all rounds is given. Memory is the most that a
+in one process, each with a copy of the model, an epoch over all rows; a ratio is that of processor time in one round,
+so that what else the machine does falls on neither, and the median of all rounds is given. Memory is the most that a
 process of its own held, less what it held before training.
 
 Lengths of the first two are those of `packing.py`, an eighth of LLaVA-1.5's, with few tokens a picture. The third has

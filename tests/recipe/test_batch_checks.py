@@ -18,6 +18,7 @@ def problems(stage, args=None):
         ({"batches": {}}, {"train_sampling_strategy": "group_by_length"}, "batches", "group_by_length"),
         ({"packing": {"max_length": 64}}, {"train_sampling_strategy": "group_by_length"}, "packing", "one length"),
         ({"packing": {"max_length": 64}, "batches": {}}, None, "packing", "`batches`"),
+        ({"packing": {"max_length": 64}, "too_long": "leave_out"}, None, "too_long", "packing.too_long"),
         ({"packing": {"max_length": 64}, "grad_cache": 4}, None, "packing", "`grad_cache`"),
         ({"grad_cache": 4}, {"deepspeed": "zero2.json"}, "grad_cache", "args.deepspeed"),
         ({"grad_cache": 4, "args": {"fsdp": "full_shard"}}, None, "grad_cache", "args.fsdp"),

@@ -43,6 +43,8 @@ def _packing_problems(stage: Mapping[str, Any], order: Any, base: Steps) -> Iter
     if stage.get("packing") is None:
         return
     steps = (*base, "packing")
+    if stage.get("too_long") == "leave_out":
+        yield Problem((*base, "too_long"), "packed sequences have a length of their own; say packing.too_long")
     if order == "group_by_length":
         yield Problem(steps, "packed sequences are nearly of one length; take args.train_sampling_strategy out")
     clashes = {

@@ -173,6 +173,11 @@ class Stage(Section):
     packing: Packing | None = Field(
         None, description="Pack samples into sequences; a row of a batch is then a sequence. Default: padded rows."
     )
+    too_long: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="What becomes of a sample with more tokens than the model takes, without `packing`: the stage "
+        "stops, or it is left out and counted. None is ever cut.",
+    )
     grad_cache: int | None = Field(
         None, ge=1, description="Rows encoded at a time; the loss still sees the whole batch (GradCache)."
     )

@@ -12,7 +12,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from hfvla.data.packing import PackedRows
 from hfvla.errors import DataError, RecipeError
 from hfvla.recipe import Stage
-from hfvla.training.run.packing import ordered_rows
+from hfvla.training.run.packing import ordered_rows, rows_that_fit
+from hfvla.training.stage.data import StageRows
 
 from ..launching import launch
 from ..packed_words import WordsCollator, build_rows, build_trainer, build_words
@@ -60,6 +61,38 @@ def test_long_rows_stop_the_stage_or_are_left_out():
     rows = build_rows().add_item({"ids": list(range(1, 20)), "source": "odd"})
     with pytest.raises(DataError, match="19 tokens"):
         packed_rows(rows)
+
+
+class Short(WordsCollator):
+    max_length = 10
+
+
+def test_without_packing_too_long_rows_are_left_out_and_counted(caplog):
+    stage = Stage.model_validate({**STAGE, "too_long": "leave_out"})
+    rows = build_rows().add_item({"ids": list(range(1, 20)), "source": "odd"})
+    found, left = rows_that_fit(stage, StageRows(rows, rows), Short())
+    short = sum(len(ids) <= 10 for ids in rows["ids"])
+    assert 0 < short < len(rows) and len(found.train) == len(found.validation) == short
+    assert all(len(ids) <= 10 for ids in found.train["ids"])
+    counts = {"tokens": 10, "train": len(rows) - short, "validation": len(rows) - short}
+    assert {key: left[key] for key in counts} == counts and "tokens" in left["first"]
+    assert f"{len(rows) - short} training and" in caplog.text and left["first"] in caplog.text
+    same = StageRows(rows, None)
+    assert rows_that_fit(Stage.model_validate(STAGE), same, Short()) == (same, None)
+
+
+def test_rows_without_lengths_cannot_be_told_too_long():
+    stage = Stage.model_validate({**STAGE, "too_long": "leave_out"})
+    with pytest.raises(RecipeError, match=r"too_long.*cannot say how long a row is"):
+        rows_that_fit(stage, StageRows(build_rows(), None), lambda rows: rows)
+    with pytest.raises(RecipeError, match=r"too_long.*stream.*without streaming"):
+        rows_that_fit(stage, StageRows(build_rows().to_iterable_dataset(), None), Short())
+
+    class Tiny(WordsCollator):
+        max_length = 0
+
+    with pytest.raises(DataError, match=r"stage 'words': no row fits into the model's context"):
+        rows_that_fit(stage, StageRows(build_rows(), None), Tiny())
 
 
 def test_the_loss_of_a_step_is_that_of_its_samples_alone(tmp_path):

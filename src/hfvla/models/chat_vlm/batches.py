@@ -276,7 +276,7 @@ def encode_conversations(
                 where=conversation.where,
                 got=f"{length} tokens with its {len(conversation.images)} pictures",
                 expected=f"at most {max_length}",
-                fix="Raise model.options.max_length, show fewer or smaller pictures, or say too_long: drop.",
+                fix="Raise model.options.max_length, show fewer or smaller pictures, or say too_long: leave_out.",
             )
         if suffixes:
             continue

@@ -9,13 +9,64 @@ from hfvla.cache.rows import CachedRows
 from hfvla.data.packing import PackedRows
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.rows.mixing import is_stream
-from hfvla.errors import RecipeError
+from hfvla.errors import DataError, RecipeError
 from hfvla.recipe import Stage
 from hfvla.training.checkpoint.length_order import LENGTHS
+from hfvla.training.stage.data import StageRows
 
-__all__ = ["ordered_rows"]
+__all__ = ["ordered_rows", "rows_that_fit"]
 
 logger = logging.getLogger(__name__)
+
+
+def rows_that_fit(stage: Stage, rows: StageRows, collator: Any) -> tuple[StageRows, dict[str, Any] | None]:
+    """Leave out what has more tokens than the model takes, where a stage says so; return rows and what was left out.
+
+    Args:
+        stage: with `too_long: leave_out`; otherwise nothing is looked at.
+        rows: training and validation rows, before features are cached.
+        collator: the family's, with `token_lengths(rows)` and `max_length`.
+
+    Returns:
+        `tuple`: (rows, {"train": n, "validation": n, "first": ..., "tokens": most that the model takes} or None).
+
+    Raises:
+        RecipeError: the family cannot tell lengths, or the rows are streamed.
+        DataError: no training row is short enough.
+    """
+    if stage.too_long == "refuse":
+        return rows, None
+    where = f"stage '{stage.name}'"
+    if not hasattr(collator, "token_lengths") or not hasattr(collator, "max_length"):
+        raise RecipeError(
+            "too_long: the family's collator cannot say how long a row is", where=where, fix="Leave `too_long` out."
+        )
+    if rows.streamed:
+        raise RecipeError(
+            "too_long: how long the rows of a stream are is not known ahead",
+            where=where,
+            fix="Read the source without streaming, or leave `too_long` out.",
+        )
+    left: dict[str, Any] = {"tokens": collator.max_length}
+    found = {}
+    for name, table in (("train", rows.train), ("validation", rows.validation)):
+        lengths = [] if table is None else collator.token_lengths(table)
+        long = [number for number, length in enumerate(lengths) if length > collator.max_length]
+        left[name] = len(long)
+        if long and "first" not in left:
+            left["first"] = f"{table[long[0]].get('id', long[0])}, {lengths[long[0]]} tokens"
+        short = [number for number, length in enumerate(lengths) if length <= collator.max_length]
+        found[name] = table if not long else table.select(short)
+    if not len(found["train"]):
+        raise DataError(
+            "no row fits into the model's context", where=where, got=left["first"], expected=left["tokens"]
+        )
+    if "first" in left:
+        logger.warning(
+            "%s: %d training and %d validation rows have more than %d tokens and are left out, first: %s",
+            where, left["train"], left["validation"], left["tokens"], left["first"],
+        )  # fmt: skip
+    return StageRows(found["train"], found["validation"]), left
 
 
 def ordered_rows(stage: Stage, rows: Any, collator: Any, arguments: Any) -> Any:

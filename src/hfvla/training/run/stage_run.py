@@ -29,7 +29,7 @@ from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
 from hfvla.training.run.machine import set_attention
-from hfvla.training.run.packing import ordered_rows
+from hfvla.training.run.packing import ordered_rows, rows_that_fit
 from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.run.screen import DETAIL
@@ -99,6 +99,7 @@ class StageRun(StageContext):
         self._base: str | None = None  # what the stage starts from
         self.cache: dict[str, Any] | None = None  # census of the feature cache, once it is built
         self.packing: dict[str, Any] | None = None  # padding before and after, where samples are packed
+        self.left_out: dict[str, Any] | None = None  # rows that are longer than the model takes
 
     def finished(self) -> dict[str, Any] | None:
         """Return the stage's summary if it was completed before."""
@@ -172,6 +173,7 @@ class StageRun(StageContext):
             **_cost(trainer),
             **({"cache": self.cache} if self.cache else {}),
             **({"packing": self.packing} if self.packing else {}),
+            **({"too_long": self.left_out} if self.left_out else {}),
             **({"gradients": trainer.monitor.summary()} if trainer.monitor else {}),
         }
         with saving(f"stage '{self.stage.name}': its result", self.folder, "Its last checkpoint is untouched."):
@@ -241,6 +243,7 @@ class StageRun(StageContext):
         else:
             model.config.loss_weights = final_weights(self.stage, epochs)
         collator = self.spec.load("collator")(processor, model.config, losses=loss_terms(self.stage), training=True)
+        rows, self.left_out = rows_that_fit(self.stage, rows, collator)
         if self.stage.cache is not None:
             rows, collator, census = cached_rows(self, model, processor, rows, collator, arguments)
             self.cache = census.to_dict()

@@ -90,6 +90,8 @@ def check_script_stage(stage: Stage, args: Any, model: Any) -> None:
         raise _refused(
             "packing", where, "Pass hfvla.data.packing.PackedRows as train_dataset, and leave `packing` out."
         )
+    if stage.too_long != "refuse":
+        raise _refused("too_long", where, "Leave such rows out of train_dataset, and leave `too_long` out.")
     _check_model(stage.model, getattr(model, "config", None), where)
     for name in _HANDOVER:
         if getattr(stage.handover, name):
