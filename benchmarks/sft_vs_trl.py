@@ -251,6 +251,7 @@ def with_hfvla(name: str, rows: Any, model: Any, processor: Any, folder: str, bu
     config, clock = training(TrainingArguments, folder, batch, accumulation, label_names=["labels"]), Clock()
     trainer = StagedTrainer(
         model=model, args=config, stage=stage, groups=spec.groups, data_collator=collator, callbacks=[clock],
+        from_recipe=True,
         train_dataset=ordered_rows(stage, rows, collator, config),
     )  # fmt: skip
     return trained(trainer, clock)
