@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -88,8 +89,6 @@ def randomise(source: Path, target: Path, seed: int = 0) -> Path:
         target: folder to make.
         seed: of the weights.
     """
-    import json
-
     import timm
     import torch
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
@@ -117,6 +116,67 @@ def randomise(source: Path, target: Path, seed: int = 0) -> Path:
                 shutil.copyfile(source / name, scratch / name)
     scratch.rename(target)
     return target
+
+
+def shorten(source: Path, target: Path, layers: int) -> Path:
+    """Save the first layers of a causal language model, with its embeddings, last norm and tokenizer.
+
+    Args:
+        source: folder of the model.
+        target: folder to make.
+        layers: how many to keep.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if (target / "config.json").is_file():
+        return target
+    scratch = target.with_suffix(".part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    AutoModelForCausalLM.from_pretrained(source, num_hidden_layers=layers).save_pretrained(scratch)
+    for file in (*source.glob("*token*"), *source.glob("chat_template.jinja")):
+        shutil.copyfile(file, scratch / file.name)
+    scratch.rename(target)
+    return target
+
+
+def join(tower: Path, language: Path, target: Path, side: int, seed: int = 0) -> Path:
+    """Save one model of a tower and a language model with a new projector between them, and its processor (FastVLM).
+
+    Args:
+        tower: folder of a convolutional network of timm.
+        language: folder of a causal language model with its tokenizer.
+        target: folder to make.
+        side: of the pictures, in pixels.
+        seed: of the projector.
+    """
+    from transformers import set_seed
+
+    from hfvla.models.chat_vlm.options import ChatOptions
+    from hfvla.models.chat_vlm.parts import build_parts, parts_config
+
+    if (target / "config.json").is_file():
+        return target
+    scratch = target.with_suffix(".part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    architecture = json.loads((tower / "config.json").read_text(encoding="utf-8"))["architecture"]
+    options = ChatOptions(vision=f"timm:{architecture}@{tower}", language=str(language), image_size=side)
+    config = parts_config(options)
+    config.image_seq_length = _cells(architecture, side)
+    set_seed(seed)
+    for made in build_parts(options, config, ()):
+        made.save_pretrained(scratch)
+    scratch.rename(target)
+    return target
+
+
+def _cells(architecture: str, side: int) -> int:
+    """Return how many cells the last map of a tower has."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        model = timm.create_model(architecture, pretrained=False, num_classes=0, global_pool="")
+        return int(model(torch.empty(1, 3, side, side))[0, 0].numel())
 
 
 PARTS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {

@@ -29,6 +29,8 @@ import data
 
 ROOT = Path(__file__).resolve().parents[2]
 _DONE = "real.json"
+DRIVES = {"train": 800, "test": 100}
+LANGUAGE_LAYERS = 4  # of SmolLM2's thirty: what two CPU cores train in minutes
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Work:
         seeds: of the runs.
         console: where tables go.
         robot_selection: folder of the real robot-selection files, which no package carries.
+        signs: archive of the real tracks of traffic signs, which no package carries either.
         skipped: what was not done, and why.
         saved: samples that no tower had to see again, and the seconds that a first look at as many took.
     """
@@ -48,6 +51,7 @@ class Work:
     seeds: Sequence[int]
     console: Console
     robot_selection: Path | None = None
+    signs: Path | None = None
     skipped: list[str] = field(default_factory=list)
     saved: dict[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -198,12 +202,49 @@ def run_selection(work: Work) -> None:
     show(work, title, selection.METRICS, rows, work.output / "ember_vlm" / "selection.md")
 
 
-FAMILIES: dict[str, Callable[[Work], None]] = {"internvl_retrieval": run_retrieval, "ember_vlm": run_selection}
+def run_video_qa(work: Work) -> None:
+    """Drives past real traffic signs: answers by letter from pretrained parts, beside a ridge and the words alone."""
+    import video_qa
+
+    if work.signs is None:
+        raise OSError("no package carries the tracks of traffic signs: --signs tracks.zip")
+    family, kinds = "internvl_video_qa", video_qa.signs.KINDS
+    for name in ("efficientnet-lite0", "smollm2-135m"):
+        parts.build(name, work.parts)
+    tower = work.parts / "efficientnet-lite0"
+    language = parts.shorten(work.parts / "smollm2-135m", work.parts / "smollm2-first", LANGUAGE_LAYERS)
+    folder = video_qa.signs.build_signs(work.signs, work.data / "signs", DRIVES)
+    beside = video_qa.baselines(work.signs, tower, folder)
+    (work.parts / "random").mkdir(exist_ok=True)
+    chance = [parts.randomise(part, work.parts / "random" / part.name) for part in (tower, language)]
+    options = [f"data.train.road_videos.path={folder / 'train.json'}", f"data.eval.signs.path={folder / 'test.json'}"]
+    options += [f"stages.see.data.train.road_videos.path={folder / 'names.json'}"]
+    options += [f"stages.{stage}.cache.folder={work.output / family / 'cache'}" for stage in ("see", "tell")]
+    rows = {}
+    for label, name, pair in (
+        ("pretrained tower and language model, by letter", "pretrained", (tower, language)),
+        ("the same, both at random", "random", chance),
+    ):
+        backbone = parts.join(*pair, work.parts / f"signs-vlm-{name}", video_qa.signs.SIDE)
+        runs = [
+            work.train(family, name, seed, [f"model.options.backbone={backbone}", *options]) for seed in work.seeds
+        ]
+        for said, found in video_qa.of_runs(runs).items():
+            rows[label + said] = [spread(found[column]) if column in found else "" for column in ("all", *kinds)]
+    rows |= {label: [f"{100 * found[kind]:.1f}" for kind in ("all", *kinds)] for label, found in beside.items()}
+    title = f"{family}, {DRIVES['test']} drives past real signs: accuracy in per cent, {len(work.seeds)} seeds"
+    show(work, title, ("all", *kinds), rows, work.output / family / "signs.md")
+
+
+FAMILIES: dict[str, Callable[[Work], None]] = {
+    "internvl_retrieval": run_retrieval,
+    "internvl_video_qa": run_video_qa,
+    "ember_vlm": run_selection,
+}
 """What is run for each family."""
 
 NOT_RUN = {
     "ember_vlm on SmolLM2": "no recipe yet; by arithmetic half a second a prompt on a CPU core, with nothing cached",
-    "internvl_video_qa": "its backbone is InternVL, whose weights no package carries, and it takes no other yet",
     "sensor_vla": "real force windows here have no pictures or actions; episodes of a simulator were not recorded",
 }
 """What has no real recipe here, and why."""
@@ -216,8 +257,9 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
     parser.add_argument("--output", type=Path, default=Path("outputs/real"))
     parser.add_argument("--robot-selection", type=Path, help="folder of the real robot-selection files")
+    parser.add_argument("--signs", type=Path, help="zip of GTSRB's training tracks, all of their frames or some")
     asked = parser.parse_args()
-    work = Work(asked.output, asked.seeds, Console(width=160), asked.robot_selection)
+    work = Work(asked.output, asked.seeds, Console(width=160), asked.robot_selection, asked.signs)
     started, failed = time.perf_counter(), 0
     for name in asked.families:
         try:

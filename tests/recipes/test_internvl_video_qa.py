@@ -12,7 +12,8 @@ from hfvla.recipe import load_recipe
 from hfvla.training.estimate import plan_recipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes" / "internvl_video_qa").glob("*.yaml"))
+REAL = ROOT / "recipes" / "internvl_video_qa" / "real.yaml"  # needs parts and clips: test_real_signs.py
+RECIPES = sorted(set((ROOT / "recipes" / "internvl_video_qa").glob("*.yaml")) - {REAL})
 BILLIONS = {"full_1b": 0.938, "full_2b": 2.089, "full_8b": 7.944, "qlora_8b": 7.944, "staged": 0.938}
 
 

@@ -57,7 +57,9 @@ def backbone_options(model_recipe: Mapping[str, Any], kind: type[_Options] = Bac
         raise RecipeError(problems) from None
 
 
-def backbone_settings(options: BackboneOptions, settings: Mapping[str, Any]) -> Any:
+def backbone_settings(
+    options: BackboneOptions, settings: Mapping[str, Any], model_types: Sequence[str] = ("internvl",)
+) -> Any:
     """Return the `backbone_config` of a model that is planned or built.
 
     The shapes of the hub's InternVL3 checkpoints are known; those of another backbone are read from its config.
@@ -65,6 +67,7 @@ def backbone_settings(options: BackboneOptions, settings: Mapping[str, Any]) -> 
     Args:
         options: of the recipe.
         settings: `model.config` of the recipe.
+        model_types: kinds of model that `options.backbone` may be.
 
     Raises:
         RecipeError: both name a backbone, or it cannot be read.
@@ -73,7 +76,7 @@ def backbone_settings(options: BackboneOptions, settings: Mapping[str, Any]) -> 
     if options.backbone is not None:
         if "backbone_config" in settings:
             raise RecipeError("model.config.backbone_config and model.options.backbone are both given; name one")
-        return {**(known_backbone(options.backbone) or loaded_backbone(options)), "dtype": options.dtype}
+        return {**(known_backbone(options.backbone) or loaded_backbone(options, model_types)), "dtype": options.dtype}
     if isinstance(given, PreTrainedConfig):
         return given
     backbone = given or known_backbone("OpenGVLab/InternVL3-1B-hf") or {}

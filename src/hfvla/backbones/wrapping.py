@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -17,12 +17,19 @@ from hfvla.backbones.options import (
     loaded_backbone,
 )
 
+if TYPE_CHECKING:
+    from transformers.image_processing_utils import BaseImageProcessor
+
 __all__ = ["Wrapping", "planned_settings"]
 
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-def planned_settings(model_recipe: Mapping[str, Any], kind: type[BackboneOptions] = BackboneOptions) -> dict[str, Any]:
+def planned_settings(
+    model_recipe: Mapping[str, Any],
+    kind: type[BackboneOptions] = BackboneOptions,
+    model_types: Sequence[str] = ("internvl",),
+) -> dict[str, Any]:
     """Return the config's settings that a recipe's `model` section asks for, without weights (for plans).
 
     The shapes of the hub's InternVL3 checkpoints are known; those of another backbone are read from its config.
@@ -30,13 +37,14 @@ def planned_settings(model_recipe: Mapping[str, Any], kind: type[BackboneOptions
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
         kind: class of the options.
+        model_types: kinds of model that `options.backbone` may be.
 
     Raises:
         RecipeError: an unknown option, or a backbone that cannot be read.
     """
     options = backbone_options(model_recipe, kind)
     settings = dict(model_recipe.get("config") or {})
-    return {**settings, "backbone_config": backbone_settings(options, settings)}
+    return {**settings, "backbone_config": backbone_settings(options, settings, model_types)}
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Wrapping:
         build_config: the config of a run from nothing, from the recipe's `model` section.
         options: class of what `model.options` of a recipe may say.
         whole: the backbone is all there is: no weight of the model needs to be drawn before it is loaded.
+        model_types: kinds of model that the backbone may be.
     """
 
     config: type[PreTrainedConfig]
@@ -66,6 +75,7 @@ class Wrapping:
     build_config: Callable[[Mapping[str, Any]], PreTrainedConfig]
     options: type[BackboneOptions] = BackboneOptions
     whole: bool = False
+    model_types: Sequence[str] = ("internvl",)
 
     def initialise(
         self, model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int
@@ -92,11 +102,11 @@ class Wrapping:
         """Load a backbone's weights and processor; what the family adds is new."""
         from transformers import AutoProcessor
 
-        own = loaded_backbone(options)
+        own = loaded_backbone(options, self.model_types)
         source = AutoProcessor.from_pretrained(options.backbone, revision=options.revision)
         config = self.config(**{**settings, "backbone_config": {**own, "dtype": options.dtype}})
         processor = self.processor(
-            image_processor=source.image_processor,
+            image_processor=_tiling(source.image_processor, self.picture_side(config)),
             tokenizer=source.tokenizer,
             chat_template=source.chat_template or source.tokenizer.chat_template,
             **self.processor_settings(config),
@@ -128,3 +138,13 @@ class Wrapping:
         ids = processor.special_ids()
         backbone = learned_backbone(config.backbone_config, processor.tokenizer, ids.pop("image_token_id"))
         return self.model(self.config(**{**config.to_dict(), **ids, "backbone_config": backbone})), processor
+
+
+def _tiling(image_processor: BaseImageProcessor, side: int) -> BaseImageProcessor:
+    """Return an image processor that can cut tiles: the backbone's own, or InternVL's with its side and statistics."""
+    from transformers import GotOcr2ImageProcessor
+
+    if hasattr(image_processor, "crop_to_patches"):
+        return image_processor
+    size = {"height": side, "width": side}
+    return GotOcr2ImageProcessor(size=size, image_mean=image_processor.image_mean, image_std=image_processor.image_std)

@@ -14,15 +14,15 @@ FAMILY = FamilySpec(
         "vision": ParameterGroup(
             ("backbone.model.vision_tower.*",),
             layers="backbone.model.vision_tower.encoder.layer",
-            description="InternViT tower",
+            description="vision tower",
         ),
         "projector": ParameterGroup(
-            ("backbone.model.multi_modal_projector.*",), description="pixel-shuffled tiles to language tokens"
+            ("backbone.model.multi_modal_projector.*",), description="tiles to language tokens"
         ),
         "language": ParameterGroup(
             ("backbone.model.language_model.*", "backbone.lm_head.*"),
             layers="backbone.model.language_model.layers",
-            description="Qwen2 language model with its output layer",
+            description="language model with its output layer",
         ),
     },
     losses={
@@ -73,7 +73,18 @@ FAMILY = FamilySpec(
             config=("backbone_config", "frames", "tiling", "support_dropout"),
             processor=("image_processor", "frames", "tiling", "tokens_per_tile"),
             description="projected tiles of the frames, [tiles, tokens, D] a question",
-        )
+        ),
+        "tower_maps": FeatureCut(
+            groups=("vision",),
+            fields=("video", "support_frames"),
+            files=("video",),
+            required=("video",),
+            replaces=("pixel_values", "tile_index"),
+            provides=("tower_features",),
+            config=("backbone_config", "frames", "tiling", "support_dropout"),
+            processor=("image_processor", "frames", "tiling", "tokens_per_tile"),
+            description="tiles of the frames before the projector, [tiles, tokens, C] a question: it may train",
+        ),
     },
     parameter_table={
         "vision tower": ("backbone.model.vision_tower.*",),

@@ -31,6 +31,7 @@ __all__ = [
     "build_tokenizer",
     "draw_mode",
     "plan_batch",
+    "plan_tower_maps",
     "plan_visual_tokens",
     "training_texts",
 ]
@@ -129,8 +130,10 @@ class InternVLVideoQACollator:
         """Return the tensors of the frames, and the tiles of each frame, for the rows at these places."""
         if CACHED_FEATURES in rows[0]:
             cached = [rows[i][CACHED_FEATURES] for i in places]
-            features = torch.cat([found["image_features"] for found in cached])
-            return {"image_features": features}, [found["frame_tiles"].tolist() for found in cached]
+            name = "tower_features" if "tower_features" in cached[0] else "image_features"
+            return {name: torch.cat([found[name] for found in cached])}, [
+                found["frame_tiles"].tolist() for found in cached
+            ]
         clips = [
             self.processor.read_clip(row["video"], row["support_frames"], mode=mode, where=str(row["id"]))
             for row, mode in zip(rows, modes, strict=True)
@@ -241,3 +244,12 @@ def plan_visual_tokens(model: InternVLForVideoQA, batch: dict[str, Any]) -> dict
     pixels, tiles = batch.pop("pixel_values"), batch.pop("tile_index")
     features = model.get_image_features(pixels)
     return {**batch, "image_features": features.new_empty(len(tiles), *features.shape[1:])}
+
+
+def plan_tower_maps(model: InternVLForVideoQA, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` with what the projector takes in place of the pixels."""
+    if "pixel_values" not in batch:
+        return batch
+    pixels, tiles = batch.pop("pixel_values"), batch.pop("tile_index")
+    features = model.get_tower_features(pixels)
+    return {**batch, "tower_features": features.new_empty(len(tiles), *features.shape[1:])}

@@ -9,20 +9,24 @@ import numpy as np
 
 from hfvla.backbones.wrapping import Wrapping, planned_settings
 from hfvla.family import CutContext
-from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import InternVLVideoQAConfig
+from hfvla.models.internvl_video_qa.configuration_internvl_video_qa import MODEL_TYPES, InternVLVideoQAConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import EvalPrediction
 
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
 
 __all__ = [
+    "augments_tower_maps",
     "augments_visual_tokens",
     "build_config",
     "compute_metrics",
+    "encode_tower_maps",
     "encode_visual_tokens",
     "fake_rows",
     "initialise",
+    "prepare_tower_maps",
     "prepare_visual_tokens",
 ]
 
@@ -35,7 +39,7 @@ def build_config(model_recipe: Mapping[str, Any]) -> InternVLVideoQAConfig:
     Args:
         model_recipe: {"config": {...}, "options": {...}}.
     """
-    return InternVLVideoQAConfig(**planned_settings(model_recipe))
+    return InternVLVideoQAConfig(**planned_settings(model_recipe, model_types=MODEL_TYPES))
 
 
 def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str, Any]], seed: int) -> tuple[Any, Any]:
@@ -56,6 +60,7 @@ def initialise(model_recipe: Mapping[str, Any], train_rows: Iterable[Mapping[str
         learn_tokenizer=lambda rows, size: build_tokenizer(training_texts(rows), size),
         build_config=build_config,
         whole=True,
+        model_types=MODEL_TYPES,
     ).initialise(model_recipe, train_rows, seed)
     if not (model_recipe.get("options") or {}).get("backbone"):
         _draw_positions(model)
@@ -102,15 +107,26 @@ def prepare_visual_tokens(context: CutContext, rows: Sequence[Mapping[str, Any]]
 
 def encode_visual_tokens(model: InternVLForVideoQA, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the visual tokens [tiles, tokens, D] of each row, and the tiles of each of its frames."""
-    features = model.get_image_features(batch["pixel_values"])[batch["tile_index"]]
+    return _by_row("image_features", model.get_image_features(batch["pixel_values"]), batch)
+
+
+def _by_row(name: str, features: Tensor, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     by_row = batch["frame_tiles"].split(batch["frames"].tolist())
-    parts = features.split([int(tiles.sum()) for tiles in by_row])
-    return [{"image_features": part, "frame_tiles": tiles} for part, tiles in zip(parts, by_row, strict=True)]
+    parts = features[batch["tile_index"]].split([int(tiles.sum()) for tiles in by_row])
+    return [{name: part, "frame_tiles": tiles} for part, tiles in zip(parts, by_row, strict=True)]
 
 
 def augments_visual_tokens(context: CutContext) -> bool:
     """Tell whether training sees random choices of frames: with and without support frames."""
     return context.config.support_dropout > 0
+
+
+prepare_tower_maps, augments_tower_maps = prepare_visual_tokens, augments_visual_tokens
+
+
+def encode_tower_maps(model: InternVLForVideoQA, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the projector takes [tiles, tokens, C] of each row, and the tiles of each of its frames."""
+    return _by_row("tower_features", model.get_tower_features(batch["pixel_values"]), batch)
 
 
 def compute_metrics(prediction: EvalPrediction, config: InternVLVideoQAConfig) -> dict[str, float]:

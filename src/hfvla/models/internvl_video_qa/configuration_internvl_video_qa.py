@@ -1,4 +1,4 @@
-"""Configuration of InternVL for multiple-choice questions on video: a backbone, frames, tiles and letters."""
+"""Configuration of a model for multiple-choice questions on video: a backbone, frames, tiles and letters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,19 @@ from hfvla.data.choices import LETTERS
 from hfvla.errors import CheckpointError, did_you_mean
 from hfvla.losses.reductions import check_text_reduction
 
-__all__ = ["ANSWER_BY", "BACKBONES", "FRAMES", "PROMPTS", "TILING", "InternVLVideoQAConfig", "known_backbone"]
+__all__ = [
+    "ANSWER_BY",
+    "BACKBONES",
+    "FRAMES",
+    "MODEL_TYPES",
+    "PROMPTS",
+    "TILING",
+    "InternVLVideoQAConfig",
+    "known_backbone",
+]
+
+MODEL_TYPES = ("internvl", "fast_vlm")
+"""Kinds of backbone: InternVL, or a convolutional tower of timm before any causal language model (FastVLM)."""
 
 FRAMES: dict[str, float] = {"fewest": 4, "most": 6, "seconds_per_frame": 2.0, "margin_s": 0.5}
 """How many frames a clip is read at, and how far the window reaches beyond its support frames."""
@@ -41,7 +53,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     r"""Configuration of `InternVLForVideoQA`; the defaults are InternVL3-1B (0.94 B parameters).
 
     Args:
-        backbone_config (`dict` or `InternVLConfig`): vision tower, projector and language model.
+        backbone_config (`dict` or config): vision tower, projector and language model, one of `MODEL_TYPES`.
         frames (`dict`): {"fewest", "most", "seconds_per_frame", "margin_s"}, see `FRAMES`.
         tiling (`dict`): {"most_tiles", "token_budget"}, see `TILING`.
         prompts (`dict`): {"instruction", "in_words", "frame", "answer", "system"}, see `PROMPTS`; the processor's too.
@@ -60,7 +72,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     sub_configs_defaults = {  # noqa: RUF012
         "backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="internvl"),
     }
-    sub_config_types = {"backbone_config": ("internvl",)}  # noqa: RUF012
+    sub_config_types = {"backbone_config": MODEL_TYPES}  # noqa: RUF012
     nested_keys = {"frames": FRAMES, "tiling": TILING, "prompts": PROMPTS, "calibration": {"temperature": 1.0}}  # noqa: RUF012
     keys_to_ignore_at_inference = ["loss_terms"]  # noqa: RUF012
 
@@ -81,8 +93,15 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         """Fill the backbone and the settings; check what later code relies on."""
         if not isinstance(self.backbone_config, PreTrainedConfig):
             settings = dict(self.backbone_config or BACKBONES["OpenGVLab/InternVL3-1B-hf"])
-            settings.pop("model_type", None)
-            self.backbone_config = AutoConfig.for_model("internvl", **settings)
+            kind = settings.pop("model_type", "internvl")
+            if kind not in MODEL_TYPES:
+                raise CheckpointError(
+                    "no such backbone here",
+                    where="InternVLVideoQAConfig.backbone_config.model_type",
+                    got=kind,
+                    expected=" or ".join(MODEL_TYPES),
+                )
+            self.backbone_config = AutoConfig.for_model(kind, **settings)
         self.tie_word_embeddings = self.backbone_config.tie_word_embeddings
         self.frames = _filled("frames", FRAMES, self.frames)
         self.tiling = _filled("tiling", TILING, self.tiling)
@@ -129,12 +148,17 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     @property
     def tile_size(self) -> int:
         """Side of a tile in pixels."""
-        return int(self.backbone_config.vision_config.image_size[0])
+        vision = self.backbone_config.vision_config
+        if self.backbone_config.model_type == "fast_vlm":
+            return int(vision.pretrained_cfg["input_size"][-1])
+        return int(vision.image_size[0])
 
     @property
     def tokens_per_tile(self) -> int:
         """Placeholders that a tile takes in `input_ids`."""
         vision = self.backbone_config.vision_config
+        if self.backbone_config.model_type == "fast_vlm":
+            return int(self.backbone_config.image_seq_length)
         side = int(vision.image_size[0] // vision.patch_size[0] * self.backbone_config.downsample_ratio)
         return side * side
 

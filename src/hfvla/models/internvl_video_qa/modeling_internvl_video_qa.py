@@ -80,6 +80,24 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         """Encode tiles [N, 3, S, S] to [N, tokens_per_tile, D]: vision tower, pixel shuffle, projector."""
         return self.backbone.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output
 
+    def get_tower_features(self, pixel_values: Tensor) -> Tensor:
+        """Encode tiles [N, 3, S, S] to [N, tokens_per_tile, C]: what `project` makes language tokens of."""
+        found: list[Tensor] = []
+        # Each backbone shuffles and cuts in its own way before its projector: taken where the projector takes it.
+        hook = self.backbone.model.multi_modal_projector.register_forward_pre_hook(
+            lambda _, given: found.append(given[0])
+        )
+        try:
+            self.get_image_features(pixel_values)
+        finally:
+            hook.remove()
+        return found[0]
+
+    def project(self, tower_features: Tensor) -> Tensor:
+        """Turn `get_tower_features` [M, tokens, C] into language tokens [M, tokens, D]."""
+        projector = self.backbone.model.multi_modal_projector
+        return projector(tower_features.to(next(projector.parameters()).dtype))  # a cache keeps half precision
+
     def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
         """Embed tokens and write image features [M, tokens, D] over the image placeholders, in order.
 
@@ -108,6 +126,7 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         pixel_values: Tensor | None = None,
         tile_index: Tensor | None = None,
         image_features: Tensor | None = None,
+        tower_features: Tensor | None = None,
         answer_positions: Tensor | None = None,
         labels: Tensor | None = None,
         letter_labels: Tensor | None = None,
@@ -127,6 +146,7 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
             tile_index (`Tensor`, *optional*): [M] long, which of the N tiles stands at each place: questions on one
                 video share its tiles. Default: each tile once, in order.
             image_features (`Tensor`, *optional*): [M, tokens, D] in place of `pixel_values`; see `get_image_features`.
+            tower_features (`Tensor`, *optional*): [M, tokens, C] in place of both; see `get_tower_features`.
             answer_positions (`Tensor`, *optional*): [B] long, the prompt's last token; default: the last valid token.
             labels (`Tensor`, *optional*): [B, T] long, the token itself where it is predicted, else -100.
             letter_labels (`Tensor`, *optional*): [B] long, index of the right letter, or -1.
@@ -142,8 +162,10 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         Raises:
             ValueError: pixels and features are both given, or do not match the placeholders.
         """
-        if pixel_values is not None and image_features is not None:
-            raise ValueError("pixel_values and image_features are both given; a batch has one of them")
+        if sum(given is not None for given in (pixel_values, image_features, tower_features)) > 1:
+            raise ValueError("of pixel_values, image_features and tower_features a batch has one")
+        if tower_features is not None:
+            image_features = self.project(tower_features)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)

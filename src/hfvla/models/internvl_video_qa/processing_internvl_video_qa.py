@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["InternVLVideoQAProcessor"]
 
 _FRAME_CACHE_BYTES = 256 * 2**20
+_IMAGE_TOKEN = "<image>"  # of LLaVA's processors, whose tokenizers do not name it
 
 
 class InternVLVideoQAProcessor(ProcessorMixin):
@@ -39,7 +40,8 @@ class InternVLVideoQAProcessor(ProcessorMixin):
 
     Args:
         image_processor: InternVL's; resizes, tiles and normalises frames.
-        tokenizer: fast tokenizer with `start_image_token`, `context_image_token` and `end_image_token`.
+        tokenizer: fast tokenizer with `start_image_token`, `context_image_token` and `end_image_token`, or one
+            that knows `image_token` alone ("<image>" where it does not say).
         frames (`dict`): a config's `frames`.
         tiling (`dict`): a config's `tiling`.
         tokens_per_tile (`int`): placeholders a tile takes.
@@ -86,9 +88,15 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         pairs["image_token_id"] = (self._image_token_id(), config.backbone_config.image_token_id)
         check_same("InternVLVideoQAProcessor", pairs)
 
+    def _image_tokens(self) -> tuple[str, str, str]:
+        """Return what stands before, in the place of, and behind the tokens of a picture."""
+        known = self.tokenizer
+        if hasattr(known, "context_image_token"):
+            return known.start_image_token, known.context_image_token, known.end_image_token
+        return "", getattr(known, "image_token", _IMAGE_TOKEN), ""
+
     def _image_token_id(self) -> int:
-        tokenizer = self.tokenizer
-        return int(tokenizer.convert_tokens_to_ids(tokenizer.context_image_token))
+        return int(self.tokenizer.convert_tokens_to_ids(self._image_tokens()[1]))
 
     def _letter_ids(self) -> list[int]:
         if self.tokenizer is None:
@@ -104,7 +112,7 @@ class InternVLVideoQAProcessor(ProcessorMixin):
         """Return what the config must know of the tokenizer: `letter_token_ids` and `image_token_id`."""
         return {
             "letter_token_ids": self.letter_token_ids,
-            "image_token_id": self.tokenizer.convert_tokens_to_ids(self.tokenizer.context_image_token),
+            "image_token_id": self._image_token_id(),
         }
 
     # ---- video ------------------------------------------------------------------------------------------------------
@@ -201,9 +209,8 @@ class InternVLVideoQAProcessor(ProcessorMixin):
 
     def image_text(self, tiles: int) -> str:
         """Return the placeholders of one picture or frame of so many tiles."""
-        tokenizer = self.tokenizer
-        placeholders = tokenizer.context_image_token * (self.tokens_per_tile * tiles)
-        return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
+        before, placeholder, behind = self._image_tokens()
+        return f"{before}{placeholder * (self.tokens_per_tile * tiles)}{behind}"
 
     def encode(
         self, items: Sequence[PromptItem], *, with_answer: bool = False, padding_side: str = "right"
