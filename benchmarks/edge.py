@@ -114,6 +114,20 @@ def real_size(rows: list[dict[str, Any]], layers: dict[str, Any], seed: int) -> 
     return EmberVLMForRobotSelection(EmberVLMConfig(**settings)).eval(), processor
 
 
+def settle(model: Any, processor: Any, rows: list[dict[str, Any]]) -> None:
+    """Give the tower's batch norms the statistics of pictures, as any trained tower has: without, its maps explode."""
+    norms = [one for one in model.vision.modules() if isinstance(one, torch.nn.modules.batchnorm._BatchNorm)]
+    for one in norms:
+        one.reset_running_stats()
+        one.momentum = None  # the mean over all batches
+    model.vision.train()
+    pictures = [row["image"] for row in rows if row["image"] is not None]
+    with torch.no_grad():
+        for start in range(0, len(pictures), _ENCODED):
+            model.vision(processor.pixels(pictures[start : start + _ENCODED]))
+    model.vision.eval()
+
+
 def learn(model: Any, processor: Any, rows: list[dict[str, Any]], steps: int, batch: int, seed: int) -> list[float]:
     """Train fusion and head on what all the rest, random and frozen, makes of the rows; returns the losses.
 
@@ -209,6 +223,7 @@ def main() -> None:
         _, model, processor = load_checkpoint(arguments.checkpoint, family="ember_vlm")
     else:
         model, processor = real_size(train, layers, arguments.seed)
+        settle(model, processor, train)
         losses = learn(model, processor, train, arguments.steps, arguments.batch, arguments.seed)
     trained_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as name:
@@ -282,7 +297,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--real", nargs="*", default=[], help="robot-selection files")
     parser.add_argument("--config", help="JSON of config values, for another size")
     parser.add_argument("--method", default="mixed", help="of 8 bits: dynamic, static or mixed")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--train-rows", type=int, default=1200, help="generated tasks without a picture")
     parser.add_argument("--pictures", type=int, default=200, help="and with one")

@@ -63,6 +63,18 @@ def test_every_family_has_a_form(family):
     assert page.made
 
 
+def test_a_number_that_may_be_empty_is_none_when_it_is():
+    request = Request(
+        (RequestField("most", "at most", kind="integer", least=1), RequestField("heat", "", kind="number"))
+    )
+    page = Recorder()
+    form_of(page, request)
+    assert [kind for kind, _, _ in page.made] == ["Textbox", "Textbox"]  # Gradio sends 0 for an empty Number
+    assert request_of(request, ["", ""]) == {} and request_of(request, ["3", "0.5"]) == {"most": 3, "heat": 0.5}
+    with pytest.raises(DataError, match="most: not a number; got 'three'"):
+        request_of(request, ["three", ""])
+
+
 def test_choices_are_chosen_from():
     page = Recorder()
     form_of(page, Request((RequestField("lane", "which", choices=("left", "right")),)))
@@ -180,8 +192,8 @@ def shown(tmp_path):
 
     pages = []
 
-    def launch(family, **options):
-        _, model, processor = parts(family)
+    def launch(family, built=None, **options):
+        _, model, processor = built or parts(family)
         model.save_pretrained(tmp_path / family)
         processor.save_pretrained(tmp_path / family)
         pages.append(load_page(str(tmp_path / family), "cpu", **options))
@@ -240,6 +252,63 @@ def test_a_search_in_a_browser(browser, shown, tmp_path):
     browser.locator("#found-text").get_by_text("Best 3 of 3 pictures").wait_for()
     browser.locator("#found-pictures img").first.wait_for()
     assert browser.locator("#found-pictures img").count() == 3
+
+
+@pytest.mark.slow
+def test_a_clip_is_asked_in_a_browser_and_the_frames_that_counted_are_shown(browser, shown, tmp_path):
+    av = pytest.importorskip("av")
+    _, model, processor = parts("internvl_video_qa")
+    clip = str(tmp_path / "clip.mp4")
+    with av.open(clip, "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(30):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level * 8, np.uint8), format="rgb24")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    browser.goto(shown("internvl_video_qa"))
+    browser.locator("#field-video input[type=file]").set_input_files(clip)
+    browser.locator("#field-video video").wait_for()
+    browser.locator("#field-question textarea").fill("How bright?")
+    browser.locator("#field-choices textarea").fill("dark\nbright")
+    browser.get_by_role("button", name="Ask", exact=True).click()
+    browser.locator("#answer-text").get_by_text("Under each frame").wait_for()
+    wanted = model.answer(processor, clip, "How bright?", ["dark", "bright"])
+    said = browser.locator("#answer-text").inner_text()
+    assert said.startswith(f"{wanted.letter}. {['dark', 'bright'][wanted.index]}")
+    browser.locator("#answer-pictures img").first.wait_for()
+    frames = len(processor.read_clip(clip, ()).pixels)
+    assert frames > 1 and browser.locator("#answer-pictures button.thumbnail-item").count() == frames
+    told = browser.locator("#answer-pictures").inner_text()
+    assert told.count(" s: ") == frames
+
+
+def policy_for_insertion(folder):
+    """Return spec, model and processor of a policy that knows nothing yet, in the sizes of the tiny recipe."""
+    from pathlib import Path
+
+    import yaml
+
+    from hfvla.worlds.insertion import InsertionOptions, build_insertion
+
+    spec = available_families()["sensor_vla"]
+    recipe = yaml.safe_load((Path(__file__).parents[2] / "recipes" / "sensor_vla" / "tiny.yaml").read_text())["model"]
+    rows = build_insertion(InsertionOptions(episodes=1, horizon=8, folder=str(folder)), seed=0).dataset
+    model, processor = spec.load("initialise")(recipe, rows, seed=0)
+    return spec, model.eval(), processor
+
+
+@pytest.mark.slow
+@pytest.mark.system("pictures")
+def test_an_episode_with_its_force_is_watched_in_a_browser(browser, shown, tmp_path):
+    pytest.importorskip("metaworld")
+    browser.goto(shown("sensor_vla", policy_for_insertion(tmp_path / "recordings")))
+    browser.get_by_role("tab", name="Episode").click()
+    browser.locator("#episode-steps input").fill("6")
+    browser.get_by_role("button", name="Watch", exact=True).click()
+    browser.locator("#episode-text").get_by_text("after 6 steps; at most").wait_for()
+    browser.locator("#episode-film video").wait_for()
+    browser.locator("#episode-curve img").wait_for()
 
 
 def test_parts_of_an_answer_that_are_empty_are_hidden(tmp_path):

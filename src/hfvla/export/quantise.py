@@ -53,19 +53,22 @@ def _quantise(path: Path, bits: int, method: str, rows: Sequence[Mapping[str, An
     elif bits == 8 and method == "weights":
         _weights_only(path)
     elif bits == 8 and method == "dynamic":
-        _dynamic(path, [*_MATRICES, "Gather"])
+        _embeddings(path)
+        _dynamic(path, _MATRICES)
         _weights_only(path)
     elif bits == 8 and method == "static":
-        _static(path, rows, ["Conv", *_MATRICES, "Gather"])
+        _embeddings(path)
+        _static(path, rows, ["Conv", *_MATRICES])
         _weights_only(path)
     elif bits == 8 and method == "mixed":
         if _has(path, "Conv"):
             _static(path, rows, ["Conv"])
-        _dynamic(path, [*_MATRICES, "Gather"])
+        _embeddings(path)
+        _dynamic(path, _MATRICES)
         _weights_only(path)
     elif bits == 4:
         _blocks(path)
-        _dynamic(path, ["Gather"])
+        _embeddings(path)
         _weights_only(path)
     else:
         raise CheckpointError("no such quantisation", got=f"{bits} bits, {method}", expected="16, 8 or 4 bits")
@@ -123,6 +126,56 @@ def _blocks(path: Path) -> None:
     onnx.save(quantizer.model.model, path)
 
 
+def _embeddings(path: Path) -> None:
+    """Store tables that rows are looked up in as int8 with a scale a row; the rows that are found are multiplied.
+
+    ONNX Runtime's own has one scale for a whole table, so that its largest word decides how fine all others are.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    graph = model.graph
+    tables = {
+        tensor.name: tensor for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and int(np.prod(tensor.dims)) >= _SMALL
+    }  # fmt: skip
+    stored: set[str] = set()
+    for node in list(graph.node):
+        axis = next((one.i for one in node.attribute if one.name == "axis"), 0)
+        if node.op_type != "Gather" or axis != 0 or node.input[0] not in tables:
+            continue
+        name, out = node.input[0], node.output[0]
+        if name not in stored:
+            value = numpy_helper.to_array(tables[name])
+            scale, rounded = _rounded(value)
+            graph.initializer.append(numpy_helper.from_array(rounded, f"{name}_rows_int8"))
+            graph.initializer.append(numpy_helper.from_array(scale.reshape(-1, 1), f"{name}_rows_scale"))
+            stored.add(name)
+        added = [
+            helper.make_node("Gather", [f"{name}_rows_int8", node.input[1]], [f"{out}_int8"], axis=0),
+            helper.make_node("Gather", [f"{name}_rows_scale", node.input[1]], [f"{out}_scale"], axis=0),
+            helper.make_node("Cast", [f"{out}_int8"], [f"{out}_float"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{out}_float", f"{out}_scale"], [out]),
+        ]
+        place = list(graph.node).index(node)
+        graph.node.remove(node)
+        for offset, one in enumerate(added):
+            graph.node.insert(place + offset, one)
+    used = {name for node in graph.node for name in node.input}
+    for name in stored - used:
+        graph.initializer.remove(tables[name])
+    onnx.save(model, path)
+
+
+def _rounded(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a scale for each first axis, and int8 weights."""
+    scale = np.abs(value.reshape(len(value), -1)).max(1) / 127.0
+    scale = np.where(scale == 0, 1.0, scale).astype(np.float32)
+    spread = scale.reshape(-1, *[1] * (value.ndim - 1))
+    return scale, np.clip(np.round(value / spread), -127, 127).astype(np.int8)
+
+
 def _weights_only(path: Path) -> None:
     """Store what is still float32 and large as int8 with a scale for each first axis; it is computed in float32."""
     import onnx
@@ -133,15 +186,12 @@ def _weights_only(path: Path) -> None:
     for tensor in list(graph.initializer):
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or int(np.prod(tensor.dims)) < _SMALL:
             continue
-        value = numpy_helper.to_array(tensor)
-        scale = np.abs(value.reshape(len(value), -1)).max(1) / 127.0
-        scale = np.where(scale == 0, 1.0, scale).astype(np.float32)
-        spread = scale.reshape(-1, *[1] * (value.ndim - 1))
+        scale, rounded = _rounded(numpy_helper.to_array(tensor))
         name = tensor.name
         graph.initializer.remove(tensor)
         graph.initializer.extend(
             [
-                numpy_helper.from_array(np.clip(np.round(value / spread), -127, 127).astype(np.int8), f"{name}_int8"),
+                numpy_helper.from_array(rounded, f"{name}_int8"),
                 numpy_helper.from_array(scale, f"{name}_scale"),
                 numpy_helper.from_array(np.zeros(len(scale), np.int8), f"{name}_zero"),
             ]

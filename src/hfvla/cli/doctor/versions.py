@@ -75,7 +75,7 @@ REQUIREMENTS = (
     Requirement("gradio", "6", reason="its components are those of version 6", extra="demo"),
     Requirement("onnx", "1.17", extra="export"),
     Requirement("onnxscript", "0.3", extra="export"),
-    Requirement("onnxruntime", "1.20", extra="export"),
+    Requirement("onnxruntime", "1.22", extra="export"),
     Requirement("openvino", "2025", extra="export"),
     Requirement("torchao", "0.10", extra="export"),
     Requirement("faiss-cpu", "1.9", extra="index"),

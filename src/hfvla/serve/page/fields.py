@@ -48,6 +48,8 @@ def _components(gradio: Any, field: RequestField, request: Request, names: Seque
         return [gradio.Checkbox(**label, info=field.help, value=bool(field.default))]
     if field.kind in ("integer", "number"):
         value = example if example is not None else field.default
+        if value is None:  # an empty Number arrives as 0
+            return [gradio.Textbox(**label, info=hint, value="")]
         return [gradio.Number(**label, info=hint, value=value, precision=0 if field.kind == "integer" else None)]
     if field.choices:
         return [gradio.Dropdown(**label, info=hint, choices=list(field.choices), value=field.default)]
@@ -82,8 +84,11 @@ def _value(field: RequestField, value: Any) -> Any:
         return None
     if field.kind == "picture" and field.repeated:
         return [str(path) for path in value]
-    if field.kind == "integer":
-        return int(value)
+    if field.kind in ("integer", "number"):
+        try:
+            return int(value) if field.kind == "integer" else float(value)
+        except ValueError:
+            raise DataError("not a number", where=field.name, got=value) from None
     if field.kind in ("numbers", "data"):
         import json
 
