@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from hfvla.cli.output import run_command
 from hfvla.errors import HfvlaError
 from hfvla.fetching import local_checkpoint
 from hfvla.paths import expand_user
+
+if TYPE_CHECKING:
+    from hfvla.family import FamilySpec
 
 __all__ = ["index", "search", "search_pictures"]
 
@@ -161,7 +164,7 @@ def _load(checkpoint: str, device: str | None) -> tuple[Any, Any, Any]:
     return spec, model.to(place), processor
 
 
-def _facts(spec: Any, checkpoint: str) -> dict[str, Any]:
+def _facts(spec: FamilySpec, checkpoint: str) -> dict[str, Any]:
     """Return what an index is of; a checkpoint folder goes by the content of its weights, wherever it lies."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(local_checkpoint(checkpoint).glob("*.safetensors")):

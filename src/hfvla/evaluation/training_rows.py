@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.rows.mixing import is_stream
 from hfvla.data.rows.splits import held_out_groups, rows_of_groups
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import FamilySpec, resolve
+
+if TYPE_CHECKING:
+    from hfvla.recipe import Recipe
 
 __all__ = ["HELD_OUT", "held_out_rows", "load_training_rows"]
 
@@ -115,7 +118,7 @@ def _recipe_file(checkpoint: str | Path) -> Path | None:
     return next((place / "recipe.json" for place in places if (place / "recipe.json").is_file()), None)
 
 
-def _stage_of(checkpoint: str | Path, recipe: Any) -> Any:
+def _stage_of(checkpoint: str | Path, recipe: Recipe) -> Any:
     """Return the stage whose folder a checkpoint lies in, else the last one."""
     stages = {stage.name: stage for stage in recipe.stages}
     return next((stages[part] for part in Path(checkpoint).absolute().parts[-3:] if part in stages), recipe.stages[-1])
@@ -125,13 +128,13 @@ def _key(entry: Any) -> str:
     return json.dumps([entry.source, entry.options], sort_keys=True, default=str)
 
 
-def _entries(recipe: Any) -> list[Any]:
+def _entries(recipe: Recipe) -> list[Any]:
     """Return the training sources of all stages, each once."""
     entries = [*recipe.data.train, *(e for stage in recipe.stages for e in recipe.stage_sources(stage))]
     return list({_key(entry): entry for entry in entries if entry.weight > 0}.values())
 
 
-def _rows(entry: Any, recipe: Any, spec: FamilySpec) -> Any:
+def _rows(entry: Any, recipe: Recipe, spec: FamilySpec) -> Any:
     from hfvla.recipe import build_options
 
     source = spec.source(entry.source)

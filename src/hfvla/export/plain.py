@@ -30,6 +30,8 @@ from hfvla.training.checkpoint.record import saving
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+    from hfvla.family import FamilySpec
+
 __all__ = ["plain_backbone", "write_adapter", "write_backbone"]
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ _PREFIX = "base_model.model."
 _ROUNDINGS = 8  # how many times the type's own rounding a merged weight may be away
 
 
-def plain_backbone(spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> PlainBackbone:
+def plain_backbone(spec: FamilySpec, model: PreTrainedModel, processor: ProcessorMixin) -> PlainBackbone:
     """Return the transformers model inside a family's model.
 
     Raises:

@@ -12,6 +12,8 @@ from hfvla.serve.http.errors import RequestError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+    from hfvla.family import FamilySpec
+
 __all__ = ["Engine", "TorchEngine"]
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class TorchEngine:
 
     name = "pytorch"
 
-    def __init__(self, spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    def __init__(self, spec: FamilySpec, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.spec, self.model, self.processor = spec, model, processor
         self._predict = spec.load("predict")
         self._together = spec.load("predict_batch") if spec.has("predict_batch") else None

@@ -19,6 +19,8 @@ from hfvla.serve.http.service import PictureSearch, Service
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+    from hfvla.family import FamilySpec
+
 __all__ = ["check_room", "load_service"]
 
 logger = logging.getLogger(__name__)
@@ -107,7 +109,7 @@ def _name_of(checkpoint: str) -> str:
     return "-".join(parts[-2:]) if parts[-1:] == ["final"] else (parts or ["model"])[-1]
 
 
-def _chat_of(spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> Any:
+def _chat_of(spec: FamilySpec, model: PreTrainedModel, processor: ProcessorMixin) -> Any:
     """Return what makes a conversation a prompt, or None where the model does not write."""
     if spec.has("chat"):
         return partial(spec.load("chat"), model, processor)
@@ -118,7 +120,7 @@ def _chat_of(spec: Any, model: PreTrainedModel, processor: ProcessorMixin) -> An
     return None
 
 
-def _search_of(spec: Any, model: PreTrainedModel, processor: ProcessorMixin, index: str) -> PictureSearch:
+def _search_of(spec: FamilySpec, model: PreTrainedModel, processor: ProcessorMixin, index: str) -> PictureSearch:
     from hfvla.serve.index import read_index
 
     if spec.path("embed_texts") is None:

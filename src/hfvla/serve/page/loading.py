@@ -15,6 +15,8 @@ from hfvla.serve.page.page import DemoPage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+    from hfvla.family import FamilySpec
+
 __all__ = ["load_page"]
 
 
@@ -50,7 +52,7 @@ def load_page(checkpoint: str, device: str, *, gallery: str | None = None, index
     )  # fmt: skip
 
 
-def _embedded(spec: Any, model: PreTrainedModel, processor: ProcessorMixin, gallery: str) -> PictureSearch:
+def _embedded(spec: FamilySpec, model: PreTrainedModel, processor: ProcessorMixin, gallery: str) -> PictureSearch:
     from hfvla.serve.index import build_index
 
     if spec.path("embed_images") is None:
