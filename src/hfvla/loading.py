@@ -12,10 +12,13 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import CheckpointError, HfvlaError
 from hfvla.sealing import check_contents
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 __all__ = ["check_folder", "check_room", "check_same", "check_size", "guarded", "read_object", "weight_files"]
 
@@ -218,7 +221,7 @@ def _scalars(file: Path) -> int:
         ) from None
 
 
-def check_size(model_class: Any, config: Any, scalars: int, folder: str | Path) -> None:
+def check_size(model_class: Any, config: PreTrainedConfig, scalars: int, folder: str | Path) -> None:
     """Refuse a config that describes far more weights than the files hold; nothing is allocated to find out.
 
     Args:

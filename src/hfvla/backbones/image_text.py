@@ -14,7 +14,7 @@ from hfvla.errors import DataError
 from hfvla.family.chat import AnswerLosses, ChatSystem
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
 __all__ = ["image_text_system", "messages_of"]
 
@@ -35,7 +35,9 @@ def messages_of(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     ]
 
 
-def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = None) -> ChatSystem:
+def image_text_system(
+    model: PreTrainedModel, processor: ProcessorMixin, *, max_pictures: int | None = None
+) -> ChatSystem:
     """Return how a model of transformers answers conversations about pictures.
 
     Args:
@@ -90,7 +92,7 @@ def image_text_system(model: Any, processor: Any, *, max_pictures: int | None = 
     )
 
 
-def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end an answer: those of the model, and the tokenizer's, which its template may write."""
     config = getattr(model, "generation_config", None)
     own = getattr(config, "eos_token_id", None)
@@ -98,7 +100,7 @@ def _ends(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [int(token) for token in dict.fromkeys(found) if token is not None]
 
 
-def _placed(inputs: Any, model: Any) -> Any:
+def _placed(inputs: Any, model: PreTrainedModel) -> Any:
     """Return a batch on the model's device, its pixels in the model's own precision: towers take no other."""
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor):
@@ -117,13 +119,13 @@ def _by_pictures(samples: Sequence[ChatSample], work: Callable[[Sequence[ChatSam
     return [found[place] for place in range(len(samples))]
 
 
-def _text(processor: Any, sample: ChatSample, turns: Sequence[Turn], *, ask: bool) -> str:
+def _text(processor: ProcessorMixin, sample: ChatSample, turns: Sequence[Turn], *, ask: bool) -> str:
     if sample.videos:
         raise DataError("this model is asked about pictures only", where=sample.id, got=f"{len(sample.videos)} videos")
     return processor.apply_chat_template(messages_of(turns), add_generation_prompt=ask, tokenize=False)
 
 
-def _split(processor: Any, sample: ChatSample) -> tuple[str, str]:
+def _split(processor: ProcessorMixin, sample: ChatSample) -> tuple[str, str]:
     """Return the prompt of the last answer, and the prompt with the answer.
 
     Raises:
@@ -140,7 +142,7 @@ def _split(processor: Any, sample: ChatSample) -> tuple[str, str]:
     return prompt, whole
 
 
-def _encoded(processor: Any, samples: Sequence[ChatSample], texts: Sequence[str], side: str) -> Any:
+def _encoded(processor: ProcessorMixin, samples: Sequence[ChatSample], texts: Sequence[str], side: str) -> Any:
     pictures = [
         [load_reference(reference, f"{sample.id}, picture {number}") for number, reference in enumerate(sample.images)]
         for sample in samples

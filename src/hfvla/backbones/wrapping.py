@@ -122,7 +122,7 @@ class Wrapping:
         return model, processor
 
     def _from_nothing(
-        self, options: BackboneOptions, config: Any, train_rows: Iterable[Mapping[str, Any]]
+        self, options: BackboneOptions, config: PreTrainedConfig, train_rows: Iterable[Mapping[str, Any]]
     ) -> tuple[Any, Any]:
         from transformers import GotOcr2ImageProcessor
 

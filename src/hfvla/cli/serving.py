@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hfvla.cli.output import chosen_device, run_command
 from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 __all__ = ["serve"]
 
@@ -260,7 +263,7 @@ def _serve(
     return {"clients": server.clients, "plans": server.plans}
 
 
-def _warm_up(policy: Any, processor: Any) -> None:
+def _warm_up(policy: Any, processor: ProcessorMixin) -> None:
     """Run the model once where the processor can make an observation up; else the first plan is the slow one."""
     example = getattr(processor, "example_observation", None)
     if example is None:

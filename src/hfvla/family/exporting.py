@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Answers", "ExportPart", "ExportPlan", "PlainBackbone", "RunPart"]
 
@@ -24,7 +27,7 @@ class PlainBackbone:
     """
 
     module: str
-    model: Any
+    model: PreTrainedModel
     processor: tuple[Any, ...]
     option: str
 

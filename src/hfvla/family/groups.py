@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["ParameterGroup", "as_names", "parse_group", "take_strings"]
 
@@ -70,7 +73,7 @@ class ParameterGroup:
         if not self.patterns or not all(self.patterns):
             raise RecipeError("a parameter group needs patterns", got=self.patterns, expected='e.g. ("head.*",)')
 
-    def layers_of(self, model: Any) -> str | None:
+    def layers_of(self, model: PreTrainedModel) -> str | None:
         """Return the name of the `ModuleList` in this model, or None where the group has no layers there."""
         names = as_names(self.layers or ())
         known = {name for name, _ in model.named_modules()}

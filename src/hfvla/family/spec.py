@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.errors import RecipeError, did_you_mean
 from hfvla.family.cuts import FeatureCut
@@ -19,6 +19,9 @@ from hfvla.family.groups import ParameterGroup, as_names, take_strings
 from hfvla.family.request import Request
 from hfvla.family.sources import Source, module_exists, resolve
 from hfvla.metrics.catalog import Metric, describe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 __all__ = ["HOOKS", "FamilySpec"]
 
@@ -236,7 +239,7 @@ class FamilySpec:
             )
         return resolve(path)
 
-    def ask(self, model: Any, processor: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one request with the family's `predict`.
 
         Args:
@@ -251,7 +254,7 @@ class FamilySpec:
         asked = dict(request) if self.request is None else self.request.check(request)
         return self.load("predict")(model, processor, asked)
 
-    def new_model(self, config: Any) -> Any:
+    def new_model(self, config: PreTrainedConfig) -> Any:
         """Return a model with new weights (or on the meta device, inside `torch.device("meta")`)."""
         kind = self.load("model")
         return kind.from_config(config) if self.plain else kind(config)
@@ -260,7 +263,7 @@ class FamilySpec:
         """Return a config whose train step takes milliseconds on a CPU."""
         return self.load("tiny")() if self.plain else self.load("config").tiny()
 
-    def of_model(self, model: Any, options: Mapping[str, Any] | None = None) -> FamilySpec:
+    def of_model(self, model: PreTrainedModel, options: Mapping[str, Any] | None = None) -> FamilySpec:
         """Return the spec with the groups that a model has, where the family finds them by a model's structure.
 
         The names in `parameter_table` then say what was taken for what.
@@ -286,7 +289,7 @@ class FamilySpec:
         return replace(self, groups=groups, parameter_table=table)
 
     def give_objective(
-        self, model: Any, options: Mapping[str, Any] | None = None, losses: tuple[str, ...] | None = None
+        self, model: PreTrainedModel, options: Mapping[str, Any] | None = None, losses: tuple[str, ...] | None = None
     ) -> Any:
         """Let a model of transformers compute the family's loss terms; models of our own classes do it themselves.
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.samples.chat import Part, Turn
 from hfvla.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["ChatPrompt", "check_turns", "template_prompt"]
 
@@ -29,7 +32,7 @@ class ChatPrompt:
         generation: further arguments of `generate` that belong to the family, e.g. its end token.
     """
 
-    model: Any
+    model: PreTrainedModel
     inputs: Mapping[str, Any]
     tokenizer: Any
     prompt_tokens: int
@@ -60,7 +63,9 @@ def check_turns(turns: Sequence[Turn], images: int, special: Sequence[str]) -> N
             raise DataError("a special token in the text", where=f"turn {number}", got=token, fix="Take it out.")
 
 
-def template_prompt(model: Any, processor: Any, turns: Sequence[Turn], images: Sequence[Any]) -> ChatPrompt:
+def template_prompt(
+    model: PreTrainedModel, processor: ProcessorMixin, turns: Sequence[Turn], images: Sequence[Any]
+) -> ChatPrompt:
     """Return the prompt of a plain transformers model, by its processor's own chat template.
 
     Args:
@@ -99,6 +104,6 @@ def template_prompt(model: Any, processor: Any, turns: Sequence[Turn], images: S
     return ChatPrompt(model, inputs, tokenizer, length, None if most is None else most - length)
 
 
-def _like(model: Any, value: Any) -> Any:
+def _like(model: PreTrainedModel, value: Any) -> Any:
     """Return pixels in the model's precision; tokens stay integers."""
     return value.to(model.dtype) if hasattr(value, "is_floating_point") and value.is_floating_point() else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPo
 
 from hfvla.backbones.dual_tower import DualTowerConfig
 from hfvla.nn.timm_tower import TimmTower
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 __all__ = ["DualTower"]
 
@@ -26,7 +29,7 @@ class _Tower(TimmTower):
         return BaseModelOutput(last_hidden_state=torch.cat([cells.mean(1, keepdim=True), cells], 1))
 
 
-def _text_encoder(config: Any) -> PreTrainedModel:
+def _text_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """Return the encoder without the pooler of its pretraining, which nothing here reads or trains."""
     kind = AutoModel._model_mapping[type(config)]
     pooler = "add_pooling_layer" in inspect.signature(kind.__init__).parameters

@@ -11,7 +11,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from transformers.utils import ModelOutput
 from hfvla.data.packing import SEQUENCE_IDS
 from hfvla.data.rows.group_ids import SOURCE_IDS
 from hfvla.nn.packed_positions import packed_position_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Learned", "ObjectiveOutput", "PlainObjective", "carry_objective", "detach_objective", "learned_of"]
 
@@ -97,7 +100,7 @@ class PlainObjective(ABC):
         """Return what the quick metrics read, one row a sample."""
         return None
 
-    def prepared(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    def prepared(self, model: PreTrainedModel, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch as `forward` takes it, e.g. with something in the place of features that are kept."""
         return batch
 
@@ -105,7 +108,7 @@ class PlainObjective(ABC):
         """Undo, after `forward`, what `prepared` did to the model."""
         return None
 
-    def attach(self, model: Any) -> None:
+    def attach(self, model: PreTrainedModel) -> None:
         """Give a model this objective, in place of one that it has."""
         detach_objective(model)
         parameters = inspect.signature(type(model).forward).parameters
@@ -176,7 +179,7 @@ def _as_weights(module: Any, value: Any) -> Any:
     return value.to(module.dtype)
 
 
-def detach_objective(model: Any) -> None:
+def detach_objective(model: PreTrainedModel) -> None:
     """Take a model's objective off it, if it has one."""
     kept = getattr(model, _KEPT, None)
     if kept is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
     from transformers.image_processing_utils import BaseImageProcessor
 
 __all__ = ["SeenRow", "SeenText", "see_row"]
@@ -52,7 +52,7 @@ class SeenRow:
     learned: int = 0
 
 
-def see_row(row: Mapping[str, Any], collator: Any, processor: Any) -> SeenRow:
+def see_row(row: Mapping[str, Any], collator: Any, processor: ProcessorMixin) -> SeenRow:
     """Return a row as the collator of a stage gives it to the model.
 
     Args:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hfvla.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, ProcessorMixin
 
 __all__ = ["check_agreement"]
 
 
-def check_agreement(processor: Any, config: Any, names: Sequence[str], where: str) -> None:
+def check_agreement(processor: ProcessorMixin, config: PreTrainedConfig, names: Sequence[str], where: str) -> None:
     """Compare attributes of a processor with those of a config.
 
     Args:

@@ -62,7 +62,7 @@ class Objective(PlainObjective):
             if "distill" in losses:
                 self.teacher = self.reference if teacher is None else _load_teacher(teacher, model)
 
-    def prepared(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+    def prepared(self, model: PreTrainedModel, batch: dict[str, Any]) -> dict[str, Any]:
         """Let the tower give what was kept of it, where a batch has features in place of pixels."""
         self.finished()  # a pass that failed did not get there
         self._kept = {}
@@ -145,7 +145,9 @@ class Objective(PlainObjective):
         divergence = F.kl_div(own, aim, reduction="none", log_target=True).sum(-1) * scale**2  # [N]
         return (divergence * weights).sum() / weights.sum()
 
-    def _logits_of(self, model: Any, batch: Mapping[str, Any], positions: Tensor | None, device: Any) -> Tensor:
+    def _logits_of(
+        self, model: PreTrainedModel, batch: Mapping[str, Any], positions: Tensor | None, device: Any
+    ) -> Tensor:
         if next(model.parameters()).device != device:
             model.to(device)
         given = {name: value for name, value in batch.items() if name != "logits_to_keep"}

@@ -221,7 +221,7 @@ def _instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             module.forward = own
 
 
-def _refused(model: Any, got: str) -> RecipeError:
+def _refused(model: PreTrainedModel, got: str) -> RecipeError:
     return RecipeError(
         f"{type(model).__name__}: what its vision tower gives cannot be kept",
         got=got,

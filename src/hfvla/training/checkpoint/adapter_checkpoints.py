@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from hfvla.training.checkpoint.adapters import (
 )
 from hfvla.training.checkpoint.record import read_json
 from hfvla.training.stage.groups import adapter_of, plain_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["base_of", "fill_adapters", "frozen_hash", "holds_adapters_alone", "trained_beside", "write_adapters_alone"]
 
@@ -48,14 +51,14 @@ def base_of(folder: str | Path) -> str | None:
     return str(base) if base else None
 
 
-def trained_beside(model: Any, trained: Collection[str]) -> list[str]:
+def trained_beside(model: PreTrainedModel, trained: Collection[str]) -> list[str]:
     """Return the names of what is kept besides adapters: whatever else trains, and buffers, which may change."""
     state = model.state_dict()
     buffers = {name for name, _ in model.named_buffers()}
     return [name for name in state if adapter_of(name) is None and (name in trained or name in buffers)]
 
 
-def frozen_hash(model: Any, beside: Collection[str]) -> str:
+def frozen_hash(model: PreTrainedModel, beside: Collection[str]) -> str:
     """Return a hash of every weight that neither trains nor is an adapter, at about 1 GB a second."""
     digest, kept = hashlib.blake2b(digest_size=16), set(beside)
     for name, value in sorted(model.state_dict().items()):
@@ -66,7 +69,7 @@ def frozen_hash(model: Any, beside: Collection[str]) -> str:
 
 
 def write_adapters_alone(
-    model: Any, folder: Path, trained: Collection[str], frozen: str, base: str | None = None
+    model: PreTrainedModel, folder: Path, trained: Collection[str], frozen: str, base: str | None = None
 ) -> None:
     """Write such a checkpoint, and read it back (main process).
 
@@ -100,7 +103,7 @@ def _same(found: Tensor | None, wanted: Tensor) -> bool:
     return found is not None and found.dtype == wanted.dtype and torch.equal(found, wanted)
 
 
-def fill_adapters(model: Any, folder: str | Path, trained: Collection[str], check: bool = True) -> None:
+def fill_adapters(model: PreTrainedModel, folder: str | Path, trained: Collection[str], check: bool = True) -> None:
     """Fill a model from such a checkpoint, to the bit; in place. Its frozen weights stay as they are.
 
     Args:

@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +29,9 @@ from hfvla.loading import guarded, read_object
 from hfvla.training.lora.injection import adapters_in, inject
 from hfvla.training.lora.patterns import slow_pattern
 from hfvla.training.stage.groups import TRAINED_ADAPTER, adapter_of, plain_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = [
     "ADAPTER_FOLDER",
@@ -80,7 +83,7 @@ def _drop_last(name: str, adapter: str) -> str:
     return f"{head}.{tail}"
 
 
-def merged_model(model: Any, state: dict[str, Tensor]) -> Any:
+def merged_model(model: PreTrainedModel, state: dict[str, Tensor]) -> Any:
     """Return a model without adapters, to be saved, that holds what `model` with them computes.
 
     It is built on the meta device from the state dict, so the model itself is not touched, and a model whose weights
@@ -108,7 +111,7 @@ def merged_model(model: Any, state: dict[str, Tensor]) -> Any:
     return merge_in_place(plain)
 
 
-def merge_in_place(model: Any) -> Any:
+def merge_in_place(model: PreTrainedModel) -> Any:
     """Replace a model's adapted layers by plain ones, adapters added into the weights; in place."""
     from peft.tuners.lora import LoraLayer
 
@@ -121,7 +124,7 @@ def merge_in_place(model: Any) -> Any:
 
 
 def write_adapters(
-    model: Any,
+    model: PreTrainedModel,
     state: dict[str, Tensor],
     folder: Path,
     beside: Iterable[str] = (),
@@ -310,7 +313,7 @@ def share_adapter(source: str | Path, final: str | Path) -> None:
         shutil.copytree(root, target, ignore=shutil.ignore_patterns(_BASE))
 
 
-def load_adapter(model: Any, folder: str | Path) -> Any:
+def load_adapter(model: PreTrainedModel, folder: str | Path) -> Any:
     """Return a plain model with shared adapters merged in and what was trained beside them filled in.
 
     Args:

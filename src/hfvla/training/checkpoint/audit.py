@@ -27,7 +27,7 @@ from hfvla.training.lora.quantized import is_quantized
 from hfvla.training.stage.groups import adapter_of, plain_name
 
 if TYPE_CHECKING:
-    from transformers import Trainer
+    from transformers import PreTrainedModel, Trainer
 
 __all__ = [
     "audit_checkpoint",
@@ -146,7 +146,7 @@ def _refuse(problems: Mapping[str, Sequence[str]], folder: str | Path) -> None:
         )
 
 
-def audit_reload(model: Any, folder: str | Path, values: Mapping[str, Tensor]) -> Any:
+def audit_reload(model: PreTrainedModel, folder: str | Path, values: Mapping[str, Tensor]) -> Any:
     """Load a folder through its class on the CPU, compare it with the tensors it must hold, and return the model.
 
     The names in the files are the class's business: transformers writes some models by those of their first release.
@@ -181,7 +181,7 @@ def audit_reload(model: Any, folder: str | Path, values: Mapping[str, Tensor]) -
     return loaded.eval()
 
 
-def _left_out(model: Any) -> tuple[str, ...]:
+def _left_out(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(getattr(model, "_keys_to_ignore_on_save", None) or ())
 
 
@@ -285,7 +285,7 @@ def _precision(trainer: Trainer, device: torch.device) -> AbstractContextManager
     return trainer.accelerator.autocast() if device == trainer.args.device else nullcontext()
 
 
-def audit_checkpoint(trainer: Any, folder: str | Path) -> None:
+def audit_checkpoint(trainer: Trainer, folder: str | Path) -> None:
     """Check a checkpoint inside a stage before it counts: no tensor missing, empty or of another shape (main process).
 
     Args:

@@ -47,7 +47,7 @@ from hfvla.training.checkpoint.streams import join_streams, part_streams
 from hfvla.training.checkpoint.weights import OrdinaryWeights
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainingArguments
+    from transformers import PreTrainedModel, TrainerControl, TrainingArguments
 
 __all__ = ["ExactResume"]
 
@@ -330,7 +330,7 @@ class ExactResume(OrdinaryWeights):
         if self._save_parent is None:  # not while it still has its temporary name
             super()._push_from_checkpoint(checkpoint_folder)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: PreTrainedModel, trial: Any) -> None:
         """Save as the Trainer does, under a temporary name; rename once every process has written its part.
 
         Raises:

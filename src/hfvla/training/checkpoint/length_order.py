@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 __all__ = ["LENGTHS", "length_sampler"]
 
@@ -10,7 +13,7 @@ LENGTHS = "lengths"
 """Attribute of a training data set: tokens of each row, for `train_sampling_strategy: group_by_length`."""
 
 
-def length_sampler(trainer: Any) -> Any:
+def length_sampler(trainer: Trainer) -> Any:
     """Return transformers' sampler of rows of about one length, or None where it is not asked for or not needed.
 
     Trainer itself reads lengths from token ids or from a column; rows of conversations have neither before the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -18,6 +18,9 @@ from hfvla.training.checkpoint.lora_handover import adapters_are_of, changed_ada
 from hfvla.training.lora.injection import adapters_in, lora_targets
 from hfvla.training.lora.quantized import is_quantized
 from hfvla.training.stage.groups import TRAINED_ADAPTER, adapter_of, plain_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["prepare_adapters"]
 
@@ -72,7 +75,7 @@ def _are_asked_for(model: nn.Module, groups: Mapping[str, ParameterGroup], stage
     return config is not None and not changed_adapter(config, stage.lora, lora_targets(model, groups, stage.lora))
 
 
-def _adapters_of(model: Any) -> SavedAdapters:
+def _adapters_of(model: PreTrainedModel) -> SavedAdapters:
     """Return copies of a model's adapters, and the names of the weights that they sit on."""
     state, saved = model.state_dict(), SavedAdapters()
     for adapter in adapters_in(model):
@@ -82,7 +85,7 @@ def _adapters_of(model: Any) -> SavedAdapters:
     return saved
 
 
-def _take_off(model: Any) -> None:
+def _take_off(model: PreTrainedModel) -> None:
     """Put the plain layers back in the places of adapted ones, their weights as they are without any adapter."""
     from peft.tuners.lora import LoraLayer
 

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from hfvla.training.checkpoint.handover import tensor_names
 from hfvla.training.checkpoint.record import saving
 from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.stage.groups import adapter_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["DTYPES", "merge_checkpoint"]
 
@@ -92,7 +95,7 @@ def merge_checkpoint(
     }
 
 
-def _adapted(model: Any, folder: Path, base: str | Path) -> Any:
+def _adapted(model: PreTrainedModel, folder: Path, base: str | Path) -> Any:
     """Return the base with the adapters merged in.
 
     Raises:
@@ -145,7 +148,7 @@ def _refuse_unmerged(folder: Path) -> None:
         )
 
 
-def _difference(model: Any, folder: Path, base: dict[str, torch.Tensor]) -> float:
+def _difference(model: PreTrainedModel, folder: Path, base: dict[str, torch.Tensor]) -> float:
     """Return the largest difference of a merged weight from base weight plus adapters.
 
     Raises:
@@ -179,7 +182,7 @@ def _difference(model: Any, folder: Path, base: dict[str, torch.Tensor]) -> floa
     return worst
 
 
-def _write(model: Any, processor: Any, target: Path, recipe: Path) -> None:
+def _write(model: PreTrainedModel, processor: ProcessorMixin, target: Path, recipe: Path) -> None:
     """Write to a temporary folder beside the target, then rename it."""
     temporary = target.with_name(f"{TEMPORARY}{target.name}-{os.getpid()}")  # never one that lay there before
     try:

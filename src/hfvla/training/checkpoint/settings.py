@@ -11,6 +11,7 @@ from hfvla.training.stage.fingerprint import changed_rows, rows_fingerprint
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+    from transformers import Trainer
 
 __all__ = [
     "changed_settings",
@@ -69,7 +70,7 @@ def check_arguments(args: Any) -> None:
         )
 
 
-def run_settings(trainer: Any) -> dict[str, Any]:
+def run_settings(trainer: Trainer) -> dict[str, Any]:
     """Return the JSON-serialisable settings of a trainer that its checkpoints remember."""
     args, stage = trainer.args, trainer.stage.model_dump(mode="json")
     fixed = {
@@ -90,7 +91,7 @@ def run_settings(trainer: Any) -> dict[str, Any]:
     return {"fixed": fixed, "optimizer": _plain(optimizer)}
 
 
-def _row_values(trainer: Any) -> dict[str, str] | None:
+def _row_values(trainer: Trainer) -> dict[str, str] | None:
     """Return the fingerprint of a trainer's rows; it is made once."""
     if not hasattr(trainer, "_row_values"):
         trainer._row_values = rows_fingerprint(trainer.train_dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from hfvla.training.checkpoint.adapters import SavedAdapters, file_name, read_ad
 from hfvla.training.checkpoint.handover import load_state
 from hfvla.training.lora.quantized import dequantized, four_bit_weights
 from hfvla.training.stage.groups import adapter_of, plain_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["fill_exactly", "load_through_class", "may_be_absent", "stored_state"]
 
@@ -31,7 +34,7 @@ def may_be_absent(model: nn.Module, state: Mapping[str, Tensor]) -> set[str]:
     return {*ties, *(getattr(model, "_keys_to_ignore_on_save", None) or ())}
 
 
-def stored_state(model: Any, folder: str | Path) -> dict[str, Tensor]:
+def stored_state(model: PreTrainedModel, folder: str | Path) -> dict[str, Tensor]:
     """Return a checkpoint's weights by the names that they have in `model`.
 
     Args:
@@ -61,7 +64,7 @@ def stored_state(model: Any, folder: str | Path) -> dict[str, Tensor]:
 
 
 def _by_names_in_memory(
-    model: Any, state: dict[str, Tensor], names: set[str], folder: str | Path
+    model: PreTrainedModel, state: dict[str, Tensor], names: set[str], folder: str | Path
 ) -> dict[str, Tensor]:
     """Return weights that were saved by other names, as transformers does for some models, by those of the class."""
     if names <= {*state, *may_be_absent(model, model.state_dict())} or not hasattr(type(model), "from_pretrained"):
@@ -74,7 +77,7 @@ def _by_names_in_memory(
     return own
 
 
-def load_through_class(model: Any, folder: str | Path) -> tuple[Any, dict[str, list[str]]]:
+def load_through_class(model: PreTrainedModel, folder: str | Path) -> tuple[Any, dict[str, list[str]]]:
     """Load a folder by the class of a model on the CPU; return what was loaded, and what did not fit by kind."""
     with torch.random.fork_rng(devices=[]):
         loaded, info = type(model).from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True)
@@ -87,7 +90,7 @@ def load_through_class(model: Any, folder: str | Path) -> tuple[Any, dict[str, l
     return loaded, problems
 
 
-def fill_exactly(model: Any, folder: str | Path) -> None:
+def fill_exactly(model: PreTrainedModel, folder: str | Path) -> None:
     """Fill a model from a checkpoint of its own, to the bit; in place.
 
     `Trainer` loads what it finds under the names it knows and goes on with the rest as it is.
@@ -116,7 +119,7 @@ def fill_exactly(model: Any, folder: str | Path) -> None:
         model.load_state_dict(state, strict=False)
 
 
-def _does_not_fit(model: Any, folder: str | Path, problems: list[str], tensors: int) -> CheckpointError:
+def _does_not_fit(model: PreTrainedModel, folder: str | Path, problems: list[str], tensors: int) -> CheckpointError:
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     return CheckpointError(
         "this checkpoint does not fit the model that goes on from it",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -19,23 +19,26 @@ from hfvla.training.lora.injection import adapters_in
 from hfvla.training.lora.quantized import dequantized
 from hfvla.training.stage.groups import adapter_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
+
 __all__ = ["bare_model", "plain_state", "save_by_names", "write_model"]
 
 _COMPILED = "_orig_mod."
 
 
-def bare_model(trainer: Any) -> Any:
+def bare_model(trainer: Trainer) -> Any:
     """Return the model without what Accelerate, DDP, DeepSpeed or torch.compile put around it."""
     return trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
 
 
-def plain_state(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain_state(model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict on the CPU, without torch.compile's prefixes and with four-bit weights back in full."""
     state = {name.replace(_COMPILED, ""): value.detach().cpu() for name, value in state.items()}
     return dequantized(model, state) if state else state
 
 
-def save_by_names(model: Any, folder: str | Path, **kwargs: Any) -> None:
+def save_by_names(model: PreTrainedModel, folder: str | Path, **kwargs: Any) -> None:
     """Save as `model.save_pretrained`, each tensor by the name that it has in memory."""
     accepted = inspect.signature(model.save_pretrained).parameters.values()
     if any(p.name == "save_original_format" or p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted):
@@ -43,7 +46,7 @@ def save_by_names(model: Any, folder: str | Path, **kwargs: Any) -> None:
     model.save_pretrained(folder, **kwargs)
 
 
-def write_model(trainer: Any, state: dict[str, Tensor], folder: Path, base: str | None = None) -> Any:
+def write_model(trainer: Trainer, state: dict[str, Tensor], folder: Path, base: str | None = None) -> Any:
     """Write a checkpoint that `from_pretrained` loads: adapters merged, and saved in `adapter/` too (main process).
 
     Args:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.video.backends import use_backend
 from hfvla.errors import RecipeError
 from hfvla.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["set_attention", "use_machine"]
 
@@ -45,7 +48,7 @@ def use_machine(recipe: Recipe) -> None:
         )
 
 
-def set_attention(model: Any, name: str | None) -> None:
+def set_attention(model: PreTrainedModel, name: str | None) -> None:
     """Give the models of transformers inside a model other attention kernels; None leaves what they chose.
 
     Raises:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from hfvla.errors import OutOfMemoryError, RecipeError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 __all__ = ["one_gpu_a_process", "out_of_memory_told", "stage_out_of_memory_told"]
 
@@ -57,7 +60,7 @@ def out_of_memory_told(where: Callable[[], str], fix: Callable[[], str]) -> Iter
 
 
 @contextmanager
-def stage_out_of_memory_told(trainer: Any) -> Iterator[None]:
+def stage_out_of_memory_told(trainer: Trainer) -> Iterator[None]:
     """As `out_of_memory_told`, while a stage trains or evaluates.
 
     Args:
@@ -81,7 +84,7 @@ def _memory() -> str:
     return f"a peak of {torch.cuda.max_memory_allocated() / _GIB:.1f} of {total / _GIB:.1f} GiB; "
 
 
-def _remedies(trainer: Any) -> list[str]:
+def _remedies(trainer: Trainer) -> list[str]:
     """Return what to change, what costs least first."""
     args, stage = trainer.args, trainer.stage
     batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps

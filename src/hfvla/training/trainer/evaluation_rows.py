@@ -6,15 +6,18 @@ ones. Metrics are computed on gathered predictions, where it takes them off agai
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from transformers import Trainer
+
 __all__ = ["filled_up", "own_batch"]
 
 
-def own_batch(trainer: Any, batch: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+def own_batch(trainer: Trainer, batch: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
     """Return a process's batch without the rows that fill it up.
 
     Args:

@@ -7,13 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 from transformers import TrainerState
 
 from hfvla.errors import RecipeError
 from hfvla.training.stage.phases import entry_phases
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 __all__ = ["joined_parts_only", "prepare_fsdp"]
 
@@ -22,7 +25,7 @@ logger = logging.getLogger(__name__)
 _STATE = "trainer_state.json"
 
 
-def prepare_fsdp(trainer: Any) -> None:
+def prepare_fsdp(trainer: Trainer) -> None:
     """Ready a model for FSDP2, before it is wrapped; does nothing without FSDP2.
 
     The layers to split are the classes of `_no_split_modules` that the model has. A model of parts names those of
@@ -57,7 +60,7 @@ def _layer_classes(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def joined_parts_only(trainer: Any, checkpoint: str | None) -> Iterator[None]:
+def joined_parts_only(trainer: Trainer, checkpoint: str | None) -> Iterator[None]:
     """Freeze what had not joined at a checkpoint while FSDP loads the optimizer's state, which it has none of there.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
@@ -13,6 +13,9 @@ from transformers import Trainer, TrainingArguments
 from hfvla.errors import DataError, RecipeError, TrainingError, did_you_mean
 from hfvla.family import ParameterGroup
 from hfvla.recipe import Recipe, Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["check_given", "check_reach"]
 
@@ -25,7 +28,7 @@ _FUNCTIONS = {
 }
 
 
-def check_given(model: Any, args: Any, stage: Any, groups: Any, others: Mapping[str, Any]) -> None:
+def check_given(model: PreTrainedModel, args: Any, stage: Any, groups: Any, others: Mapping[str, Any]) -> None:
     """Refuse what is no model, stage, groups, arguments or data.
 
     Args:
@@ -81,7 +84,7 @@ def _check_stage(stage: Any) -> None:
     raise _wrong("stage", stage, "a Stage", fix)
 
 
-def _check_model(model: Any, others: Mapping[str, Any]) -> None:
+def _check_model(model: PreTrainedModel, others: Mapping[str, Any]) -> None:
     if isinstance(model, str | Path):
         raise _wrong(
             "model", model, "a model, not its name",

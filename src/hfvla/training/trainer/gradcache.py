@@ -20,6 +20,7 @@ from hfvla.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
 
 __all__ = ["GradCache", "average_gradients", "build_grad_cache"]
 
@@ -68,7 +69,7 @@ class GradCache:
         self._features = {name: torch.cat([part[name] for part in parts]).requires_grad_() for name in names}
         return module(**inputs, features=self._features)
 
-    def training_step(self, trainer: Any, model: nn.Module, plain: Callable[[], Tensor]) -> Tensor:
+    def training_step(self, trainer: Trainer, model: nn.Module, plain: Callable[[], Tensor]) -> Tensor:
         """Run a training step: `plain` goes backward to the features, and this the rest of the way.
 
         Args:
@@ -171,7 +172,7 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
-def build_grad_cache(trainer: Any, stage: Any) -> GradCache | None:
+def build_grad_cache(trainer: Trainer, stage: Any) -> GradCache | None:
     """Return what a stage's `grad_cache` asks for, or None.
 
     Args:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from hfvla.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 __all__ = ["GroupSampler", "build_group_sampler", "most_batches"]
 
@@ -118,7 +121,7 @@ def _occurrence(codes: np.ndarray) -> np.ndarray:
     return places - np.maximum.accumulate(np.where(starts, places, 0))
 
 
-def build_group_sampler(trainer: Any) -> GroupSampler:
+def build_group_sampler(trainer: Trainer) -> GroupSampler:
     """Return the order that a stage's `batches` asks for.
 
     Args:

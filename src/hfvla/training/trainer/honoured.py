@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import EarlyStoppingCallback
 
@@ -12,6 +12,9 @@ from hfvla.errors import RecipeError, did_you_mean
 from hfvla.recipe import Stage
 from hfvla.recipe.lora_checks import LORA_GROUP
 from hfvla.training.stage.phases import phase_entries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = [
     "check_learning_rates",
@@ -60,7 +63,7 @@ def check_lora_trains(stage: Stage, groups: Mapping[str, Any]) -> None:
         )
 
 
-def check_script_stage(stage: Stage, args: Any, model: Any) -> None:
+def check_script_stage(stage: Stage, args: Any, model: PreTrainedModel) -> None:
     """Refuse what a recipe's run would do for a stage, and `StagedTrainer` alone does not.
 
     Args:
@@ -108,7 +111,7 @@ def _refused(field: str, where: str, fix: str) -> RecipeError:
     return RecipeError(f"{field}: only the run of a recipe acts on it, and this is a script", where=where, fix=fix)
 
 
-def _check_model(changes: Mapping[str, Any], config: Any, where: str, path: str = "model") -> None:
+def _check_model(changes: Mapping[str, Any], config: PreTrainedConfig, where: str, path: str = "model") -> None:
     for key, wanted in changes.items():
         found = config.get(key) if isinstance(config, Mapping) else getattr(config, key, None)
         if isinstance(wanted, Mapping):

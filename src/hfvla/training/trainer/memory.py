@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,9 @@ try:
     import resource
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
 
 __all__ = ["EarlierTrainers", "free_memory", "peak_bytes"]
 
@@ -40,11 +43,11 @@ class EarlierTrainers:
     def __init__(self) -> None:
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def free_those_of(self, model: Any) -> None:
+    def free_those_of(self, model: PreTrainedModel) -> None:
         """Free earlier trainers of a model, with their optimizers, where nothing else holds them."""
         if any(getattr(trainer, "model", None) is model for trainer in list(self._seen)):
             free_memory()
 
-    def add(self, trainer: Any) -> None:
+    def add(self, trainer: Trainer) -> None:
         """Remember a trainer without holding it."""
         self._seen.add(trainer)

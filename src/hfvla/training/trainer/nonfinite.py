@@ -6,12 +6,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from hfvla.errors import RecipeError, TrainingError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 __all__ = ["FiniteCheck", "check_best", "comparable_metric", "step_rows"]
 
@@ -38,7 +41,7 @@ class FiniteCheck:
         RecipeError: steps may be left out, and DeepSpeed steps by itself.
     """
 
-    def __init__(self, trainer: Any, allowed: int = 0) -> None:
+    def __init__(self, trainer: Trainer, allowed: int = 0) -> None:
         self.trainer, self.allowed = trainer, allowed
         self.skipped = self.scaled = 0
         self._scaled_in_a_row = 0
@@ -142,7 +145,7 @@ class FiniteCheck:
         self.skipped, self.scaled = state["skipped"], state["scaled"]
 
 
-def step_rows(trainer: Any) -> list[list[int]] | None:
+def step_rows(trainer: Trainer) -> list[list[int]] | None:
     """Return the rows of the training data in each of this process's micro-batches of the step, or None.
 
     The order of an epoch's rows is read anew; where only the sampler that is being used knows it, it stays unknown.
@@ -161,7 +164,7 @@ def step_rows(trainer: Any) -> list[list[int]] | None:
     return found if packed is None else [[row for pack in packs for row in packed(pack)] for packs in found]
 
 
-def comparable_metric(trainer: Any, metrics: Mapping[str, float]) -> bool:
+def comparable_metric(trainer: Trainer, metrics: Mapping[str, float]) -> bool:
     """Tell whether an evaluation may become the best one: not if what `keep_best` looks at is no number.
 
     Raises:
@@ -185,7 +188,7 @@ def comparable_metric(trainer: Any, metrics: Mapping[str, float]) -> bool:
     return False
 
 
-def check_best(trainer: Any) -> None:
+def check_best(trainer: Trainer) -> None:
     """Refuse to end a stage whose `keep_best` has never seen a number.
 
     Raises:

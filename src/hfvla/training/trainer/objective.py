@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from hfvla.training.trainer.loss_reach import keep_in_step, output_terms, zero_l
 from hfvla.training.trainer.nonfinite import FiniteCheck, check_best, comparable_metric, step_rows
 from hfvla.training.trainer.source_log import SourceLog, source_names
 from hfvla.training.trainer.term_counts import TermShares, term_counts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
 
 __all__ = ["ObjectiveTrainer"]
 
@@ -289,7 +292,7 @@ class ObjectiveTrainer(ExactResume):
             logits, labels = filled_up(logits, own, rows), filled_up(labels, own, rows)
         return loss, logits, labels
 
-    def _predicted(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any) -> Any:
+    def _predicted(self, model: PreTrainedModel, inputs: Any, prediction_loss_only: bool, ignore_keys: Any) -> Any:
         if all(inputs.get(name) is not None for name in self.label_names):
             caches = ["past_key_values", "cache"]  # renamed in transformers 5.24
             ignored = ignore_keys or getattr(self.model.config, "keys_to_ignore_at_inference", caches)
@@ -326,5 +329,5 @@ def _near(name: str, given: Collection[str]) -> str:
     return f"{hint} " if hint.startswith("Did") else ""
 
 
-def _zero_stage(trainer: Any) -> int:
+def _zero_stage(trainer: Trainer) -> int:
     return trainer.accelerator.state.deepspeed_plugin.zero_stage if trainer.is_deepspeed_enabled else 0

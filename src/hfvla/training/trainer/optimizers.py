@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from hfvla.errors import RecipeError
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 __all__ = ["stage_optimizer"]
 
@@ -17,7 +20,7 @@ _OWN_GROUPS = ("params", "model", "optimizer_dict")
 
 
 @contextmanager
-def stage_optimizer(trainer: Any, model: nn.Module, groups: Sequence[dict[str, Any]]) -> Iterator[None]:
+def stage_optimizer(trainer: Trainer, model: nn.Module, groups: Sequence[dict[str, Any]]) -> Iterator[None]:
     """While it lasts, `Trainer.create_optimizer` builds the optimizer of `args.optim` on these groups.
 
     Args:

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from hfvla.training.trainer.memory import peak_bytes
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["Pace", "callback_scalars"]
 
@@ -69,7 +69,7 @@ class Pace(TrainerCallback):
         self._mark = time.perf_counter()
 
 
-def callback_scalars(trainer: Any) -> dict[str, float]:
+def callback_scalars(trainer: Trainer) -> dict[str, float]:
     """Return what the callbacks of a trainer that have `scalars()` add to a log line."""
     found: dict[str, float] = {}
     for callback in trainer.callback_handler.callbacks:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import PreTrainedModel
 
 __all__ = ["TermShares", "batch_rows", "term_counts"]
 
@@ -29,7 +30,7 @@ def batch_rows(batch: Mapping[str, Any]) -> int:
     return next(value for value in batch.values() if isinstance(value, Tensor)).shape[0]
 
 
-def term_counts(model: Any, names: Sequence[str], batch: Mapping[str, Any]) -> Counts:
+def term_counts(model: PreTrainedModel, names: Sequence[str], batch: Mapping[str, Any]) -> Counts:
     """Return what each loss term is a mean over in a batch: a number, or a [] tensor on the batch's device.
 
     Args:
@@ -58,7 +59,7 @@ class TermShares:
         self._totals: Counts | None = None
         self._parts = 1
 
-    def begin(self, model: Any, batches: Sequence[Mapping[str, Any]]) -> None:
+    def begin(self, model: PreTrainedModel, batches: Sequence[Mapping[str, Any]]) -> None:
         """Count the micro-batches of a step, over all processes; every process must call it at the same time."""
         self._parts = len(batches) * self.accelerator.num_processes
         self._totals = None

@@ -17,7 +17,7 @@ from hfvla.training.run.screen.columns import clock
 from hfvla.training.run.screen.screen import RunScreen
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["StageWatcher", "evaluated_line", "finished_line", "take_printers"]
 
@@ -26,7 +26,7 @@ _TIMES = ("runtime", "per_second")
 _MAX_SCORES = 6
 
 
-def take_printers(trainer: Any) -> None:
+def take_printers(trainer: Trainer) -> None:
     """Take away what transformers prints with: raw dicts, and bars that know one stage alone."""
     for callback in list(trainer.callback_handler.callbacks):
         if isinstance(callback, PrinterCallback | ProgressCallback) or "NotebookProgress" in type(callback).__name__:

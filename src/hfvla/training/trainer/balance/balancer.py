@@ -15,6 +15,7 @@ from hfvla.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
 
 __all__ = ["BALANCER_FILE", "Balancer"]
 
@@ -51,7 +52,7 @@ class Balancer(ABC):
 
     @abstractmethod
     def training_step(
-        self, trainer: Any, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
+        self, trainer: Trainer, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
     ) -> Tensor:
         """Go forward and backward on a micro-batch; at the last one before the optimizer steps, finish the gradients.
 

@@ -20,6 +20,7 @@ from hfvla.training.trainer.balance.terms import refuse_set_up
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
 
 __all__ = ["Uncertainty", "build_balancer"]
 
@@ -58,7 +59,7 @@ class Uncertainty(Balancer):
         return uncertainty_loss(losses, variances, fixed)
 
     def training_step(
-        self, trainer: Any, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
+        self, trainer: Trainer, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
     ) -> Tensor:
         """See `Balancer.training_step`."""
         loss = plain()
@@ -98,7 +99,7 @@ class Uncertainty(Balancer):
         self._optimizer.state[self.log_variances] = {"step": state["step"], **moments}
 
 
-def build_balancer(trainer: Any, stage: Any, names: Sequence[str]) -> Balancer | None:
+def build_balancer(trainer: Trainer, stage: Any, names: Sequence[str]) -> Balancer | None:
     """Return what a stage's `loss_weighting` asks for; None for `fixed`.
 
     Args:

@@ -16,6 +16,7 @@ from hfvla.training.trainer.balance.terms import TermGradients
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
 
 __all__ = ["GradNorm", "PCGrad"]
 
@@ -58,7 +59,7 @@ class _PerTerm(Balancer):
         return torch.stack(weighted).sum() if weighted else torch.zeros((), device=self.accelerator.device)
 
     def training_step(
-        self, trainer: Any, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
+        self, trainer: Trainer, model: nn.Module, inputs: dict[str, Any], plain: Callable[[], Tensor]
     ) -> Tensor:
         """See `Balancer.training_step`."""
         model.train()

@@ -17,7 +17,7 @@ from hfvla.training.stage.groups import expand_group
 from hfvla.training.trainer.balance.terms import TermGradients, refuse_set_up
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["GradientMonitor", "build_monitor", "gradient_summary"]
 
@@ -37,7 +37,7 @@ class GradientMonitor(TrainerCallback):
     """
 
     def __init__(
-        self, trainer: Any, stage: str, names: Sequence[str], every: int, parameters: Mapping[str, nn.Parameter]
+        self, trainer: Trainer, stage: str, names: Sequence[str], every: int, parameters: Mapping[str, nn.Parameter]
     ) -> None:
         self.trainer, self.stage, self.names, self.every = trainer, stage, tuple(names), every
         self.parameters = dict(parameters)
@@ -114,7 +114,7 @@ def gradient_summary(history: Sequence[Mapping[str, Any]], stage: str, names: Se
 
 
 def build_monitor(
-    trainer: Any, stage: Any, names: Sequence[str], trained: Mapping[str, Any]
+    trainer: Trainer, stage: Any, names: Sequence[str], trained: Mapping[str, Any]
 ) -> GradientMonitor | None:
     """Return what a stage's `gradient_report` asks for, or None.
 

@@ -12,6 +12,7 @@ from hfvla.errors import RecipeError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from transformers import Trainer
 
 __all__ = ["TermGradients", "refuse_set_up"]
 
@@ -123,7 +124,7 @@ class TermGradients:
         return runs
 
 
-def refuse_set_up(trainer: Any, what: str) -> None:
+def refuse_set_up(trainer: Trainer, what: str) -> None:
     """Refuse a set-up under which the gradient of one loss term cannot be had.
 
     Args:
