@@ -104,9 +104,9 @@ crossval: $(READY) ## grouped 5-fold on real robot-selection files: make crossva
 doctor: $(READY) ## what hfvla finds on this machine
 	$(PY) -m hfvla.cli doctor
 
-test-page: $(READY) ## the page of hfvla demo in a real browser; installs Gradio (which wants Pillow below 13) and Playwright
+test-page: $(READY) ## the page of hfvla demo and a report in a real browser; installs Gradio (which wants Pillow below 13) and Playwright
 	$(PY) -m pip install -q "gradio>=6" playwright
-	$(PYTEST) tests/serve/test_page.py $(ARGS)
+	$(PYTEST) tests/serve/test_page.py tests/evaluation/test_report_browser.py $(ARGS)
 
 image-steps: ## the Dockerfile's steps without Docker, in a clean environment; DRY_RUN=1 only resolves the pinned versions
 	PYTHON=$(PYTHON) docker/steps.sh

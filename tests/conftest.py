@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import logging
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -135,3 +136,18 @@ def _reset_log():
 def repository() -> Path:
     """Root folder of the checkout: recipes, docs and settings live there."""
     return ROOT
+
+
+@pytest.fixture
+def browser():
+    """A page of a real browser, where Playwright and Chromium are there."""
+    sync = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no chromium on this machine")
+    with sync.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(90_000)
+        yield page
+        chromium.close()

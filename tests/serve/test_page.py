@@ -1,6 +1,5 @@
 """The page of `hfvla demo`: its forms without a browser, and a real browser that makes a choice and reads it back."""
 
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -166,20 +165,6 @@ def test_a_curve_is_drawn_without_formulas():
 
 
 # ---- with Gradio, and with a browser --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def browser():
-    sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on this machine")
-    with sync.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(90_000)
-        yield page
-        chromium.close()
 
 
 @pytest.fixture
