@@ -96,3 +96,14 @@ def keys_of(tree, inside=""):
             yield str(key)
             if key not in THEIRS and not (inside == "options" and isinstance(value, dict)):
                 yield from keys_of(value, str(key))
+
+
+def test_a_familys_readme_lists_its_files(repository):
+    for readme in (repository / "src/hfvla/models").glob("*/README.md"):
+        there = {
+            path.relative_to(readme.parent).as_posix()
+            for pattern in ("*.py", "evaluation/*.py")
+            for path in readme.parent.glob(pattern)
+        }
+        listed = set(re.findall(r"^\| `([a-z_/]+\.py)` \|", readme.read_text("utf-8"), flags=re.M))
+        assert listed == there - {"evaluation/__init__.py"}, readme

@@ -1,4 +1,4 @@
-"""What a sensor VLA needs around its tensors: prompts and pictures here, numbers in `signals_sensor_vla.py`."""
+"""What a sensor VLA needs around its tensors: prompts and pictures here, numbers in `signals.py`."""
 
 from __future__ import annotations
 
