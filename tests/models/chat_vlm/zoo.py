@@ -95,7 +95,7 @@ def smolvlm(kind: str) -> tuple[dict, Any]:
                 size={"longest_edge": SIDE}, max_image_size={"longest_edge": SIDE}, **MEAN
             )
         }
-    processor = classes[1](images, words, image_seq_len=4, chat_template=template("<image>"), **more)
+    processor = classes[1](images, words, image_seq_len=4, chat_template=template("<image>", "<video>"), **more)
     settings = {
         "text_config": {"model_type": "llama", **TEXT}, "vision_config": dict(SIGLIP), "scale_factor": 2,
         "image_token_id": words.image_token_id, "pad_token_id": words.pad_token_id,

@@ -25,6 +25,7 @@ from hfvla.models.chat_vlm.batches import (
     picture_name,
 )
 from hfvla.models.chat_vlm.rendering import render, render_prompt
+from hfvla.models.chat_vlm.videos import read_clip
 from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
@@ -49,14 +50,17 @@ def prompt_batch(
     Raises:
         DataError: a picture cannot be read, or a prompt leaves no room in the context.
     """
-    texts, images = [], []
+    texts, images, clips = [], [], []
     for sample in samples:
         where = name_of(sample)
         check_placeholders(processor, sample.turns, where)
         texts.append(render_prompt(processor, sample.turns, where))
         images.append([load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images)])
+        clips.append([read_clip(processor, path, f"{where}, video {n}") for n, path in enumerate(sample.videos)])
     batch = {
-        name: value for name, value in encode(processor, texts, images, side="left").items() if name not in _BESIDE
+        name: value
+        for name, value in encode(processor, texts, images, clips, side="left").items()
+        if name not in _BESIDE
     }
     most = longest(processor, config)
     lengths = batch["attention_mask"].sum(1).tolist()

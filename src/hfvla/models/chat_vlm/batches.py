@@ -24,6 +24,7 @@ from hfvla.models.chat_vlm.lengths import TokenLengths
 from hfvla.models.chat_vlm.objective import PAIRS, WEIGHTS
 from hfvla.models.chat_vlm.rendering import Rendered, render
 from hfvla.models.chat_vlm.tower import TILES
+from hfvla.models.chat_vlm.videos import check_kinds, read_clip
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, ProcessorMixin
@@ -56,6 +57,7 @@ class Conversation:
         where: names the row in errors.
         weight: of its tokens.
         features: of its pictures, from the feature cache; None where they are to be encoded, or there are none.
+        clips: its videos: frames, and where they lie in the clip.
     """
 
     rendered: Rendered
@@ -63,6 +65,7 @@ class Conversation:
     where: str
     weight: float = 1.0
     features: Mapping[str, Tensor] | None = None
+    clips: tuple[tuple[Any, Any], ...] = ()
 
 
 class ChatCollator:
@@ -96,6 +99,12 @@ class ChatCollator:
         worse: list[tuple[int, Conversation]] = []
         for row in rows:
             sample, features = read_sample(row), row.get(CACHED_FEATURES)
+            if sample.videos and CACHED_FEATURES in row:
+                raise DataError(
+                    "the feature cache keeps pictures, and this row has a video",
+                    where=name_of(sample),
+                    fix="Leave `cache` out of the stage.",
+                )
             chosen.append(conversation_of(self.processor, sample, features))
             if sample.rejected and "dpo" in self.losses:
                 pair = replace(sample, turns=sample.rejected, weight=0.0)
@@ -148,7 +157,8 @@ def conversation_of(
         images = blank_images(len(sample.images))
     else:
         images = tuple(load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images))
-    return Conversation(render(processor, sample.turns, where), images, where, sample.weight, features)
+    clips = tuple(read_clip(processor, path, f"{where}, video {n}") for n, path in enumerate(sample.videos))
+    return Conversation(render(processor, sample.turns, where), images, where, sample.weight, features, clips)
 
 
 def name_of(sample: ChatSample) -> str:
@@ -225,9 +235,28 @@ def longest(processor: ProcessorMixin, config: PreTrainedConfig) -> int:
 
 
 def encode(
-    processor: ProcessorMixin, texts: Sequence[str], images: Sequence[Sequence[Any]], side: str = "right", **more: Any
+    processor: ProcessorMixin,
+    texts: Sequence[str],
+    images: Sequence[Sequence[Any]],
+    clips: Sequence[Sequence[tuple[Any, Any]]] = (),
+    side: str = "right",
+    **more: Any,
 ) -> dict[str, Any]:
-    """Return a processor's batch for texts and pictures, with `offset_mapping` and `text_replacement_offsets`."""
+    """Return a processor's batch for texts, pictures and videos, with `offset_mapping` and `text_replacement_offsets`.
+
+    Args:
+        processor: of the model.
+        texts: with a placeholder for each picture and video.
+        images: of each text.
+        clips: of each text: frames, and where they lie in the clip.
+        side: that is padded.
+        more: for the processor.
+    """
+    shown = [clip for row in clips for clip in row]
+    if shown:
+        check_kinds(processor, any(images))
+        more |= {"videos": [frames for frames, _ in shown], "video_metadata": [told for _, told in shown]}
+        more["do_sample_frames"] = False
     return dict(
         processor(
             text=list(texts),
@@ -257,7 +286,7 @@ def encode_conversations(
         texts, images = [c.rendered.text for c in conversations], [c.images for c in conversations]
         features = [c.features for c in conversations]
         with nullcontext() if not any(features) else kept_pictures(processor, features):
-            batch = encode(processor, texts, images, **more)
+            batch = encode(processor, texts, images, [c.clips for c in conversations], **more)
         if any(features):
             batch = seen_pictures(batch, features)
     except (ValueError, IndexError, TypeError, StopIteration) as error:

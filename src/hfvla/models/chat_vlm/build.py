@@ -97,6 +97,8 @@ def adapt(model: PreTrainedModel, processor: ProcessorMixin, options: Mapping[st
         processor.tokenizer.model_max_length = chosen.max_length
     if chosen.chat_template is not None:
         set_template(processor, chosen.chat_template)
+    if chosen.frames is not None:
+        _set_frames(processor, chosen.frames)
     if chosen.pixels is not None:
         _set_pixels(processor.image_processor, chosen.pixels)
 
@@ -109,6 +111,13 @@ def set_template(processor: ProcessorMixin, template: str) -> None:
         except OSError as error:
             raise RecipeError("model.options.chat_template cannot be read", got=template, fix=str(error)) from None
     processor.chat_template = template
+
+
+def _set_frames(processor: ProcessorMixin, frames: int) -> None:
+    video_processor = getattr(processor, "video_processor", None)
+    if video_processor is None:
+        raise RecipeError("model.options.frames: this model takes no videos", got=type(processor).__name__)
+    video_processor.num_frames = frames
 
 
 def _set_pixels(image_processor: BaseImageProcessor, pixels: tuple[int, int]) -> None:

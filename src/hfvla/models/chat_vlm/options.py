@@ -53,6 +53,7 @@ class ChatOptions(BaseModel):
         dtype: of the weights of parts that are loaded.
         max_length: most tokens of a conversation, its pictures' included; default: the model's context.
         pixels: [fewest, most] pixels of a picture, for models that take any size (Qwen-VL); saved with the processor.
+        frames: of a video that are seen, evenly over it; saved with the processor. Default: the model's own rule.
         groups: patterns of parameter names by group, for models in which they are not found, or for further groups.
         dpo: how the `dpo` term is computed.
         distill: how the `distill` term is computed.
@@ -69,6 +70,7 @@ class ChatOptions(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_length: int | None = Field(None, ge=8)
     pixels: tuple[int, int] | None = None
+    frames: int | None = Field(None, ge=1, le=1024)
     groups: dict[str, list[str]] = Field(default_factory=dict)
     dpo: DpoOptions = Field(default_factory=lambda: DpoOptions())
     distill: DistillOptions = Field(default_factory=lambda: DistillOptions())

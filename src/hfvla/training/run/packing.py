@@ -48,15 +48,16 @@ def rows_that_fit(stage: Stage, rows: StageRows, collator: Any) -> tuple[StageRo
             fix="Read the source without streaming, or leave `too_long` out.",
         )
     left: dict[str, Any] = {"tokens": collator.max_length}
-    found = {}
-    for name, table in (("train", rows.train), ("validation", rows.validation)):
+    found: dict[str, Any] = {"train": rows.train, "validation": rows.validation}
+    for name, table in found.items():
         lengths = [] if table is None else collator.token_lengths(table)
         long = [number for number, length in enumerate(lengths) if length > collator.max_length]
         left[name] = len(long)
         if long and "first" not in left:
             left["first"] = f"{table[long[0]].get('id', long[0])}, {lengths[long[0]]} tokens"
         short = [number for number, length in enumerate(lengths) if length <= collator.max_length]
-        found[name] = table if not long else table.select(short)
+        if long:
+            found[name] = table.select(short)
     if not len(found["train"]):
         raise DataError(
             "no row fits into the model's context", where=where, got=left["first"], expected=left["tokens"]

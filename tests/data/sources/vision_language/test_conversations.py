@@ -7,6 +7,7 @@ import pytest
 
 from hfvla.errors import DataError
 
+from ...video_clips import write_clip
 from .sets import picture, read, said, write
 
 
@@ -94,6 +95,45 @@ def test_trl_preference_pairs(root):
     assert samples[1].rejected[-1].text == "A cow."
 
 
+def test_videos_in_every_form(root):
+    (root / "clips").mkdir()
+    clip = write_clip(root / "clips" / "a.mp4", 12)
+    words = [{"role": "user", "content": "What happens?"}, {"role": "assistant", "content": "It falls."}]
+    place = [
+        {"role": "user", "content": [{"type": "video", "video": "clips/a.mp4"}, {"type": "text", "text": "What?"}]}
+    ]
+    records = [
+        {"messages": words, "videos": ["clips/a.mp4"]},
+        {"messages": [*place, words[1]]},
+        {
+            "conversations": [{"from": "human", "value": "<video>\nWhat?"}, {"from": "gpt", "value": "x"}],
+            "video": "clips/a.mp4",
+        },
+        {
+            "messages": words,
+            "videos": ["clips/a.mp4", {"path": "clips/a.mp4"}],
+            "images": ["train2017/000000000001.jpg"],
+        },
+    ]
+    samples, census = read(write(root / "videos.jsonl", records))
+    assert not census["rejected"]
+    assert [sample.videos for sample in samples] == [(str(clip),), (str(clip),), (str(clip),), (str(clip),) * 2]
+    parts = [[part.type for part in sample.turns[0].content] for sample in samples]
+    assert parts == [["video", "text"]] * 3 + [["image", "video", "video", "text"]]
+    assert len({sample.group for sample in samples[::2]}) == 1
+
+
+def test_a_video_that_is_cut_short_is_counted(root):
+    data = write_clip(root / "whole.mp4", 12).read_bytes()
+    (root / "cut.mp4").write_bytes(data[: len(data) // 2])
+    (root / "empty.mp4").write_bytes(b"")
+    words = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "It falls."}]
+    records = [{"id": name, "messages": words, "videos": [f"{name}.mp4"]} for name in ("whole", "cut", "empty")]
+    samples, census = read(write(root / "videos.jsonl", records), max_bad_fraction=0.9)
+    assert [sample.id for sample in samples] == ["whole"]
+    assert set(census["rejected"]) == {"the video is truncated", "video file is empty"}
+
+
 def test_texts_alone_as_preference_pairs(root):
     record = {"prompt": "What is it?", "chosen": "A dog.", "rejected": "A cat.", "images": ["000000000002.jpg"]}
     (sample,), _ = read(write(root / "pairs.jsonl", [record]))
@@ -122,7 +162,10 @@ TURNS = llava()["conversations"]
         ({"conversations": [TURNS[0], {"from": "gpt", "value": None}]}, "turn is not text", "message 1: None"),
         ({"conversations": [TURNS[0], {"from": "tool", "value": "x"}]}, "unknown role", "'tool'"),
         ({"conversations": ["x"]}, "message is not an object", "'x'"),
-        ({"video": "a.mp4", "image": None}, "video, which conversations are not read with", "a.mp4"),
+        ({"video": "a.mp4", "image": None}, "annotation without its video", "a.mp4"),
+        ({"video": "http://localhost/a.mp4", "image": None}, "only the address of a video", "http://localhost/a.mp4"),
+        ({"video": "../../a.mp4", "image": None}, "image path outside the data root", "../../a.mp4"),
+        ({"video": 7, "image": None}, "no video path", "got int"),
     ],
 )
 def test_what_cannot_be_used_is_counted_by_reason(root, changes, reason, first):

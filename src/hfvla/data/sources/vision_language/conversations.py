@@ -14,7 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from hfvla.data.sources.vision_language.splits import image_group, split_of_path
 from hfvla.data.text import text_problem
 from hfvla.errors import DataError
 
-__all__ = ["conversation_sample", "pictures_of", "read_conversations", "reference_of", "turns_of"]
+__all__ = ["Named", "conversation_sample", "pictures_of", "read_conversations", "reference_of", "turns_of"]
 
 _ROLES: Mapping[str, Role] = {
     "human": "user",
@@ -48,6 +48,19 @@ _PICTURES = ("images", "image", "image_path", "img")
 _DATA_URI = re.compile(r"^data:image/[\w.+-]+;base64,", re.ASCII)
 
 
+@dataclass
+class Named:
+    """What messages themselves name.
+
+    Attributes:
+        pictures: in their order.
+        videos: in their order.
+    """
+
+    pictures: list[Any] = field(default_factory=list)
+    videos: list[Any] = field(default_factory=list)
+
+
 def conversation_sample(
     record: Any, where: str, path: Path, reading: Reading, source: str, split: str = ""
 ) -> ChatSample:
@@ -62,23 +75,25 @@ def conversation_sample(
         split: official one, "" where there is none.
 
     Raises:
-        UnusableError: turns of no known form, a missing picture, a video.
+        UnusableError: turns of no known form, a missing picture or video.
     """
     if not isinstance(record, Mapping):
         raise UnusableError("not an object", f"got {type(record).__name__}")
     said, worse, named = _both_sides(record)
     given = pictures_of(record)
-    images = tuple(reference_of(one, path, reading) for one in [*given, *named])
+    images = tuple(reference_of(one, path, reading) for one in [*given, *named.pictures])
+    videos = tuple(_video(one, path, reading) for one in [*videos_of(record), *named.videos])
     system = optional_text(record.get("system"), "system")
     head = (Turn("system", (Part("text", system),)),) if system and (not said or said[0].role != "system") else ()
     said, worse = (*head, *said), (*head, *worse) if worse else ()
-    first = next((one for one in given if isinstance(one, str)), "")
+    first = next((one for one in [*given, *videos_of(record)] if isinstance(one, str)), "")
     identity = record.get("id", record.get("question_id"))
     return ChatSample(
         id=str(identity) if isinstance(identity, str | int) and str(identity) else where,
-        turns=_placed(said, len(images)),
+        turns=_placed(said, len(images), len(videos)),
         images=images,
-        rejected=_placed(worse, len(images)) if worse else (),
+        videos=videos,
+        rejected=_placed(worse, len(images), len(videos)) if worse else (),
         source=_own(record, "source") or source,
         split=split,
         kind=optional_text(record.get("kind", record.get("type")), "kind"),
@@ -116,15 +131,15 @@ def _own_boxes(record: Mapping[str, Any]) -> tuple[Box, ...]:
     return tuple(found)
 
 
-def _both_sides(record: Mapping[str, Any]) -> tuple[tuple[Turn, ...], tuple[Turn, ...], list[Any]]:
-    """Return the turns, those of the worse answer, and the pictures that messages bring with them."""
-    named: list[Any] = []
+def _both_sides(record: Mapping[str, Any]) -> tuple[tuple[Turn, ...], tuple[Turn, ...], Named]:
+    """Return the turns, those of the worse answer, and the pictures and videos that messages bring with them."""
+    named = Named()
     if "chosen" in record and "rejected" in record:
         prompt = record.get("prompt") if record.get("prompt") is not None else record.get("question")
         before = turns_of(prompt, "user", named) if prompt else ()
         return (
             (*before, *turns_of(record["chosen"], "assistant", named)),
-            (*before, *turns_of(record["rejected"], "assistant", [])),
+            (*before, *turns_of(record["rejected"], "assistant", Named())),
             named,
         )
     for key in _TURNS:
@@ -146,13 +161,13 @@ def _pairs(value: list[Any]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def turns_of(value: Any, role: Role, named: list[Any]) -> tuple[Turn, ...]:
+def turns_of(value: Any, role: Role, named: Named) -> tuple[Turn, ...]:
     """Return the turns of a list of messages; a text alone is one turn of `role`.
 
     Args:
         value: messages, or a text.
         role: of a text alone.
-        named: takes the pictures that messages themselves name.
+        named: takes the pictures and videos that messages themselves name.
 
     Raises:
         UnusableError: a message of no known form or role.
@@ -175,7 +190,7 @@ def turns_of(value: Any, role: Role, named: list[Any]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def _content(content: Any, number: int, named: list[Any]) -> tuple[Part, ...]:
+def _content(content: Any, number: int, named: Named) -> tuple[Part, ...]:
     if isinstance(content, str):
         return _parts(text_of(content, "turn"))
     if not isinstance(content, list | tuple):
@@ -190,7 +205,12 @@ def _content(content: Any, number: int, named: list[Any]) -> tuple[Part, ...]:
             parts.append(Part("image"))
             place = piece.get("image", piece.get("image_url", piece.get("url", piece.get("path"))))
             place = place.get("url") if isinstance(place, Mapping) and "url" in place else place
-            named += [place] if place is not None else []
+            named.pictures += [place] if place is not None else []
+        elif kind in ("video", "video_url", "input_video"):
+            parts.append(Part("video"))
+            place = piece.get("video", piece.get("video_url", piece.get("url", piece.get("path"))))
+            place = place.get("url") if isinstance(place, Mapping) and "url" in place else place
+            named.videos += [place] if place is not None else []
         else:
             raise UnusableError("part of a message that is not read", f"message {number}: {kind!r}")
     return tuple(parts)
@@ -209,14 +229,17 @@ def _parts(text: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _placed(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
-    """Put pictures before the first turn of the user where a conversation has no place for any."""
-    if not images or any(part.type == "image" for turn in turns for part in turn.content):
+def _placed(turns: tuple[Turn, ...], images: int, videos: int = 0) -> tuple[Turn, ...]:
+    """Put pictures, and videos, before the first turn of the user where a conversation has no place for any."""
+    there = {part.type for turn in turns for part in turn.content}
+    shown_first: tuple[Part, ...] = (Part("image"),) * (0 if "image" in there else images)
+    shown_first += (Part("video"),) * (0 if "video" in there else videos)
+    if not shown_first:
         return turns
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), None)
     if first is None:
         return turns
-    shown = replace(turns[first], content=((Part("image"),) * images + turns[first].content))
+    shown = replace(turns[first], content=(shown_first + turns[first].content))
     return (*turns[:first], shown, *turns[first + 1 :])
 
 
@@ -226,9 +249,27 @@ def pictures_of(record: Mapping[str, Any]) -> list[Any]:
         value = record.get(key)
         if value is not None and value != "":
             return list(value) if isinstance(value, list | tuple) else [value]
-    if record.get("video") or record.get("videos"):
-        raise UnusableError("video, which conversations are not read with", str(record.get("video"))[:120])
     return []
+
+
+def videos_of(record: Mapping[str, Any]) -> list[Any]:
+    """Return the videos that a record names, in their order."""
+    for key in ("videos", "video"):
+        value = record.get(key)
+        if value is not None and value != "":
+            return list(value) if isinstance(value, list | tuple) else [value]
+    return []
+
+
+def _video(value: Any, path: Path, reading: Reading) -> str:
+    """Return the place of a video; bytes and addresses are not read."""
+    if isinstance(value, Mapping):
+        value = value.get("path") or value.get("url")
+    if not isinstance(value, str):
+        raise UnusableError("no video path", f"got {type(value).__name__}")
+    if re.match(r"https?://", value):
+        raise UnusableError("only the address of a video", value[:120])
+    return reading.video(value.removeprefix("file://"), path)
 
 
 def reference_of(value: Any, path: Path, reading: Reading) -> ImageRef:

@@ -153,7 +153,7 @@ FORMATS: tuple[Format, ...] = (
     ),
     Format(
         "messages",
-        "OpenAI, TRL: `messages` of `role` and `content`, `images`; Cauldron, FineVision: `texts`",
+        "OpenAI, TRL: `messages` of `role` and `content`, `images`, `videos`; Cauldron, FineVision: `texts`",
         "a conversation",
         lambda head: "role" in _said(head) or {"user", "assistant"} <= _said(head).keys(),
         conversations.read_conversations,

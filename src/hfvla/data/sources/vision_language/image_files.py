@@ -73,8 +73,8 @@ class ImageFiles:
         self._checked: OrderedDict[str, UnusableError | None] = OrderedDict()
         self._real = lru_cache(maxsize=4096)(os.path.realpath)
 
-    def find(self, names: str | Iterable[str], beside: Path, split: str = "") -> str:
-        """Return the path of a picture.
+    def find(self, names: str | Iterable[str], beside: Path, split: str = "", kind: str = "picture") -> str:
+        """Return the path of a picture, or of another file that is not looked into.
 
         A path is looked for below the folder of the file that names it, then below the root, then in each folder of
         pictures: first those near to that file, of them those whose name has the split's.
@@ -83,6 +83,7 @@ class ImageFiles:
             names: path or file name; several where a set has spelled it in several ways.
             beside: file whose record it is.
             split: official split of the record.
+            kind: "picture", or what the file is called in its place.
 
         Raises:
             UnusableError: no path, one that leaves the root, a missing picture, or one that cannot be read.
@@ -92,9 +93,10 @@ class ImageFiles:
         for name in given:
             found = self._find(name, beside, told)
             if found:
-                self._check(found)
+                if kind == "picture":
+                    self._check(found)
                 return found
-        raise UnusableError("annotation without its picture", given[0] if given else "no name")
+        raise UnusableError(f"annotation without its {kind}", given[0] if given else "no name")
 
     def _find(self, name: str, beside: Path, split: str) -> str:
         for path in self._direct(name, beside.parent):

@@ -18,6 +18,8 @@ from hfvla.data.sources.vision_language.image_files import ImageFiles
 from hfvla.data.sources.vision_language.options import _Reading
 from hfvla.data.sources.vision_language.splits import split_wanted
 from hfvla.data.text import clean_text, text_problem
+from hfvla.data.video.files import check_video_file
+from hfvla.errors import DataError
 
 __all__ = ["Reading", "SeenIds", "field_of", "optional_text", "record_id", "spelled", "text_of", "texts_of"]
 
@@ -178,6 +180,21 @@ class Reading:
         if self.images is None:
             raise UnusableError("picture by its name alone", f"{names!r}: the set is not on disk")
         return ImageRef(path=self.images.find(names, beside, split))
+
+    def video(self, name: str, beside: Path, split: str = "") -> str:
+        """Return the path of a video that a record names.
+
+        Raises:
+            UnusableError: see `ImageFiles.find`; or it is cut short, or empty.
+        """
+        if self.images is None:
+            raise UnusableError("video by its name alone", f"{name!r}: the set is not on disk")
+        path = self.images.find(name, beside, split, "video")
+        try:
+            check_video_file(path)
+        except DataError as error:
+            raise UnusableError(error.what, f"{path}: {error.got}") from error
+        return path
 
     def wants(self, split: str) -> bool:
         """Tell whether records of an official split are read; counts those that are not."""
