@@ -18,6 +18,7 @@ from hfvla.evaluation.plots import HTML_KINDS, draw
 from hfvla.evaluation.report import write_report
 from hfvla.evaluation.report_data import plain_json, save_report_data
 from hfvla.evaluation.run_record import PARAMETERS, read_run
+from hfvla.evaluation.validation_figures import read_validations
 from hfvla.family import EvaluationResult, Figure
 from hfvla.outputs import mark_folder, purpose_of
 
@@ -224,4 +225,8 @@ def _draw(results: Mapping[str, EvaluationResult], output_dir: Path, run_info: M
     }
     title = str(facts.get("title") or facts.get("name") or "Evaluation")
     links = _links(output_dir, results)
-    write_report(output_dir / "report.html", title, results, facts, training, record.stages, charts, links)
+    names = [str(stage.get("name")) for stage in record.stages]
+    validations = read_validations(Path(run_info.get("run_folder") or output_dir) / "plots", names)
+    write_report(
+        output_dir / "report.html", title, results, facts, training, record.stages, charts, links, validations
+    )

@@ -13,6 +13,7 @@ from typing import Any
 from hfvla.evaluation import tables
 from hfvla.evaluation.charts.draw import SVG_KINDS, draw_svg
 from hfvla.evaluation.plots import HTML_KINDS, draw
+from hfvla.evaluation.validation_figures import StageFigures
 from hfvla.family import EvaluationResult, Figure
 
 __all__ = ["write_report"]
@@ -42,6 +43,7 @@ def write_report(
     stages: Sequence[Mapping[str, Any]] = (),
     charts: Mapping[int, str | None] | None = None,
     links: Sequence[tuple[str, str]] = (),
+    validations: Sequence[StageFigures] = (),
 ) -> Path:
     """Write the report; it needs no other file and no network.
 
@@ -54,6 +56,7 @@ def write_report(
         stages: entries of run.json for the table of stages: name, seconds, scores.
         charts: SVG by `id` of its figure, None for one that cannot be drawn; others are drawn here.
         links: names and relative paths of what lies beside the report.
+        validations: what was drawn while the stages trained.
 
     Returns:
         `Path`: the file.
@@ -76,6 +79,7 @@ def write_report(
         css=here.joinpath("report.css").read_text("utf-8"),
         script=here.joinpath("report.js").read_text("utf-8"),
         links=links,
+        validations=validations,
         command=info.get("command", ""),
         validation=[] if sets else _validation_tiles(stages),
         chips=[(key, info[key]) for key in _CHIPS if isinstance(info.get(key), str | int | float)],
