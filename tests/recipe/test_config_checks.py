@@ -12,8 +12,10 @@ from hfvla.recipe.config_checks import change_problems
 from hfvla.recipe.document import parse_value
 from hfvla.training.run.stage_run import merge_config
 
-EMBER, RETRIEVAL = "recipes/ember_vlm/tiny.yaml", "recipes/internvl_retrieval/tiny.yaml"
+EMBER, RETRIEVAL = "recipes/ember_vlm/small.yaml", "recipes/internvl_retrieval/tiny.yaml"
 FLOW, REAL = "recipes/sensor_vla/tiny_flow.yaml", "recipes/sensor_vla/full_flow.yaml"
+SMOKE = "recipes/sensor_vla/smoke.yaml"
+_ROPE = "model.config.backbone_config.text_config.rope_parameters"
 
 MISTAKES = [
     (EMBER, "model.config.selection_dropuot=0.5", "EmberVLMConfig has no 'selection_dropuot'. Did you mean"),
@@ -71,6 +73,9 @@ MISTAKES = [
     (FLOW, "model.config.sensor_encoder.conv_widths=[1, a]", "conv_widths[1]: expected a whole number; got 'a'"),
     (FLOW, "model.config.action.names=[a, 1]", "expected text; got 1"),
     (FLOW, "model.config.views=[1]", "expected text; got 1"),
+    (SMOKE, f"{_ROPE}.mrope_section=[2, 3, x]", "rope_parameters.mrope_section[2]: expected a number; got 'x'"),
+    (SMOKE, f"{_ROPE}.rope_theta=ten", "rope_theta: expected a number; got 'ten'"),
+    (SMOKE, f"{_ROPE}={{full_attention: {{rope_type: default, factor: x}}}}", "factor: expected a number; got 'x'"),
     (REAL, "stages.0.model={state_dm: 2}", "SensorVLAConfig has no 'state_dm'. Did you mean 'state_dim'?"),
     (REAL, "stages.0.model={backbone_config: {text_config: {hidden_sze: 3}}}", "has no 'hidden_sze'"),
     (REAL, "model.options.most_pixels=true", "expected a whole number; got true"),
@@ -97,6 +102,7 @@ def test_a_mistake_is_named_with_its_place(recipe, override, message):
         (FLOW, "model.config.backbone_config.text_config.rope_theta=1e4"),
         (FLOW, "model.config.expert={kind: diffusion, width: 32, train_steps: 5}"),
         (FLOW, "model.config.sensor=null"),
+        (SMOKE, f"{_ROPE}={{full_attention: {{rope_type: default, rope_theta: 1e4}}}}"),
         (REAL, "model.options.image_size=[240, 320]"),
     ],
 )

@@ -111,6 +111,26 @@ def _class_problems(
             field = aliases.get(key, key)
             found = list(_value_problems(field, value, _hint(kind, field), here))
             yield from found or _own_problems(kind, field, value, here)
+            if field in ("rope_parameters", "rope_scaling"):
+                yield from _rope_problems(value, here)
+
+
+def _rope_problems(value: Any, steps: Steps) -> Iterator[Problem]:
+    """Yield what is no number in the parameters of rotary positions, which transformers takes as any mapping.
+
+    All of them are numbers or lists of numbers but the type's name; a model may have one mapping for each kind of layer.
+    """
+    for name, part in as_mapping(value).items():
+        if name in ("rope_type", "type"):
+            continue
+        if isinstance(part, Mapping):
+            yield from _rope_problems(part, (*steps, name))
+            continue
+        items = list(enumerate(part)) if isinstance(part, list | tuple) else [(None, part)]
+        for index, item in items:
+            if item is not None and not isinstance(item, int | float):
+                here = (*steps, name) if index is None else (*steps, name, index)
+                yield Problem(here, f"expected a number; got {shown(item)}")
 
 
 def _own_problems(kind: Any, field: str, value: Any, steps: Steps) -> Iterator[Problem]:
