@@ -118,7 +118,7 @@ def _class_problems(
 def _rope_problems(value: Any, steps: Steps) -> Iterator[Problem]:
     """Yield what is no number in the parameters of rotary positions, which transformers takes as any mapping.
 
-    All of them are numbers or lists of numbers but the type's name; a model may have one mapping for each kind of layer.
+    All are numbers or lists of numbers but the type's name; a model may have one mapping for each kind of layer.
     """
     for name, part in as_mapping(value).items():
         if name in ("rope_type", "type"):
