@@ -78,6 +78,9 @@ def table(rows: list[tuple[str, Any, str]]) -> str:
     cells = []
     for key, value, meaning in rows:
         meaning = re.sub(r"see `[A-Z_]+`", "its keys stand below", meaning).replace("|", "\\|")
+        spans = meaning.split("`")  # what stands between the marks is code, which Markdown leaves as it is
+        spans[::2] = [span.replace("<", "&lt;") for span in spans[::2]]
+        meaning = "`".join(spans)
         cells.append(f"| `{key}` | {_shown(value)} | {meaning} |")
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *cells])
 

@@ -139,7 +139,7 @@ def photograph(page: Path, name: str, widths: tuple[int, ...]) -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for width in widths:
-            seen = browser.new_page(viewport={"width": width, "height": 900})
+            seen = browser.new_page(viewport={"width": width, "height": 900 if len(widths) == 1 else 2000})
             seen.goto(page.as_uri())
             target = ASSETS / (f"{name}-{width}.png" if len(widths) > 1 else f"{name}.png")
             seen.screenshot(path=target, full_page=len(widths) == 1)
