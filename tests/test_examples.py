@@ -4,6 +4,7 @@ import re
 import runpy
 import sys
 
+import pytest
 import torch
 
 
@@ -57,3 +58,32 @@ def test_a_sensor_vla_predicts_and_reuses_features(repository, tmp_path, monkeyp
     for observation in observations:
         processor.check_observation(observation)
     assert done.shape == (12, 4)
+
+
+@pytest.mark.slow
+def test_a_chat_vlm_goes_on_with_grpo(repository, tmp_path, monkeypatch):
+    pytest.importorskip("trl")
+    from hfvla.models.chat_vlm import FAMILY
+    from hfvla.registry import load_checkpoint
+
+    rows = FAMILY.load("examples")(8, 0)
+    model, processor = FAMILY.load("initialise")({"config": FAMILY.tiny_config().to_dict(), "options": {}}, rows, 0)
+    model.save_pretrained(tmp_path / "start")
+    processor.save_pretrained(tmp_path / "start")
+    script, out = repository / "examples/chat_vlm_grpo.py", tmp_path / "out"
+    words = [str(script), str(tmp_path / "start"), str(out), "--steps", "2", "--questions", "4", "--answers", "4"]
+    monkeypatch.setattr(sys, "argv", words)
+    example = runpy.run_path(str(script))
+    right, seen = example["right"], []
+    assert right([[{"content": "The red."}], [{"content": "blue"}]], ["red", "red"]) == [1.0, 0.0]
+
+    def longer(completions, answer, **more):
+        seen.extend(right(completions, answer, **more))
+        return [float(len(one[0]["content"])) for one in completions]  # a random model is right by chance alone
+
+    example["main"].__globals__["right"] = longer
+    example["main"]()
+    spec, trained, _ = load_checkpoint(out)
+    assert spec.name == "chat_vlm" and len(seen) == 8
+    moved = {n for n, p in trained.named_parameters() if not torch.equal(p, model.get_parameter(n))}
+    assert any("language_model" in name for name in moved)
