@@ -4,7 +4,7 @@
 
 Without a checkpoint the model (36 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of
 50,263) has random weights, on which fusion and head learn to select, so that it has decisions to keep. Then it is
-exported with 8 bits (`--method`, by default mixed: convolutions calibrated on training rows, products dynamic), and
+exported with 8 bits (`--method`, by default mixed: convolutions calibrated on training rows, products in blocks), and
 
 - the size of the two graphs that a selection needs (vision, select) is summed, and that of the decoder said beside it;
 - a fresh process with NumPy and ONNX Runtime alone says how far it grows by loading both and selecting once;

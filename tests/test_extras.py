@@ -32,7 +32,7 @@ NOT_IMPORTED = {
 """Packages that somebody else imports, and why they are asked for."""
 
 TOOLS = ("dev", "docs", "all")
-COUNTED_ON = {"cycler", "pandas", "pyarrow", "pydantic_core", "starlette", "tqdm"}
+COUNTED_ON = {"cycler", "pandas", "pyarrow", "pydantic_core", "tqdm"}
 """Modules that a required package brings for certain (matplotlib, datasets, pydantic, FastAPI, transformers)."""
 
 HOSTS = {"IPython", "lmms_eval", "vlmeval"}

@@ -72,6 +72,29 @@ def test_every_weight_is_reached_and_the_result_stays_near(graph, bits, method, 
     assert (graph / "part.onnx").stat().st_size < size * (0.6 if bits == 16 else 0.45)
 
 
+def test_products_with_a_bias_are_quantised_in_blocks_too(tmp_path):
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+               for name, shape in (("turned", (48, 64)), ("bias", (48,)), ("plain", (48, 32)))]  # fmt: skip
+    nodes = [helper.make_node("Gemm", ["in", "turned", "bias"], ["middle"], transB=1),
+             helper.make_node("Gemm", ["middle", "plain"], ["out"])]  # fmt: skip
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("in", TensorProto.FLOAT, ["B", 64])], [value("out", TensorProto.FLOAT, ["B", 32])]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, weights),
+                              opset_imports=[helper.make_opsetid("", 20)], ir_version=10)  # fmt: skip
+    given = {"in": rng.normal(size=(3, 64)).astype(np.float32)}
+    onnx.save(model, tmp_path / "part.onnx")
+    before = OnnxEngine(tmp_path, threads=1)("part", given)["out"]
+    for bits, method, most in ((8, "mixed", 0.02), (4, "dynamic", 0.2)):
+        onnx.save(model, tmp_path / "part.onnx")
+        quantise(tmp_path / "part.onnx", bits, method)
+        assert [node.op_type for node in onnx.load(tmp_path / "part.onnx").graph.node].count("MatMulNBits") == 2
+        away = np.abs(OnnxEngine(tmp_path, threads=1)("part", given)["out"] - before).max()
+        assert 0 < away < most * np.abs(before).max()
+
+
 def test_weights_alone_are_rounded_to_a_scale_a_row(graph):
     from onnx import numpy_helper
 

@@ -1,5 +1,6 @@
 """The page of `hfvla demo`: its forms without a browser, and a real browser that makes a choice and reads it back."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -167,6 +168,14 @@ def test_a_curve_is_drawn_without_formulas():
 # ---- with Gradio, and with a browser --------------------------------------------------------------------------------
 
 
+def keep(browser, name):
+    """Write what the browser shows as a picture for the pages, where HFVLA_SCREENSHOTS names their folder."""
+    if os.environ.get("HFVLA_SCREENSHOTS"):
+        browser.set_viewport_size({"width": 1200, "height": 1100})
+        browser.wait_for_timeout(1500)  # until pictures are faded in
+        browser.screenshot(path=os.path.join(os.environ["HFVLA_SCREENSHOTS"], f"{name}.png"))
+
+
 @pytest.fixture
 def shown(tmp_path):
     """Launch the page of a family's tiny checkpoint; returns its address."""
@@ -246,26 +255,28 @@ def test_a_clip_is_asked_in_a_browser_and_the_frames_that_counted_are_shown(brow
     clip = str(tmp_path / "clip.mp4")
     with av.open(clip, "w") as file:
         stream = file.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
         for level in range(30):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level * 8, np.uint8), format="rgb24")
-            file.mux(stream.encode(frame))
+            pixels = np.full((180, 320, 3), 60 + level * 4, np.uint8)
+            pixels[60:120, 8 * level : 8 * level + 60] = (220, 40, 40)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(stream.encode())
     browser.goto(shown("internvl_video_qa"))
     browser.locator("#field-video input[type=file]").set_input_files(clip)
     browser.locator("#field-video video").wait_for()
-    browser.locator("#field-question textarea").fill("How bright?")
-    browser.locator("#field-choices textarea").fill("dark\nbright")
+    browser.locator("#field-question textarea").fill("Where does the square go?")
+    browser.locator("#field-choices textarea").fill("left\nright")
     browser.get_by_role("button", name="Ask", exact=True).click()
     browser.locator("#answer-text").get_by_text("Under each frame").wait_for()
-    wanted = model.answer(processor, clip, "How bright?", ["dark", "bright"])
+    wanted = model.answer(processor, clip, "Where does the square go?", ["left", "right"])
     said = browser.locator("#answer-text").inner_text()
-    assert said.startswith(f"{wanted.letter}. {['dark', 'bright'][wanted.index]}")
+    assert said.startswith(f"{wanted.letter}. {['left', 'right'][wanted.index]}")
     browser.locator("#answer-pictures img").first.wait_for()
     frames = len(processor.read_clip(clip, ()).pixels)
     assert frames > 1 and browser.locator("#answer-pictures button.thumbnail-item").count() == frames
     told = browser.locator("#answer-pictures").inner_text()
     assert told.count(" s: ") == frames
+    keep(browser, "demo_clip")
 
 
 def policy_for_insertion(folder):
@@ -289,11 +300,12 @@ def test_an_episode_with_its_force_is_watched_in_a_browser(browser, shown, tmp_p
     pytest.importorskip("metaworld")
     browser.goto(shown("sensor_vla", policy_for_insertion(tmp_path / "recordings")))
     browser.get_by_role("tab", name="Episode").click()
-    browser.locator("#episode-steps input").fill("6")
+    browser.locator("#episode-steps input").fill("40")
     browser.get_by_role("button", name="Watch", exact=True).click()
-    browser.locator("#episode-text").get_by_text("after 6 steps; at most").wait_for()
+    browser.locator("#episode-text").get_by_text("after 40 steps; at most").wait_for()
     browser.locator("#episode-film video").wait_for()
     browser.locator("#episode-curve img").wait_for()
+    keep(browser, "demo_episode")
 
 
 def test_parts_of_an_answer_that_are_empty_are_hidden(tmp_path):

@@ -41,7 +41,9 @@ class _Vision(nn.Module):
         super().__init__()
         from timm.utils import reparameterize_model
 
-        self.tower = reparameterize_model(copy.deepcopy(model.vision))  # branches that only training needs become one
+        self.tower = copy.deepcopy(model.vision)
+        # Branches that only training needs become one. timm 1.0.20 loses a network that is not the root.
+        self.tower.backbone = reparameterize_model(self.tower.backbone)
         self.projector = model.projector
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor]:

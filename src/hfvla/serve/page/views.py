@@ -28,7 +28,7 @@ class Views:
         self.pictures = gradio.Gallery(
             visible=False, label="pictures", elem_id=f"{name}-pictures", object_fit="contain"
         )
-        self.film = gradio.Video(visible=False, label="film", elem_id=f"{name}-film")
+        self.film = gradio.Video(visible=False, label="film", elem_id=f"{name}-film", height=360)
         self.curve = gradio.Plot(visible=False, show_label=False, elem_id=f"{name}-curve")
 
     @property
