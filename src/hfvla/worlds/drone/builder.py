@@ -18,6 +18,7 @@ from hfvla.data.samples.retrieval import ImageText, build_image_text_dataset
 from hfvla.errors import DataError
 from hfvla.family import SourceData
 from hfvla.paths import UserPath
+from hfvla.worlds.drone.conditions import Conditions
 from hfvla.worlds.drone.holdout import BUILDINGS_PER_SPLIT, Split
 from hfvla.worlds.drone.picture import draw_picture, scene_boxes
 from hfvla.worlds.drone.scene import Building, View, draw_buildings, draw_view
@@ -40,6 +41,8 @@ class DroneOptions(BaseModel):
         views: pictures a building; of three or more the last is from the ground, the one before by satellite.
         captions: captions a picture; each is a row.
         image_size: pixels a side.
+        conditions: "plain", from the north in steady light; or "varied": any heading, light and season, things in
+            other colours, clouds, and several buildings alike in colour (`conditions.py`).
         folder: where pictures are kept; by default beside the hub's cache. Each set of options has its own subfolder.
         seed: overrides the run's seed.
     """
@@ -51,6 +54,7 @@ class DroneOptions(BaseModel):
     views: int = Field(default=4, ge=1, le=99)
     captions: int = Field(default=3, ge=1, le=20)
     image_size: int = Field(default=64, ge=32, le=1024)
+    conditions: Conditions = "plain"
     folder: UserPath | None = None
     seed: int | None = Field(default=None, ge=0)
 
@@ -87,12 +91,12 @@ def draw_images(options: DroneOptions, seed: int) -> list[DroneImage]:
         seed: of the data set.
     """
     images = []
-    for building in draw_buildings(options.buildings, options.split, seed):
+    for building in draw_buildings(options.buildings, options.split, seed, options.conditions):
         for index in range(options.views):
-            view = draw_view(building, index, options.views)
+            view = draw_view(building, index, options.views, options.conditions)
             image_id = f"{building.name}/{_file_name(building, view, index)}"
             boxes = scene_boxes(building, view)
-            wordings = [describe(building, boxes, f"{image_id}/{number}") for number in range(options.captions)]
+            wordings = [describe(building, boxes, f"{image_id}/{number}", view) for number in range(options.captions)]
             images.append(DroneImage(building, view, image_id, tuple(wordings)))
     return images
 
@@ -100,7 +104,7 @@ def draw_images(options: DroneOptions, seed: int) -> list[DroneImage]:
 def _image_folder(options: DroneOptions, seed: int) -> Path:
     """Folder of the pictures of these options; the number of buildings and captions does not matter to it."""
     drawn = {"split": options.split, "seed": seed, "version": source_version(__file__)}
-    drawn |= {name: getattr(options, name) for name in ("image_size", "views")}
+    drawn |= {name: getattr(options, name) for name in ("image_size", "views", "conditions")}
     key = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:12]
     if options.folder is None:
         from huggingface_hub.constants import HF_HOME

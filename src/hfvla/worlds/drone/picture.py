@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hfvla.data.boxes import Box, box_from_points, clip_box
+from hfvla.worlds.drone.conditions import Weather, hidden
 from hfvla.worlds.drone.holdout import GROUNDS, ROOFS, Colour
 from hfvla.worlds.drone.outlines import (
     Part,
@@ -32,6 +33,7 @@ _NOISE = 4.0
 _HORIZON = 0.12  # share of a ground view that is sky
 _SQUEEZE = 0.84  # of depth in a ground view
 _WALL = 0.06  # height of a building in a ground view, share of the picture
+_CLOUD: Colour = (238, 240, 243)
 _ROAD_TURNS = {"upper": 0, "right": 1, "lower": 2, "left": 3}
 
 
@@ -50,9 +52,12 @@ class _Camera:
         return points @ self.matrix.T + self.middle
 
 
-def _placed(surrounding: Surrounding) -> list[Part]:
-    middle = (surrounding.x, surrounding.y)
-    return [(points * surrounding.size + middle, colour) for points, colour in object_parts(surrounding.kind)]
+def _placed(surrounding: Surrounding, weather: Weather | None = None) -> list[Part]:
+    middle, kind = (surrounding.x, surrounding.y), surrounding.kind
+    return [
+        (points * surrounding.size + middle, weather.colour(kind, colour) if weather else colour)
+        for points, colour in object_parts(kind)
+    ]
 
 
 def _quarters(points: np.ndarray, turns: int) -> np.ndarray:
@@ -61,7 +66,7 @@ def _quarters(points: np.ndarray, turns: int) -> np.ndarray:
     return points
 
 
-def _mark_parts(building: Building) -> list[Part]:
+def _mark_parts(building: Building, ground: Colour) -> list[Part]:
     x, y = mark_place(building.shape, building.quarter_turns)
     if building.mark == "stripe":
         length = 0.13 if building.shape in ("L-shaped", "U-shaped", "cross-shaped") else 0.2
@@ -70,7 +75,7 @@ def _mark_parts(building: Building) -> list[Part]:
         rings = ((0.15, (60, 60, 65)), (0.115, (250, 250, 250)), (0.05, (225, 40, 40)))
         return [(disc(width, width, x, y), colour) for width, colour in rings]
     if building.mark == "courtyard":
-        return [(bar(0.145, 0.145, x, y), (90, 80, 70)), (bar(0.115, 0.115, x, y), GROUNDS[building.ground])]
+        return [(bar(0.145, 0.145, x, y), (90, 80, 70)), (bar(0.115, 0.115, x, y), ground)]
     return []
 
 
@@ -95,7 +100,8 @@ def _rounded(box: Box) -> Box:
 def scene_boxes(building: Building, view: View) -> dict[str, Box | None]:
     """Return the boxes (cxcywh, cut at the picture's edges) of a view by name: `BUILDING`, "road", and objects' kinds.
 
-    None for what lies outside by more than 1 - `VISIBLE_SHARE`; a road runs out of every picture and never has one.
+    None for what lies outside by more than 1 - `VISIBLE_SHARE`, or behind clouds; a road runs out of every picture and
+    never has one.
     """
     camera = _Camera(view)
     roof = camera(building_outline(building.shape, building.quarter_turns))
@@ -107,7 +113,7 @@ def scene_boxes(building: Building, view: View) -> dict[str, Box | None]:
         whole = box_from_points(outline)
         box = clip_box(whole)
         seen = box[2] * box[3] >= VISIBLE_SHARE * whole[2] * whole[3]
-        boxes[name] = _rounded(box) if seen else None
+        boxes[name] = _rounded(box) if seen and not hidden(box, view.weather) else None
     return boxes
 
 
@@ -123,7 +129,8 @@ def draw_picture(building: Building, view: View, image_size: int) -> np.ndarray:
         `np.ndarray`: [image_size, image_size, 3] uint8.
     """
     camera, side = _Camera(view), image_size * _OVERSAMPLING
-    image = Image.new("RGB", (side, side), GROUNDS[building.ground])
+    ground = view.weather.ground(building.ground) if view.weather else GROUNDS[building.ground]
+    image = Image.new("RGB", (side, side), ground)
     draw = ImageDraw.Draw(image)
 
     def fill(shares: np.ndarray, colour: Colour) -> None:
@@ -133,18 +140,22 @@ def draw_picture(building: Building, view: View, image_size: int) -> np.ndarray:
         fill(camera(_quarters(points, _ROAD_TURNS[building.road])), colour)
     nearest_last = sorted(building.surroundings, key=lambda surrounding: surrounding.y)
     behind = [surrounding for surrounding in nearest_last if surrounding.y <= RING / 2]
-    for points, colour in (part for surrounding in behind for part in _placed(surrounding)):
+    for points, colour in (part for surrounding in behind for part in _placed(surrounding, view.weather)):
         fill(camera(points), colour)
     roof = camera(building_outline(building.shape, building.quarter_turns))
     for wall in _walls(roof, view):
         fill(wall, _darker(ROOFS[building.roof]))
     fill(roof, ROOFS[building.roof])
-    for points, colour in _mark_parts(building):
+    for points, colour in _mark_parts(building, ground):
         fill(camera(points), colour)
-    for points, colour in (part for surrounding in nearest_last[len(behind) :] for part in _placed(surrounding)):
+    for points, colour in (
+        part for surrounding in nearest_last[len(behind) :] for part in _placed(surrounding, view.weather)
+    ):
         fill(camera(points), colour)
     if view.platform == "ground":
         draw.rectangle((0, 0, side, _HORIZON * 0.6 * side), fill=(150, 200, 240))
+    for x, y, radius in view.weather.clouds if view.weather else ():
+        fill(disc(2 * radius, 2 * radius, x, y), _CLOUD)
     pixels = np.asarray(image.reduce(_OVERSAMPLING), np.float32) * np.array(view.brightness, np.float32)
     pixels += np.random.default_rng(view.noise).standard_normal((image_size, image_size, 1), np.float32) * _NOISE
     return np.clip(pixels, 0, 255).round().astype(np.uint8)
