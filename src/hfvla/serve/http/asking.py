@@ -158,6 +158,8 @@ class Asking:
                     parts.setdefault(name, []).append((inner.rstrip("]"), content))
         except HTTPException as error:
             raise RequestError("the form cannot be read", got=error.detail) from None
+        except ValueError as error:  # the parser's own, which older Starlettes let through
+            raise RequestError("the form cannot be read", got=str(error)[:200]) from None
         return {name: await self._from_parts(self.request.field(name), found, held) for name, found in parts.items()}
 
     async def _from_parts(self, field: RequestField, parts: list[tuple[str, Any]], held: Held) -> Any:
