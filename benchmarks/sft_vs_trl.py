@@ -5,6 +5,7 @@
 | unpacked | everything trains, batches of 8, 4 a step | the same |
 | packed | as above: it packs no rows with pictures | the same rows in packed sequences |
 | projector | projector alone trains, tower and language model frozen | the same, from kept features of the tower |
+| tiles | the same on pictures of 1,024 pixels, in five tiles as SmolVLM cuts them | the same |
 
 Both read pictures from JPEG bytes, apply the model's chat template, and learn the assistant's turns; a step of the two
 is equal to 1e-5 (`tests/models/chat_vlm/test_parity_trl.py`), and the last losses of both are shown. They take turns
@@ -14,7 +15,7 @@ process of its own held, less what it held before training.
 
 Lengths of the first two are those of `packing.py`, an eighth of LLaVA-1.5's, with few tokens a picture. The third has
 the shape of SmolVLM-256M, every width as it is, with a quarter of its layers: pictures of 512 pixels, 1,024 patches,
-64 tokens, captions of 30 words. What the cache costs once is stated beside it. Random weights, one seed.
+64 tokens a tile, captions of 30 words. What the cache costs once is stated beside it. Random weights, one seed.
 
 Run:  python benchmarks/sft_vs_trl.py            # half an hour on one core; --only unpacked,packed is quicker
 """
@@ -45,7 +46,8 @@ from rich.table import Table
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-GOALS = {"unpacked": 1.0, "packed": 1.8, "projector": 5.0}
+GOALS = {"unpacked": 1.0, "packed": 1.8, "projector": 5.0, "tiles": 5.0}
+KEPT = ("projector", "tiles")
 BATCH, ACCUMULATION = 8, 4
 WORDS = (
     "a",
@@ -85,15 +87,15 @@ def make_rows(name: str, count: int) -> Any:
         _, pictures, median, spread = list(PARTS.values())[draw.choice(len(PARTS), p=shares)]
         room = LONGEST // SCALE - 40
         words = int(np.clip(median / SCALE * np.exp(spread * draw.standard_normal()), 4, room))
-        if name == "projector":
+        if name in KEPT:
             pictures, words = 1, 34
         text = [str(word) for word in draw.choice(WORDS, words)]
-        half = len(text) // 2 if name != "projector" else 4
+        half = len(text) // 2 if name not in KEPT else 4
         turns = (
             text_turn("user", " ".join(text[:half]), images=pictures),
             text_turn("assistant", " ".join(text[half:])),
         )
-        images = (ImageRef(data=jpeg(draw, 512 if name == "projector" else 24)),) * pictures
+        images = (ImageRef(data=jpeg(draw, {"projector": 512, "tiles": 1024}.get(name, 24))),) * pictures
         samples.append(ChatSample(id=str(number), turns=turns, images=images, group=str(number)).to_row())
     return Dataset.from_list(samples, features=chat_features())
 
@@ -102,7 +104,7 @@ def build(name: str, rows: Any, scale: str) -> tuple[Any, Any]:
     """Return a model with random weights and its processor."""
     from hfvla.models.chat_vlm import FAMILY
 
-    if name != "projector":
+    if name not in KEPT:
         vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
         vision |= {"image_size": 24, "patch_size": 8}
         text = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 4}
@@ -114,7 +116,7 @@ def build(name: str, rows: Any, scale: str) -> tuple[Any, Any]:
     text = {"hidden_size": 64 if small else 576, "num_hidden_layers": 8, "num_attention_heads": 9 if not small else 4}
     text |= {"num_key_value_heads": 3 if not small else 4, "intermediate_size": 1536 if not small else 128}
     text |= {"max_position_embeddings": 2048}
-    return _idefics(vision, text, rows, 1024 if small else 49280)
+    return _idefics(vision, text, rows, 1024 if small else 49280, name == "tiles")
 
 
 def _from_parts(family: Any, vision: Any, text: Any, projector: str, vocabulary: int, rows: Any) -> tuple[Any, Any]:
@@ -128,8 +130,8 @@ def _from_parts(family: Any, vision: Any, text: Any, projector: str, vocabulary:
     return model, processor
 
 
-def _idefics(vision: dict[str, Any], text: dict[str, Any], rows: Any, vocabulary: int) -> tuple[Any, Any]:
-    """Return SmolVLM's architecture: pixels shuffled 4 x 4, one tile a picture."""
+def _idefics(vision: dict[str, Any], text: dict[str, Any], rows: Any, vocabulary: int, tiles: bool) -> tuple[Any, Any]:
+    """Return SmolVLM's architecture: pixels shuffled 4 x 4, a picture in one tile or in five."""
     from hfvla.data.tokenizers import learn_tokenizer
     from hfvla.models.chat_vlm.build import training_texts
     from hfvla.models.chat_vlm.parts import CHAT_TEMPLATE
@@ -141,7 +143,8 @@ def _idefics(vision: dict[str, Any], text: dict[str, Any], rows: Any, vocabulary
     tokenizer.eos_token = "<|im_end|>"
     side = vision["image_size"]
     images = transformers.Idefics3ImageProcessor(
-        size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False,
+        size={"longest_edge": 2 * side if tiles else side}, max_image_size={"longest_edge": side},
+        do_image_splitting=tiles,
         image_mean=[0.5] * 3, image_std=[0.5] * 3,
     )  # fmt: skip
     seen = (side // vision["patch_size"] // 4) ** 2
@@ -214,7 +217,7 @@ def with_trl(name: str, rows: Any, model: Any, processor: Any, folder: str) -> C
         kept.append({"messages": said, "images": [{"bytes": image["bytes"], "path": None} for image in row["images"]]})
     turn = {"role": Value("string"), "content": Value("string")}
     data = Dataset.from_list(kept, features=Features({"messages": List(turn), "images": List(ImageFeature())}))
-    if name == "projector":
+    if name in KEPT:
         frozen(model, FAMILY.of_model(model).groups)
     batch, accumulation = sizes(name)
     config = training(
@@ -236,12 +239,12 @@ def with_hfvla(name: str, rows: Any, model: Any, processor: Any, folder: str, bu
     from hfvla.training.trainer.trainer import StagedTrainer
 
     packing = {"packing": {"max_length": LONGEST // SCALE}} if name == "packed" else {}
-    parts = ["projector"] if name == "projector" else ["vision", "projector", "language"]
+    parts = ["projector"] if name in KEPT else ["vision", "projector", "language"]
     stage = Stage(name="sft", train=parts, losses={"sft": 1.0}, **packing)
     spec = FAMILY.of_model(model)
     spec.give_objective(model, losses=("sft",))
     collator = FAMILY.load("collator")(processor, model.config, losses=("sft",), training=True)
-    if name == "projector":
+    if name in KEPT:
         from hfvla.cache import CachedCollator
 
         rows, collator = built["train"], CachedCollator(collator, spec.feature_cuts["vision"])
@@ -266,7 +269,7 @@ def trained(trainer: Any, clock: Clock) -> Clock:
 
 def sizes(name: str) -> tuple[int, int]:
     """Return rows of a batch, and batches of a step."""
-    return (4, 1) if name == "projector" else (BATCH, ACCUMULATION)
+    return {"projector": (4, 1), "tiles": (2, 1)}.get(name, (BATCH, ACCUMULATION))
 
 
 def kept_features(rows: Any, model: Any, processor: Any, folder: Path) -> tuple[Any, float]:
@@ -287,10 +290,10 @@ def kept_features(rows: Any, model: Any, processor: Any, folder: Path) -> tuple[
 
 def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Let the two take turns; return rows a second, the ratio round by round, and losses."""
-    count = args.pictures if name == "projector" else args.rows
+    count = {"projector": args.pictures, "tiles": max(args.pictures // 2, 2)}.get(name, args.rows)
     rows = make_rows(name, count)
     model, processor = build(name, rows, args.scale)
-    built, cost = kept_features(rows, copy.deepcopy(model), processor, folder / "cache") if name == "projector" else (None, 0.0)  # noqa: E501  # fmt: skip
+    built, cost = kept_features(rows, copy.deepcopy(model), processor, folder / "cache") if name in KEPT else (None, 0.0)  # noqa: E501  # fmt: skip
     ways: dict[str, Callable[[], Clock]] = {
         "hfvla": lambda: with_hfvla(name, rows, copy.deepcopy(model), processor, str(folder / "ours"), built)
     }
@@ -314,11 +317,11 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
         "last_loss": losses,
         "goal": GOALS[name],
     }
-    if name == "projector":
+    if name in KEPT:
         found["cache_seconds_once"] = round(cost, 2)
     if "trl" in ways:
         found["ratio"] = quartiles([b / a for a, b in zip(seconds["hfvla"], seconds["trl"], strict=True)])
-        if name == "projector":
+        if name in KEPT:
             whole = [b / (a + cost / args.epochs) for a, b in zip(seconds["hfvla"], seconds["trl"], strict=True)]
             found[f"ratio_over_{args.epochs}_epochs_with_the_cache_built"] = quartiles(whole)
     else:
