@@ -239,6 +239,25 @@ def test_road_shortcuts(repository):
     assert found == {"light": ((2 + 4 * 0.5) / 8, 8), "side": (1.0, 1), "all": (5 / 9, 9)}
 
 
+@pytest.mark.parametrize("conditions", ["plain", "varied"])
+def test_drone_shortcuts(repository, conditions):
+    """Every statement that the reader takes from a caption is true of its picture, so it finds what colours do not."""
+    from hfvla.worlds.drone import DroneOptions
+    from hfvla.worlds.drone.builder import draw_images
+
+    benchmark = runpy.run_path(str(repository / "benchmarks/drone_shortcuts.py"))
+    told = set()
+    for image in draw_images(DroneOptions(buildings=40, captions=2, conditions=conditions), 1):
+        for wording in image.wordings:
+            found = benchmark["statements"](wording.caption)
+            assert len(found) >= 3 and found <= benchmark["facts_of"](image), wording.caption
+            told |= {one.split()[0] for one in found}
+    assert {"ground", "mark", "road", "pool"} <= told
+    found = benchmark["measure"](conditions, train=12, test=8, size=32, seed=1)
+    reader, _, chance = found.values()
+    assert reader["mean_recall"] > 0.95 > chance["mean_recall"]
+
+
 def test_trainer_and_loop_end_with_the_same_weights(repository, monkeypatch):
     """The three do the same work: equal starts and rows end in weights as near as dropout's other draws allow."""
     import torch
