@@ -42,11 +42,13 @@ def plan(path: Path) -> dict[str, Any]:
 def main() -> None:
     """Plan them all."""
     options = arguments(__file__, __doc__)
+    options.add_argument("--recipes", nargs="*", help="such as ember_vlm/smoke.yaml; default: all")
     given = options.parse_args()
     warnings.simplefilter("ignore")
     torch_s = float(subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, check=True).stdout)
     recipes = sorted((ROOT / "recipes").glob("*/*.yaml"))
     recipes = [path for path in recipes if path.parent.name != "accelerate" and "compare" not in path.stem]
+    recipes = [ROOT / "recipes" / name for name in given.recipes] if given.recipes else recipes
     first = plan(ROOT / "recipes/ember_vlm/smoke.yaml")
     again = plan(ROOT / "recipes/ember_vlm/smoke.yaml")
     imports_s = round(time.process_time() - again["seconds"] * 2, 2)

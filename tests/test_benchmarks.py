@@ -38,6 +38,13 @@ def test_trainer_overhead(repository, monkeypatch, tmp_path, capsys):
     )
 
 
+def test_plan_recipes(repository, monkeypatch, tmp_path, capsys):
+    found = run(repository, monkeypatch, "plan_recipes.py", tmp_path / "l.json", "--recipes", "sensor_vla/smoke.yaml")
+    (row,) = found["recipes"].values()
+    assert row["exit_code"] == 0 and row["seconds"] > 0 and 5 < row["lines"] == found["most_lines"] < 25
+    assert found["import_torch_seconds"] > 0 and "sensor_vla/smoke.yaml" in capsys.readouterr().out
+
+
 def test_packing(repository, monkeypatch, tmp_path, capsys):
     words = ("--turns", "2", "--width", "32", "--layers", "1")
     found = run(repository, monkeypatch, "packing.py", tmp_path / "p.json", *words)

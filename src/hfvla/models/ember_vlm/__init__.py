@@ -117,7 +117,7 @@ FAMILY = FamilySpec(
             RequestField("image", "picture of the scene", kind="picture"),
             RequestField("top_k", "robots to list", kind="integer", least=1, default=3),
             RequestField("reasoning", "also write the reasoning and the plan (slower)", kind="switch", default=True),
-            RequestField("max_new_tokens", "most tokens of what is written", kind="integer", least=1, default=256),
+            RequestField("max_new_tokens", "most tokens of what is written; default 256", kind="integer", least=1),
             RequestField("temperature", "of what is written: 0 takes the likeliest words", kind="number", least=0),
         ),
         description="a task, with a picture of the scene or without: which robots",

@@ -81,7 +81,7 @@ class RobotInferenceMixin(_Model):
 
         Args:
             processor (`EmberVLMProcessor`): the checkpoint's processor.
-            image (`PIL.Image.Image` or `bytes`, *optional*): the scene.
+            image (`str`, `PIL.Image.Image` or `bytes`, *optional*): the scene; a path is read.
             task_description (`str`): the task in words.
             top_k (`int`): how many ranked choices to return, at most the fleet's size.
             return_reasoning (`bool`): also write the chain of thought and the plan (slower).
