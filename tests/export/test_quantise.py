@@ -95,6 +95,28 @@ def test_products_with_a_bias_are_quantised_in_blocks_too(tmp_path):
         assert 0 < away < most * np.abs(before).max()
 
 
+@pytest.mark.parametrize(("bits", "method", "most"), [(8, "mixed", 0.02), (4, "dynamic", 0.25)])
+def test_scales_of_large_weights_are_not_quantised_themselves(tmp_path, bits, method, most):
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    words = numpy_helper.from_array(rng.normal(size=(2048, 1024)).astype(np.float32), "words")
+    product = numpy_helper.from_array(rng.normal(size=(1024, 256)).astype(np.float32), "product")
+    nodes = [helper.make_node("Gather", ["words", "ids"], ["found"]),
+             helper.make_node("MatMul", ["found", "product"], ["out"])]  # fmt: skip
+    value = helper.make_tensor_value_info
+    inputs, outputs = [value("ids", TensorProto.INT64, ["B"])], [value("out", TensorProto.FLOAT, ["B", 256])]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, [words, product]),
+                              opset_imports=[helper.make_opsetid("", 20)], ir_version=10)  # fmt: skip
+    onnx.save(model, tmp_path / "part.onnx")
+    given = {"ids": np.array([3, 2000])}
+    before = OnnxEngine(tmp_path, threads=1)("part", given)["out"]
+    quantise(tmp_path / "part.onnx", bits, method)
+    assert left_whole(tmp_path / "part.onnx") == []
+    after = OnnxEngine(tmp_path, threads=1)("part", given)["out"]
+    assert 0 < np.abs(after - before).mean() < most * np.abs(before).mean()
+
+
 def test_weights_alone_are_rounded_to_a_scale_a_row(graph):
     from onnx import numpy_helper
 

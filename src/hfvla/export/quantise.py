@@ -26,7 +26,7 @@ __all__ = ["left_whole", "quantise"]
 
 _BLOCK, _WIDE_BLOCK = 32, 128
 _SMALL = 1024  # scalars below which a weight is not worth its scales
-_MATRICES = ("MatMul", "Gemm")
+_MATRICES, _ROW_SCALES = ("MatMul", "Gemm"), "_rows_scale"
 
 
 def quantise(path: Path, bits: int, method: str = "dynamic", rows: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -187,11 +187,11 @@ def _embeddings(path: Path) -> None:
             value = numpy_helper.to_array(tables[name])
             scale, rounded = _rounded(value)
             graph.initializer.append(numpy_helper.from_array(rounded, f"{name}_rows_int8"))
-            graph.initializer.append(numpy_helper.from_array(scale.reshape(-1, 1), f"{name}_rows_scale"))
+            graph.initializer.append(numpy_helper.from_array(scale.reshape(-1, 1), f"{name}{_ROW_SCALES}"))
             stored.add(name)
         added = [
             helper.make_node("Gather", [f"{name}_rows_int8", node.input[1]], [f"{out}_int8"], axis=0),
-            helper.make_node("Gather", [f"{name}_rows_scale", node.input[1]], [f"{out}_scale"], axis=0),
+            helper.make_node("Gather", [f"{name}{_ROW_SCALES}", node.input[1]], [f"{out}_scale"], axis=0),
             helper.make_node("Cast", [f"{out}_int8"], [f"{out}_float"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{out}_float", f"{out}_scale"], [out]),
         ]
@@ -216,13 +216,11 @@ def _rounded(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _weights_only(path: Path) -> None:
     """Store what is still float32 and large as int8 with a scale for each first axis; it is computed in float32."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     model = onnx.load(path)
     graph, added = model.graph, []
-    for tensor in list(graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or int(np.prod(tensor.dims)) < _SMALL:
-            continue
+    for tensor in _large(graph):
         scale, rounded = _rounded(numpy_helper.to_array(tensor))
         name = tensor.name
         graph.initializer.remove(tensor)
@@ -243,10 +241,18 @@ def _weights_only(path: Path) -> None:
 def left_whole(path: Path) -> list[str]:
     """Return the weights of a graph that are float32 and large: what no quantisation reached."""
     import onnx
+
+    return [tensor.name for tensor in _large(onnx.load(path).graph)]
+
+
+def _large(graph: Any) -> list[Any]:
+    """Return the weights of a graph that are float32 and large; scales of others, which must stay as they are, not."""
     from onnx import TensorProto
 
-    graph = onnx.load(path).graph
+    scales = {name for node in graph.node if node.op_type == "MatMulNBits" for name in node.input[1:]}
+    scales |= {tensor.name for tensor in graph.initializer if tensor.name.endswith(_ROW_SCALES)}
     return [
-        tensor.name for tensor in graph.initializer
+        tensor for tensor in graph.initializer
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) >= 2 and int(np.prod(tensor.dims)) >= _SMALL
+        and tensor.name not in scales
     ]  # fmt: skip

@@ -40,6 +40,9 @@ def lane_of(request: Request, asked: Mapping[str, Any]) -> Hashable:
     return tuple((field.name, asked.get(field.name)) for field in request.fields if field.kind == "switch")
 
 
+_DEEPEST = 64  # of lists and objects in one another
+
+
 def read_json(body: bytes, limits: HttpLimits) -> dict[str, Any]:
     """Return the JSON object in a body.
 
@@ -60,11 +63,29 @@ def read_json(body: bytes, limits: HttpLimits) -> dict[str, Any]:
 
     try:
         content = json.loads(body.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+        _check_depth(content)  # Python 3.12 and later read deeper than what follows can go
     except (ValueError, RecursionError) as error:
         raise RequestError("the body is not JSON", got=str(error)[:200], expected="an object in JSON") from None
     if not isinstance(content, dict):
         raise RequestError("the body is no object", got=type(content).__name__, expected="an object in JSON")
     return content
+
+
+def _check_depth(content: Any) -> None:
+    """Refuse lists and objects in one another beyond what a request may need.
+
+    Raises:
+        ValueError: too deep.
+    """
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [
+            part for value in level if isinstance(value, list | dict)
+            for part in (value.values() if isinstance(value, dict) else value)
+        ]  # fmt: skip
+        if not level:
+            return
+    raise ValueError(f"lists and objects lie in one another, more than {_DEEPEST} deep")
 
 
 class Asking:
