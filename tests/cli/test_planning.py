@@ -214,6 +214,9 @@ LARGE = (
 )  # fmt: skip
 def test_every_shipped_recipe_is_planned_in_less_than_25_lines_without_its_data(hfvla_cli, recipe, monkeypatch):
     done = hfvla_cli("plan", str(recipe))
+    if done.code == 2 and "backbone: outputs/real/parts/" in recipe.read_text("utf-8"):  # built by `make real`
+        assert "model.options.backbone cannot be read; got 'outputs/real/parts/" in done.err
+        return
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert len(lines) < 25 and lines[0].startswith(recipe.stem) and "e-0" not in done.out
