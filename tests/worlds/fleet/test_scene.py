@@ -29,7 +29,7 @@ def test_two_generated_tasks_with_other_labels_at_one_place_share_the_picture(mo
     wanted = [item for item in situations() if item.environment.key == "harbour"]
     options, images = FleetOptions(image_size=32, scene_only_fraction=0.0), {}
     for item in wanted:
-        monkeypatch.setattr(builder, "draw_situation", lambda generator, item=item: item)
+        monkeypatch.setattr(builder, "draw_situation", lambda generator, kinds, item=item: item)
         task = generate_task(5, options, seed=3)
         images[task.robots] = task.image
     assert len(images) >= 3 and len(set(images.values())) == 1

@@ -162,8 +162,10 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
         Raises:
             ValueError: pixels and features are both given, or do not match the placeholders.
         """
-        if sum(given is not None for given in (pixel_values, image_features, tower_features)) > 1:
-            raise ValueError("of pixel_values, image_features and tower_features a batch has one")
+        shown = {"pixel_values": pixel_values, "image_features": image_features, "tower_features": tower_features}
+        given = [name for name, value in shown.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both given; a batch has one of them")
         if tower_features is not None:
             image_features = self.project(tower_features)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
