@@ -177,6 +177,35 @@ def _languages(work: Work, variants: Mapping[str, Sequence[Path]], file: Path) -
     show(work, title, columns, rows, work.output / "internvl_retrieval" / "languages.md")
 
 
+def run_ember(work: Work) -> None:
+    """Selection on kinds of tasks that training left out, from pretrained and random layers; then the real records."""
+    import selection
+
+    family, sets = "ember_vlm", ("seen", "unseen")
+    for name in ("efficientnet-lite0", "smollm2-135m"):
+        parts.build(name, work.parts)
+    language = parts.shorten(work.parts / "smollm2-135m", work.parts / "smollm2-first", LANGUAGE_LAYERS)
+    (work.parts / "random").mkdir(exist_ok=True)
+    chance = parts.randomise(language, work.parts / "random" / language.name)
+    metrics = selection.METRICS
+    rows: dict[str, list[str]] = {}
+    for label, name, folder in (
+        ("pretrained language model", "pretrained", language),
+        ("the same, at random", "random", chance),
+    ):
+        tower = f"model.options.vision=local-dir:{work.parts / 'efficientnet-lite0'}"
+        options = [f"model.options.language={folder}", tower]
+        runs = [work.train(family, name, seed, options) for seed in work.seeds]
+        for part in sets:
+            scored = [scores_of(run, part) for run in runs]
+            rows[f"{label}, kinds {part}"] = [spread([one[m] for one in scored], percent=False) for m in metrics]
+            words = [one["baselines"]["tfidf_logreg"] for one in scored]
+            rows[f"TF-IDF + LR, kinds {part}"] = [spread([one[m] for one in words], percent=False) for m in metrics]
+    title = f"{family}, kinds of tasks seen and left out, {len(work.seeds)} seeds"
+    show(work, title, metrics, rows, work.output / family / "kinds.md")
+    run_selection(work)
+
+
 def run_selection(work: Work) -> None:
     """Real robot-selection records: the pretrained sentence encoder on the folds of `make crossval`."""
     import selection
@@ -239,12 +268,11 @@ def run_video_qa(work: Work) -> None:
 FAMILIES: dict[str, Callable[[Work], None]] = {
     "internvl_retrieval": run_retrieval,
     "internvl_video_qa": run_video_qa,
-    "ember_vlm": run_selection,
+    "ember_vlm": run_ember,
 }
 """What is run for each family."""
 
 NOT_RUN = {
-    "ember_vlm on SmolLM2": "no recipe yet; by arithmetic half a second a prompt on a CPU core, with nothing cached",
     "sensor_vla": "real force windows here have no pictures or actions; episodes of a simulator were not recorded",
 }
 """What has no real recipe here, and why."""

@@ -5,9 +5,9 @@ import json
 import timm
 import torch
 from PIL import Image
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-from hfvla.data.tokenizers import learn_encoder_tokenizer
+from hfvla.data.tokenizers import learn_encoder_tokenizer, learn_tokenizer
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200), "white": (240, 240, 240)}
 
@@ -24,6 +24,17 @@ def write_parts(folder):
     encoder.save_pretrained(folder / "minilm")
     tokenizer.save_pretrained(folder / "minilm")
     return folder
+
+
+def write_language(target, layers):
+    """Write a tiny language model with its tokenizer; return the folder."""
+    texts = ["Which sign? A. stop\nAnswer: B", "second 2", "Is it? yes", "Is it? no"] * 9
+    tokenizer = learn_tokenizer(texts, 300, {"im_end_token": "<|im_end|>"})
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 2}
+    config = LlamaConfig(**shape, vocab_size=len(tokenizer), tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
 
 
 def write_stamps(folder, each=3):

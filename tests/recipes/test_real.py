@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from tests.recipes.real_parts import write_parts, write_stamps
+from tests.recipes.real_parts import write_language, write_parts, write_stamps
 
 from hfvla import InternVLForRetrieval
 from hfvla.data.samples.robots import ROBOTS
@@ -130,6 +130,24 @@ def test_the_sentence_encoder_is_scored_on_the_folds_of_crossval(scripts, tmp_pa
     assert mean["sentence encoder + logistic regression, real"] == 1.0 > mean["majority"]
     with pytest.raises(FileNotFoundError, match="single_robot_selection"):
         selection.main_file(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_selection_starts_from_a_language_model_and_is_scored_on_kinds_left_out(made, scripts, tmp_path):
+    import run
+
+    parts = made[0]
+    language = write_language(tmp_path / "language", layers=1)
+    options = [f"model.options.language={language}", f"model.options.vision=local-dir:{parts / 'efficientnet-lite0'}"]
+    options += ["data.train.fleet.size=60", "stages.selection.args.max_steps=2", "evaluation.bootstrap_samples=20"]
+    options += [f"data.eval.{name}.size={size}" for name, size in (("seen", 20), ("unseen", 12))]
+    run_recipe(load_recipe(ROOT / "recipes/ember_vlm/real.yaml", options), output_dir=tmp_path / "run")
+    for name, size in (("seen", 20), ("unseen", 12)):
+        metrics = run.scores_of(tmp_path / "run", name)
+        assert metrics["n"] == size and 0 <= metrics["exact_match"] <= metrics["jaccard"] <= 1
+        assert "tfidf_logreg" in metrics["baselines"]
+    read = json.loads((tmp_path / "run" / "final" / "config.json").read_text())
+    assert read["text_config"]["model_type"] == "llama" and read["text_config"]["num_hidden_layers"] == 1
 
 
 @pytest.mark.slow

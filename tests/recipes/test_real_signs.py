@@ -10,10 +10,10 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from transformers import LlamaConfig, LlamaForCausalLM
+from tests.recipes.real_parts import write_language
+from transformers import LlamaForCausalLM
 
 from hfvla.data.sources.road_videos import RoadVideosOptions, build_road_videos
-from hfvla.data.tokenizers import learn_tokenizer
 from hfvla.models.internvl_video_qa.build import initialise
 from hfvla.recipe import load_recipe
 from hfvla.training.run.run import run_recipe
@@ -21,18 +21,6 @@ from hfvla.training.run.run import run_recipe
 ROOT = Path(__file__).parents[2]
 REAL = ROOT / "examples" / "real"
 SIGNS, EACH = 9, 3
-
-
-def _language(target, layers):
-    """Write a tiny language model with its tokenizer; return the folder."""
-    tokenizer = learn_tokenizer(
-        ["Which sign? A. stop\nAnswer: B", "second 2"] * 9, 300, {"im_end_token": "<|im_end|>"}
-    )
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers, "num_attention_heads": 2}
-    config = LlamaConfig(**shape, vocab_size=len(tokenizer), tie_word_embeddings=True)
-    LlamaForCausalLM(config).save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    return target
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,7 +105,7 @@ def test_parts_are_shortened_and_joined_to_one_backbone(tmp_path, folder):
 
     torch.manual_seed(0)
     timm.models.save_for_hf(timm.create_model("test_efficientnet"), str(tmp_path / "tower"), safe_serialization=True)
-    first = parts.shorten(_language(tmp_path / "language", layers=3), tmp_path / "first", 2)
+    first = parts.shorten(write_language(tmp_path / "language", layers=3), tmp_path / "first", 2)
     whole = LlamaForCausalLM.from_pretrained(tmp_path / "language")
     joined = parts.join(tmp_path / "tower", first, tmp_path / "joined", 64)
     config = {"frames": {"fewest": 4, "most": 4}, "tiling": {"most_tiles": 1, "token_budget": 16}}
@@ -136,7 +124,7 @@ def test_the_real_recipe_trains_on_cached_maps_and_is_scored_by_kind(tmp_path, f
     import video_qa
 
     timm.models.save_for_hf(timm.create_model("test_efficientnet"), str(tmp_path / "tower"), safe_serialization=True)
-    joined = parts.join(tmp_path / "tower", _language(tmp_path / "language", layers=1), tmp_path / "joined", 64)
+    joined = parts.join(tmp_path / "tower", write_language(tmp_path / "language", layers=1), tmp_path / "joined", 64)
     options = [f"model.options.backbone={joined}", f"data.train.road_videos.path={folder / 'train.json'}"]
     options += [f"data.eval.signs.path={folder / 'test.json'}", "evaluation.bootstrap_samples=20"]
     options += [f"stages.see.data.train.road_videos.path={folder / 'names.json'}"]
