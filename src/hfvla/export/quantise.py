@@ -5,7 +5,7 @@
                  the weights alone, which keeps their sums exact in float32
     8 static     activations, too, with ranges from calibration rows
     8 mixed      convolutions static; matrix products in blocks of 128, inputs quantised block by block as they come:
-                 nearest to float32 of the three, and fast for a picture's tower before a transformer
+                 of products the nearest to float32, of convolutions fast and the least exact
     4            weights of every matrix product in blocks of 32 with a scale each; embeddings and convolutions in 8
 
 A weight that stays float32 is named (`left_whole`): a transformer block that was skipped shows.
