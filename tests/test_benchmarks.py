@@ -298,7 +298,7 @@ def test_edge(repository, monkeypatch, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     vision = {"architecture": "repvit_m0_9", "do_pooling": False}
     vision["model_args"] = {"embed_dim": [8, 8, 16, 16], "depth": [1, 1, 1, 1]}
-    text = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_inner": 64, "n_positions": 512}
+    text = {"n_layer": 2, "n_head": 2, "n_embd": 96, "n_inner": 384, "n_positions": 512}
     config = {"vision_config": vision, "text_config": text, "image_size": 64, "vision_hidden_size": 16}
     words = ("--config", json.dumps(config), "--steps", "2", "--batch", "4", "--train-rows", "24", "--pictures", "8")
     words += ("--rows", "6", "--runs", "3", "--threads", "1")
