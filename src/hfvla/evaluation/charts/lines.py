@@ -72,7 +72,7 @@ def _panel(
     for name, line in panel["series"].items():
         label = f"{name}: " if len(panel["series"]) > 1 else ""
         where = panel.get("xlabel", "")
-        at = f"at {where} " if len(where) < 20 else "at "
+        at = f"at {where} " if 0 < len(where) < 20 else "at "
         hover += _line(axes, line, colours[name], name in ("chance", "perfect"), label, at)
     canvas.hover(hover)
 
