@@ -166,6 +166,7 @@ def train_forked(words: list[str], log: str, folder: str) -> None:
     """Train in a process that was forked with torch and the others imported: they take longer than the run."""
     os.setsid()
     os.chdir(folder)
+    multiprocessing.set_start_method(None, force=True)  # workers start as they do in `hfvla train`
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
