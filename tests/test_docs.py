@@ -5,19 +5,7 @@ import sys
 
 import pytest
 import yaml
-
-THEIRS = {
-    "args",
-    "backbone_config",
-    "vision_config",
-    "text_config",
-    "model_args",
-    "losses",
-    "learning_rates",
-    "eval",
-    "runs",
-}
-"""Sections whose keys are transformers', timm's, loss terms, parameter groups or names of one's own."""
+from tests.recipe_keys import keys_of
 
 
 @pytest.mark.parametrize("page", ["where.md", "house.md"])
@@ -84,18 +72,6 @@ def test_every_key_of_a_shipped_recipe_stands_on_a_page(repository):
     used = {key for path in recipes for key in keys_of(yaml.safe_load(path.read_text("utf-8")))}
     assert len(used) > 100
     assert not sorted(key for key in used if not re.search(rf"`(?:\w+\.)*{re.escape(key)}`", words))
-
-
-def keys_of(tree, inside=""):
-    """Yield the keys of a recipe that are hfvla's own."""
-    if isinstance(tree, list):
-        for part in tree:
-            yield from keys_of(part, inside)
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield str(key)
-            if key not in THEIRS and not (inside == "options" and isinstance(value, dict)):
-                yield from keys_of(value, str(key))
 
 
 def test_a_familys_readme_lists_its_files(repository):

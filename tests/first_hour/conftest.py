@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.recipe_keys import keys_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/families").glob("*.md"))]
-THEIRS = ("args", "backbone_config", "vision_config", "text_config", "losses", "learning_rates", "eval")
-"""Sections whose keys are transformers', the family's terms and groups, or names of one's own."""
 
 
 class Newcomer:
@@ -63,7 +62,7 @@ class Newcomer:
         path = self.folder / f"{name.replace('/', '_')}.yaml"
         self.hfvla("recipes", name, "--output", path)
         tree = {**yaml.safe_load(path.read_text()), **changes}
-        for key in _keys(tree):
+        for key in keys_of(tree):
             assert re.search(rf"\b{re.escape(key)}\b", self.words), f"no page names the key {key}"
         path.write_text(yaml.safe_dump(tree, sort_keys=False))
         return path
@@ -75,18 +74,6 @@ class Newcomer:
             elif match := re.match(r"([a-z_.0-9]+)=", word):
                 for key in match[1].split("."):
                     assert key.isdigit() or re.search(rf"\b{re.escape(key)}\b", self.words), f"no page names {key}"
-
-
-def _keys(tree, inside=""):
-    """Yield the keys of a recipe that are hfvla's: not those of transformers' configs and TrainingArguments."""
-    if isinstance(tree, list):
-        for part in tree:
-            yield from _keys(part, inside)
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield str(key)
-            if key not in THEIRS and not (inside == "options" and isinstance(value, dict)):
-                yield from _keys(value, str(key))
 
 
 @pytest.fixture(scope="module")

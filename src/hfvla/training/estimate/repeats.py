@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hfvla.training.estimate.tracker import Layout, StepTracker, from_layout, layout_of, rounded
+from hfvla.training.estimate.tracker import Layout, StepTracker, from_layout, layout_of, rounded, tensors_in
 
 __all__ = ["followed_once"]
 
@@ -90,7 +90,9 @@ class _Once:
     def __call__(self, *arguments: Any, **given: Any) -> Any:
         """Run the layer, or add what an equal call added."""
         inputs = [*arguments, *given.values()]
-        passes = torch.is_grad_enabled() and not (self._frozen and not any(t.requires_grad for t in _tensors(inputs)))
+        passes = torch.is_grad_enabled() and not (
+            self._frozen and not any(t.requires_grad for t in tensors_in(inputs))
+        )
         said = None if passes else _said([*arguments, *sorted(given.items())])
         if said is None:
             return self.forward(*arguments, **given)
@@ -114,7 +116,7 @@ class _Once:
         peak, peak_without = tracker.peak_bytes - live, tracker.peak_without_gradients - live + gradients
         tracker.peak_bytes = max(peaks[0], tracker.peak_bytes)
         tracker.peak_without_gradients = max(peaks[1], tracker.peak_without_gradients)
-        if not _is_plain(out, inputs) or tracker.live_bytes - live != sum(rounded(t) for t in _tensors([out])):
+        if not _is_plain(out, inputs) or tracker.live_bytes - live != sum(rounded(t) for t in tensors_in([out])):
             return out, None
         counts = (tracker.flops - before[0], tracker.kernels - before[1], tracker.traffic_bytes - before[2])
         return out, _Cost(*counts, peak, peak_without, layout_of(out))
@@ -130,14 +132,6 @@ class _Once:
         return from_layout(cost.output)  # made inside the tracker, which remembers it
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
 def _is_plain(out: Any, inputs: list[Any]) -> bool:
     """Tell whether an output is made of new tensors without a gradient, each with memory of its own and no more."""
     whole = out if isinstance(out, tuple) else (out,)
@@ -145,7 +139,7 @@ def _is_plain(out: Any, inputs: list[Any]) -> bool:
     if not tensors or not all(isinstance(value, Tensor) for value in tensors):
         return False
     storages = [value.untyped_storage()._cdata for value in tensors]
-    taken = {value.untyped_storage()._cdata for value in _tensors(inputs)}
+    taken = {value.untyped_storage()._cdata for value in tensors_in(inputs)}
     return (
         len({*storages}) == len(storages)
         and not taken & {*storages}

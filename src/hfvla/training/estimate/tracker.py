@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from hfvla.errors import HfvlaError
 
-__all__ = ["EstimateError", "Layout", "StepTracker", "from_layout", "layout_of", "rounded"]
+__all__ = ["EstimateError", "Layout", "StepTracker", "from_layout", "layout_of", "rounded", "tensors_in"]
 
 _ALIGNMENT = 512  # the CUDA allocator hands out multiples of it
 _META = torch.device("meta")
@@ -34,12 +34,13 @@ class EstimateError(HfvlaError):
     """The step cannot be followed without running it."""
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Yield the tensors in values and in the lists and tuples among them."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _replace(value: Any, change: Callable[[Tensor], Any]) -> Any:
@@ -117,13 +118,13 @@ class StepTracker(TorchDispatchMode):
         """Run one operation on shapes, or for real where every input is; then count it."""
         kwargs = kwargs or {}
         out = self._run(func, args, kwargs)
-        for tensor in _tensors(out if isinstance(out, list | tuple) else (out,)):
+        for tensor in tensors_in(out if isinstance(out, list | tuple) else (out,)):
             self._remember(tensor)
         return out
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         packet = func._overloadpacket
-        devices = {tensor.device.type for tensor in _tensors((*args, *kwargs.values()))}
+        devices = {tensor.device.type for tensor in tensors_in((*args, *kwargs.values()))}
         if kwargs.get("device") == _META and self._stays_real(packet, devices, args, kwargs):
             kwargs = {**kwargs, "device": torch.device("cpu")}
         elif packet in _LIKE and _is_integer(kwargs.get("dtype")):
@@ -211,7 +212,7 @@ def _signature(values: Iterable[Any]) -> Iterator[Any]:
 
 def _traffic(values: Any) -> int:
     """Return bytes of the elements of all tensors among the values."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(values))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(values))
 
 
 class Layout(NamedTuple):
