@@ -10,7 +10,7 @@ from torch import nn
 from hfvla.data.samples.chat import ChatSample, text_turn
 from hfvla.errors import RecipeError
 from hfvla.models.chat_vlm import FAMILY
-from hfvla.models.chat_vlm.answering import write_answers
+from hfvla.models.chat_vlm.answering import prompt_batch, write_answers
 from hfvla.models.chat_vlm.architectures import accepts, describe_parts, find_groups
 from hfvla.training.stage.groups import expand_group
 
@@ -156,3 +156,18 @@ def test_packed_samples_are_those_of_padded_rows(kind, samples):
     torch.testing.assert_close(found.row_losses["sft"], wanted.row_losses["sft"], atol=1e-4, rtol=1e-4)
     assert torch.equal(found.predictions, wanted.predictions)
     assert float(model.term_counts(packed)["sft"]) == float(model.term_counts(padded)["sft"])
+
+
+def test_what_is_asked_is_what_training_showed_before_the_answer(kind, samples):
+    """The ids of a prompt are those that stand before the last answer in a batch of training, and nothing else."""
+    model, processor = made(kind)
+    for one in samples:
+        batch = FAMILY.load("collator")(processor, model.config, losses=("sft",))([one.to_row()])
+        there = batch["attention_mask"][0].bool()
+        ids, learned = batch["input_ids"][0][there].tolist(), (batch["labels"][0][there] >= 0).tolist()
+        last = max(place for place, wanted in enumerate(learned) if wanted)
+        while last and learned[last - 1]:
+            last -= 1
+        shown = prompt_batch(processor, model.config, [replace(one, turns=one.turns[:-1])], 1)
+        asked = shown["input_ids"][0][shown["attention_mask"][0].bool()].tolist()
+        assert asked == ids[:last], one.id
