@@ -17,12 +17,7 @@ from hfvla.training.estimate.recipe import meta_model
 CUTS = sorted((family, cut) for family, spec in available_families().items() for cut in spec.feature_cuts)
 
 
-@pytest.fixture(params=CUTS, ids=lambda pair: "-".join(pair))
-def cut(request, built):
-    family, name = request.param
-    if family != built.spec.name:
-        pytest.skip("a cut of another family")
-    return name
+pytestmark = pytest.mark.parametrize(("built", "cut"), CUTS, indirect=["built"], ids=map("-".join, CUTS))
 
 
 def cache(built, name, folder, model=None, dtype="float32"):
