@@ -36,9 +36,9 @@ def facts_of(run: Path) -> dict[str, Any]:
     scores |= {f"words/{name}": words[name] for name in ("top1_in_set", "exact_match")}
     scores |= {f"scene_only/{name}": metrics["ablations"][f"scene_only/{name}"]["top1_in_set"] for name in _SCENE}
     scores |= {f"reasoning/{name}": metrics[f"reasoning/{name}"] for name in _CHAINS}
-    stages = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("*/stage.json"))]
     facts = {"commit": told["commit"], "seed": told["seed"], "chains": int(metrics["reasoning/n"])}
-    facts["minutes"] = round(sum(stage["seconds"] for stage in stages) / 60)
+    facts["minutes"] = round(sum(stage["seconds"] for stage in told["stages"]) / 60)
+    facts["cores"] = told["hardware"]["cores"]
     return {**facts, **{name: round(one, 3) for name, one in scores.items()}}
 
 
@@ -46,9 +46,9 @@ def paragraph(facts: dict[str, Any]) -> str:
     """Return README's lines on the demo."""
     number = {name: f"{value:.3f}" for name, value in facts.items() if isinstance(value, float)}
     return (
-        f"The demo (`make demo`, one seed, {facts['seed']}) trains for {facts['minutes']} minutes on two cores and "
-        f"reaches top-1 {number['top1_in_set']},\nexact {number['exact_match']}, ECE {number['ece']}, where TF-IDF + "
-        f"logistic regression has {number['words/top1_in_set']} and {number['words/exact_match']}; and "
+        f"The demo (`make demo`, one seed, {facts['seed']}) trains for {facts['minutes']} minutes on {facts['cores']} "
+        f"cores and reaches top-1 {number['top1_in_set']},\nexact {number['exact_match']}, ECE {number['ece']}, "
+        f"where TF-IDF + logistic regression has {number['words/top1_in_set']} and {number['words/exact_match']}; and "
         f"{number['scene_only/with_image']} on the tasks\nthat need the picture (blank "
         f"{number['scene_only/blank_image']}, prior {number['scene_only/prior']}). The picture above is this run's "
         f"report, at commit `{facts['commit'][:7]}`.\nIt writes reasons in sentences: of {facts['chains']} held-out "

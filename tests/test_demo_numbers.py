@@ -33,11 +33,9 @@ def test_a_picture_or_a_number_of_another_run_is_noticed(demo, tmp_path):
     parts = {f"scene_only/{name}": {"top1_in_set": 0.5} for name in ("with_image", "blank_image", "prior")}
     chains = {f"reasoning/{name}": 1.0 for name in ("n", "four_steps", "consistency", "contradiction_free")}
     metrics = {**scores, **chains, "baselines": {"tfidf_logreg": scores}, "ablations": parts}
-    for stage in ("alignment", "selection"):
-        (tmp_path / stage).mkdir()
-        (tmp_path / stage / "stage.json").write_text(json.dumps({"seconds": 89.0}))
+    told = {"commit": "a" * 40, "seed": 3, "stages": [{"seconds": 89.0}] * 2, "hardware": {"cores": 2}}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    (tmp_path / "run.json").write_text(json.dumps({"commit": "a" * 40, "seed": 3}))
+    (tmp_path / "run.json").write_text(json.dumps(told))
     facts = demo.facts_of(tmp_path)
     demo.stamp(tmp_path / "new.png", facts)
     assert demo.stamped(tmp_path / "new.png") == facts and facts["ece"] == 0.012 and facts["minutes"] == 3
