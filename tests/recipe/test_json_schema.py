@@ -39,7 +39,16 @@ def test_each_source_has_its_own_closed_options(families):
     variants = {v["properties"]["source"]["const"]: v for v in schema["$defs"]["SourceRecipe"]["anyOf"]}
     assert set(variants) == {"records", "made"}
     assert variants["records"]["required"] == ["source", "path"]
-    assert set(variants["made"]["properties"]) == {"source", "name", "weight", "size", "images", "weather", "pictures"}
+    assert set(variants["made"]["properties"]) == {
+        "source",
+        "name",
+        "weight",
+        "losses",
+        "size",
+        "images",
+        "weather",
+        "pictures",
+    }
     assert variants["made"]["additionalProperties"] is False
     evaluated = schema["$defs"]["EvalSourceRecipe"]["anyOf"]
     assert all("weight" not in variant["properties"] for variant in evaluated)

@@ -82,7 +82,8 @@ class FamilySpec:
       options of each) decide, under those of `model.config`; asked when a recipe is loaded.
     - `build.quick_figures(eval_prediction, config) -> list[Figure]`, drawn at every validation while it trains.
     - `batches.plan_batch(config, batch_size, losses) -> batch` of the sizes that training data has, made without data:
-      integers with values, pixels on the meta device. Without it, plans give no activations and no time.
+      integers with values, pixels on the meta device. Without it, plans give no activations and no time. With
+      `separable` terms it also takes `shares`, of the rows that teach each term.
     - `evaluation.evaluate.calibrate(model, processor, rows, context) -> dict`, run once after training on validation
       rows; may change `model.config`.
     - `evaluation.submission.write_answers(model, processor, data: SourceData, request: AnswerFile) -> dict`, a file
@@ -137,6 +138,10 @@ class FamilySpec:
         reached: by loss term, the groups of which it gives every parameter a gradient in any batch that has the term
             (a batch may be without pictures). Where all that a stage trains is reached, DDP need not look for
             parameters without a gradient; a group that is not named may have some.
+        separable: loss terms that the `losses` of a source can tell apart, those that one sequence of a row teaches
+            side by side: (("itc", "caption"), ("instruct",)). The collator then asks
+            `hfvla.data.rows.learned_terms.learned_terms(row, losses)` what a row is for. Without it, a recipe cannot
+            say `losses` of a source.
         label_names: batch keys that are labels (gathered for `compute_metrics`).
         feature_cuts: where the model may be cut for the feature cache, the deepest cut first.
         parameter_table: parts shown by `hfvla plan`: name -> parameter-name patterns.
@@ -169,6 +174,7 @@ class FamilySpec:
     metrics: tuple[Metric, ...]
     loss_functions: Mapping[str, Any] = field(default_factory=dict)
     reached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    separable: tuple[tuple[str, ...], ...] = ()
     label_names: tuple[str, ...] = ("labels",)
     feature_cuts: Mapping[str, FeatureCut] = field(default_factory=dict)
     parameter_table: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

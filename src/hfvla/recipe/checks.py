@@ -21,6 +21,7 @@ from hfvla.recipe.cache_checks import cache_problems
 from hfvla.recipe.config_checks import config_problems
 from hfvla.recipe.document import Problem, Steps, as_list, as_mapping, format_steps
 from hfvla.recipe.hub_checks import hub_problems
+from hfvla.recipe.learned_term_checks import learned_term_problems
 from hfvla.recipe.lora_checks import LORA_GROUP, lora_problems
 from hfvla.recipe.option_values import evaluation_option_problems
 from hfvla.recipe.phase_checks import phase_problems
@@ -31,7 +32,7 @@ from hfvla.recipe.zero_checks import zero_problems
 
 __all__ = ["all_problems", "build_options", "source_entries", "structure_problems"]
 
-_MIXTURE_KEYS = ("source", "name", "weight")
+_MIXTURE_KEYS = ("source", "name", "weight", "losses")
 
 
 def _stages(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, dict[str, Any]]]:
@@ -79,6 +80,7 @@ def all_problems(tree: Any, families: Mapping[str, FamilySpec], check_args: bool
     problems += lora_problems(tree, families)
     problems += balance_problems(tree, families)
     problems += batch_problems(tree)
+    problems += learned_term_problems(tree, families)
     problems += phase_problems(tree, families, _group_problems)
     problems += zero_problems(tree)
     problems += hub_problems(tree, families)

@@ -41,6 +41,12 @@ class SourceRecipe(EvalSourceRecipe):
         description="How often an epoch sees its rows: 2.0 twice, 0.25 a quarter; 0 switches it off. With another "
         "`mixture.kind` its share, before sizes count.",
     )
+    losses: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Loss terms of the stage that learn from its rows, so that a later stage can see rows of an "
+        "earlier one again; default: every term that a row has what it needs for.",
+    )
 
     @property
     def label(self) -> str:

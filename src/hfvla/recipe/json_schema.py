@@ -66,7 +66,7 @@ def _name_sources(definitions: dict[str, Any], families: list[FamilySpec]) -> No
             variant, nested = _source_variant(name, source, f"{spec.name}.{name}")
             definitions.update(nested)
             evaluated.append(variant)
-            extra = {key: mixture[key] for key in ("name", "weight")}
+            extra = {key: mixture[key] for key in ("name", "weight", "losses")}
             trained.append({**variant, "properties": {**variant["properties"], **extra}})
     if trained:
         for name, variants in (("SourceRecipe", trained), ("EvalSourceRecipe", evaluated)):

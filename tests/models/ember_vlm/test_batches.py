@@ -5,6 +5,8 @@ import copy
 import pytest
 
 from hfvla.data.rows.epoch import EpochRows
+from hfvla.data.rows.learned_terms import LEARNED_TERMS
+from hfvla.data.samples.chat import ChatSample, text_turn
 from hfvla.data.samples.robots import ROBOTS
 from hfvla.errors import DataError
 from hfvla.models.ember_vlm.batches import EmberVLMCollator, build_tokenizer, training_texts
@@ -166,3 +168,30 @@ def test_sequences_have_seeds_where_rows_have(collate, rows):
     alone = collate([given[1]], "caption", "selection", "reasoning")["noise_seeds"]
     assert alone.tolist() == found[2:4].tolist()  # of a row's sequences, whatever stands beside it
     assert "noise_seeds" not in collate([rows[0]], "selection")
+
+
+def test_a_row_teaches_only_the_terms_that_its_source_names(collate, rows):
+    """A caption seen again in a later stage is no chain to write, and a task no caption."""
+    full = rows[0]
+    assert full["caption"] and full["dialogue"] and full["robots"]
+    again = {**full, LEARNED_TERMS: "itc caption"}
+    task = {**full, LEARNED_TERMS: "selection reasoning consistency"}
+    batch = collate([again, task], *ALL_LOSSES)
+    assert batch["text_kind"].tolist() == [TEXT_KINDS.index("caption"), TEXT_KINDS.index("reasoning")]
+    assert batch["robot_mask"].tolist() == [False, True] and len(batch["caption_input_ids"]) == 1
+    everything = collate([full], *ALL_LOSSES)
+    assert len(everything["text_kind"]) == 2 + len(full["dialogue"])
+
+
+def test_the_head_and_the_chain_are_learned_apart(collate, rows):
+    head, chain = ({**rows[0], LEARNED_TERMS: terms} for terms in ("selection", "reasoning"))
+    batch = collate([head, chain], "selection", "reasoning")
+    assert batch["robot_mask"].tolist() == [True, False]
+    assert (batch["labels"] != -100).any(1).tolist() == [False, True]
+
+
+def test_a_conversation_keeps_its_terms(collate):
+    sample = ChatSample("a", (text_turn("user", "What colour?"), text_turn("assistant", "red")), source="shapes")
+    row = {**sample.to_row(), LEARNED_TERMS: "instruct"}
+    assert collate([row], "instruct", "reasoning")["text_kind"].tolist() == [TEXT_KINDS.index("instruct")]
+    assert "labels" not in collate([{**row, LEARNED_TERMS: "reasoning"}], "instruct", "reasoning")

@@ -28,6 +28,7 @@ from hfvla.training.estimate import (
     shape_names,
 )
 from hfvla.training.estimate.costs import memory_row
+from hfvla.training.estimate.counting import Counter, term_shares
 from hfvla.training.estimate.recipe import base_config, meta_model
 from hfvla.training.estimate.tools import add_adapters
 from hfvla.training.run.run import run_recipe
@@ -291,6 +292,24 @@ def test_the_planned_batch_has_what_the_collator_makes(losses):
     for name, value in real.items():
         assert planned[name].dim() == value.dim() and planned[name].is_floating_point() == value.is_floating_point()
     assert planned["pixel_values"].shape[1:] == real["pixel_values"].shape[1:]
+
+
+def test_a_planned_batch_has_the_shares_of_the_sources(tmp_path):
+    """A sixth of captions beside tasks is no batch of as many captions as tasks."""
+    tasks = {"source": "fleet", "size": 100, "images": False, "weight": 5, "losses": ["reasoning"]}
+    captions = {"source": "shapes", "size": 100, "weight": 1, "losses": ["caption"]}
+    stage = {**selection_stage(), "losses": {"reasoning": 1.0, "caption": 0.5}}
+    stage["data"] = {"train": [tasks, captions], "mixture": {"kind": "fixed", "rows": 60}}
+    recipe = build_recipe("", tmp_path, [stage])
+    spec = get_family("ember_vlm")
+    shares = term_shares(recipe, recipe.stages[0], Counter(recipe, spec).mixture(recipe.stages[0]))
+    assert shares == pytest.approx({"reasoning": 5 / 6, "caption": 1 / 6})
+    config = spec.load("config").tiny()
+    kinds = spec.load("plan_batch")(config, 12, ("reasoning", "caption"), shares=shares)["text_kind"].tolist()
+    assert len(kinds) == 12 and len(set(kinds)) == 2 and sorted(map(kinds.count, set(kinds))) == [2, 10]
+    assert len(spec.load("plan_batch")(config, 12, ("reasoning", "caption"))["text_kind"]) == 24
+    recipe = build_recipe("", tmp_path, [{**stage, "data": {"train": [{"source": "shapes", "size": 9}]}}])
+    assert not term_shares(recipe, recipe.stages[0], [{"share": 1.0}])
 
 
 def test_memory_row_is_plain():

@@ -4,6 +4,7 @@ import pytest
 
 from hfvla.data.inspection.checks import check_sets
 from hfvla.data.inspection.splitting import checked_sets
+from hfvla.data.rows.learned_terms import LEARNED_TERMS
 from hfvla.errors import DataError, RecipeError
 from hfvla.registry import get_family
 from hfvla.training.run.arguments import stage_arguments
@@ -188,3 +189,18 @@ def test_the_sets_of_a_recipe_are_checked_against_each_other(tmp_path, files):
     # sixteen tasks are in both files
     assert (found["groups"].status, found["groups"].count) == ("fail", 16)
     assert found["equal questions about the same"].status == "fail"
+
+
+def test_rows_of_an_earlier_stage_come_again_by_their_share_and_for_their_terms(tmp_path, files):
+    """One table for both stages; what is held out stays held out."""
+    again = source(files[0], name="again", weight=1.0, losses=["caption", "itc"])
+    mixture = {"kind": "fixed", "rows": 40}
+    later = {**selection_stage(), "losses": {"selection": 1.0, "caption": 0.3, "itc": 0.1}, "name": "later"}
+    later["data"] = {"train": [source(files[1], name="b", weight=3.0), again], "mixture": mixture}
+    data, recipe = load(tmp_path, [source(files[0], name="a")], stages=[selection_stage(), later])
+    first, second = (data.stage_rows(stage) for stage in recipe.stages)
+    assert LEARNED_TERMS not in first.train.column_names
+    assert second.train[LEARNED_TERMS][:] == [None] * 30 + ["caption itc"] * 10
+    assert groups(second.train.select(range(30, 40))) <= groups(first.train)
+    assert not groups(second.train) & groups(second.validation)
+    assert set(second.validation[LEARNED_TERMS]) == {None, "caption itc"}

@@ -45,6 +45,7 @@ FAMILY = FamilySpec(
         "caption": ("language",),
         "instruct": ("language",),
     },
+    separable=(("itc", "caption"), ("instruct",), ("selection",), ("reasoning", "consistency")),
     sources={
         **{
             name: replace(source, build="hfvla.models.ember_vlm.conversations:build_conversations")

@@ -12,6 +12,7 @@ from torch import Tensor
 from hfvla.data.paraphrase import paraphrase
 from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
 from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
+from hfvla.data.rows.learned_terms import learned_terms
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import CACHED_FEATURES, as_names
 from hfvla.losses.text import IGNORE_INDEX
@@ -64,7 +65,10 @@ class EmberVLMCollator:
         batch.update(self._images([row for row, _, text in sequences if "<image>" in text.prompt]))
         if any(name in self.losses for name in _SELECTION_LOSSES):
             batch["robot_labels"] = torch.stack([self._robot_labels(row) for row, _, _ in sequences])
-            gold = [kind == "reasoning" and bool(row["robots"]) for row, kind, _ in sequences]
+            gold = [
+                kind == "reasoning" and bool(row["robots"]) and "selection" in learned_terms(row, _SELECTION_LOSSES)
+                for row, kind, _ in sequences
+            ]
             batch["robot_mask"] = torch.tensor(gold)
         if self.processor.ngram_buckets:
             batch["ngram_ids"] = self.processor.ngram_ids([text.prompt for _, _, text in sequences])
@@ -98,17 +102,18 @@ class EmberVLMCollator:
         return {} if pixel_values is None else {"pixel_values": pixel_values}
 
     def _sequences(self, row: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str, TargetText]]:
-        wants_caption = "itc" in self.losses or "caption" in self.losses
+        losses = learned_terms(row, self.losses)
+        wants_caption = "itc" in losses or "caption" in losses
         if wants_caption and row["image"] is not None and row["caption"]:
             yield row, "caption", self.processor.caption_target(row)
-        if "instruct" in self.losses:
+        if "instruct" in losses:
             for text in self.processor.dialogue_targets(row):
                 yield row, "instruct", text
-        if any(name in self.losses for name in _SELECTION_LOSSES):
+        if any(name in losses for name in _SELECTION_LOSSES):
             if (self.training or not row["task"]) and not row["robots"] and not row["reasoning"]:
                 return  # text about words: nothing to select, nothing to argue for
             text = self.processor.reasoning_target(row)
-            with_chain = "reasoning" in self.losses or "consistency" in self.losses
+            with_chain = "reasoning" in losses or "consistency" in losses
             yield row, "reasoning", text if with_chain else TargetText(text.prompt)
 
     def _encode(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> dict[str, Tensor]:
@@ -232,15 +237,18 @@ _CAPTION_TOKENS, _DIALOGUES_A_SAMPLE, _NGRAMS = 14, 1.5, 64
 _FIRST_TEXT_TOKEN = 20  # of tiny vocabularies too; special tokens come before
 
 
-def plan_batch(config: PreTrainedConfig, batch_size: int, losses: Sequence[str]) -> dict[str, Any]:
+def plan_batch(
+    config: PreTrainedConfig, batch_size: int, losses: Sequence[str], shares: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Return a batch for `EmberVLMForRobotSelection.forward` as the collator makes it for these loss terms.
 
     Args:
         config: an `EmberVLMConfig`.
         batch_size: rows of data; one row may become several sequences.
         losses: loss terms of the stage.
+        shares: of the rows that teach each of them; default: every row teaches all.
     """
-    kinds = _sequences(batch_size, losses)
+    kinds = _sequences(batch_size, losses, shares or {})
     longest = max(_LENGTHS[kind][0] for kind in kinds)
     width = min(config.num_visual_tokens + longest, config.text_config.max_position_embeddings)
     ids = torch.full((len(kinds), width), _FIRST_TEXT_TOKEN)
@@ -277,14 +285,16 @@ def plan_vision(model: EmberVLMForRobotSelection, batch: dict[str, Any]) -> dict
     return {**batch, "image_features": model.encode_pixels(pixels)}
 
 
-def _sequences(batch_size: int, losses: Sequence[str]) -> list[str]:
+def _sequences(batch_size: int, losses: Sequence[str], shares: Mapping[str, float]) -> list[str]:
     """Return the kind of each sequence that the rows become."""
-    kinds: list[str] = []
-    if "itc" in losses or "caption" in losses:
-        kinds += ["caption"] * batch_size
+
+    def rows(*terms: str) -> int:
+        share = max((shares.get(name, 1.0) for name in terms if name in losses), default=0.0)
+        return max(1, round(share * batch_size)) if share else 0
+
+    kinds = ["caption"] * rows("itc", "caption")
     if "instruct" in losses:
-        kinds += ["instruct"] * max(1, round(_DIALOGUES_A_SAMPLE * batch_size))
-    if any(name in losses for name in ("selection", "reasoning", "consistency")):
-        written = "reasoning" in losses or "consistency" in losses
-        kinds += ["reasoning" if written else "selection"] * batch_size
-    return kinds
+        kinds += ["instruct"] * max(1, round(_DIALOGUES_A_SAMPLE * rows("instruct")))
+    written = rows("reasoning", "consistency")
+    kinds += ["reasoning"] * written
+    return kinds + ["selection"] * max(0, rows("selection") - written)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hfvla.data.rows.epoch import AUGMENTATION_SEED
+from hfvla.data.rows.learned_terms import LEARNED_TERMS
 from hfvla.data.samples.chat import ChatSample
 from hfvla.data.sources.census import Census, UnusableError
 from hfvla.data.sources.vision_language.build import build_vision_language
@@ -60,7 +61,8 @@ def as_task(row: Mapping[str, Any]) -> Mapping[str, Any]:
         "group": sample.group,
         "details": "",
     }
-    return {**found, **{name: row[name] for name in (AUGMENTATION_SEED, CACHED_FEATURES) if name in row}}
+    kept = (AUGMENTATION_SEED, CACHED_FEATURES, LEARNED_TERMS)
+    return {**found, **{name: row[name] for name in kept if name in row}}
 
 
 def asks_for_caption(sample: ChatSample) -> bool:

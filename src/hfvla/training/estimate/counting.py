@@ -11,8 +11,9 @@ from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Recipe, SourceRecipe, Stage, build_options
 from hfvla.training.run.preflight import check_rows, check_stream
 from hfvla.training.stage.data import build_source
+from hfvla.training.stage.phases import loss_terms
 
-__all__ = ["ASSUMED_ROWS", "Counter"]
+__all__ = ["ASSUMED_ROWS", "Counter", "term_shares"]
 
 _DEFAULT_BATCH = 8  # TrainingArguments' own
 
@@ -107,6 +108,24 @@ class Counter:
                 self._counts[key] = ASSUMED_ROWS
                 self.assumed[entry.label] = _why(error)
         return self._counts[key]
+
+
+def term_shares(recipe: Recipe, stage: Stage, mixture: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the share of a stage's rows that teach each loss term; {} where no source names its terms.
+
+    Args:
+        recipe: the recipe.
+        stage: one of its stages.
+        mixture: as `Counter.mixture` returned it.
+    """
+    entries = [entry for entry in recipe.stage_sources(stage) if entry.weight > 0]
+    if not any(entry.losses for entry in entries):
+        return {}
+    parts = list(zip(entries, (source["share"] for source in mixture), strict=True))
+    return {
+        term: sum(share for entry, share in parts if not entry.losses or term in entry.losses)
+        for term in loss_terms(stage)
+    }
 
 
 def _row(entry: SourceRecipe, rows: int | None, seen: int | None, share: float) -> dict[str, Any]:

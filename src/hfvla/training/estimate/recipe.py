@@ -17,7 +17,7 @@ from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora, LossSchedule, Recipe, Stage
 from hfvla.registry import get_family
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
-from hfvla.training.estimate.counting import Counter
+from hfvla.training.estimate.counting import Counter, term_shares
 from hfvla.training.estimate.devices import GPUS, Gpu
 from hfvla.training.estimate.prefix import PrefixCost, cache_note, profile_prefix
 from hfvla.training.estimate.profile import default_loss
@@ -103,6 +103,7 @@ def plan_recipe(
         cast_together(model, float32[source])
         planner = _StagePlanner(recipe, spec, stage, model, adapters[stage.name])
         float32[stage.name] = float32[source] | {plain_name(name) for name in planner.trained if not adapter_of(name)}
+        planner.shares = term_shares(recipe, stage, mixtures[stage.name])
         planned = planner.plan(counts[stage.name], throughput, gpus, cpu, brief)
         stages.append({**planned, "mixture": mixtures[stage.name]})
     model = meta_model(spec, configs[recipe.stages[-1].name])
@@ -144,6 +145,7 @@ class _StagePlanner:
         self.batch = int(self.arguments.get("per_device_train_batch_size", _DEFAULT_BATCH))
         self.accumulation = int(self.arguments.get("gradient_accumulation_steps", 1))
         self.cached: PrefixCost | None = None
+        self.shares: dict[str, float] = {}  # of the rows that teach a term, where sources name theirs
         self.optim = str(self.arguments.get("optim", _DEFAULT_OPTIM))
         self.chunk = min(self.batch, self.stage.grad_cache or self.batch)  # rows whose activations are held at a time
 
@@ -235,7 +237,8 @@ class _StagePlanner:
             used = [weight * terms[name] for name, weight in weights.items() if terms and name in terms]
             return torch.stack(used).sum() if used else default_loss(output)
 
-        batch = self.spec.load("plan_batch")(self.model.config, self.chunk, loss_terms(self.stage))
+        told = {"shares": self.shares} if self.shares else {}
+        batch = self.spec.load("plan_batch")(self.model.config, self.chunk, loss_terms(self.stage), **told)
         cache, once = self.stage.cache, None
         if cache is not None:
             where = f"stage '{self.stage.name}'"

@@ -12,6 +12,7 @@ from typing import Any
 
 from hfvla.data.inspection.finding import ReadData
 from hfvla.data.processes import Meeting
+from hfvla.data.rows.learned_terms import with_learned_terms
 from hfvla.data.rows.mixing import is_stream, mix
 from hfvla.data.rows.splits import held_out_groups, rows_of_groups
 from hfvla.data.rows.streaming import StreamedMixture
@@ -187,11 +188,14 @@ class RecipeData:
         parts = [self._parts[_key(entry)] for entry in entries]
         wanted = self.recipe.data.validation.sources
         held = [
-            part.validation
+            with_learned_terms(part.validation, entry.losses)
             for entry, part in zip(entries, parts, strict=True)
             if part.validation is not None and (wanted is None or entry.label in wanted)
         ]
-        sets = {entry.label: part.train for entry, part in zip(entries, parts, strict=True)}
+        sets = {
+            entry.label: with_learned_terms(part.train, entry.losses)
+            for entry, part in zip(entries, parts, strict=True)
+        }
         train = self._mixed(stage, sets, [entry.weight for entry in entries])
         return StageRows(train, concatenate_datasets(held) if held else None)
 

@@ -69,7 +69,7 @@ class ImageFiles:
         self.folders, self.level, self.follow_links = list(folders), level, follow_links
         self._top = os.path.realpath(self.root)
         self._ranked: dict[tuple[str, str], list[tuple[str, int]]] = {}
-        self._below: dict[Path, tuple[str, str | None]] = {}
+        self._below: dict[Path, tuple[str, str, str | None]] = {}
         self._checked: OrderedDict[str, UnusableError | None] = OrderedDict()
         self._real = lru_cache(maxsize=4096)(os.path.realpath)
 
@@ -99,7 +99,7 @@ class ImageFiles:
         raise UnusableError(f"annotation without its {kind}", given[0] if given else "no name")
 
     def _find(self, name: str, beside: Path, split: str) -> str:
-        for path in self._direct(name, beside.parent):
+        for path in self._direct(name, beside):
             if self._is_there(path):
                 return path
         parts = name.replace("\\", "/").split("/")
@@ -118,9 +118,9 @@ class ImageFiles:
                     return path
         return ""
 
-    def _direct(self, name: str, folder: Path) -> Iterator[str]:
+    def _direct(self, name: str, beside: Path) -> Iterator[str]:
         """Yield where a path may lie: seen from the folder of the file that names it, and from the root."""
-        root, below = self._places(folder)
+        root, folder, below = self._places(beside)
         if isinstance(name, str) and _PLAIN.fullmatch(name) and ".." not in name:
             if below is not None:
                 yield f"{folder}/{name}"
@@ -132,12 +132,14 @@ class ImageFiles:
                 return
         yield str(inside_root(self.root, name, "image"))
 
-    def _places(self, folder: Path) -> tuple[str, str | None]:
-        """Return the root, and a folder's way from there, None where it is not below."""
-        found = self._below.get(folder)
+    def _places(self, beside: Path) -> tuple[str, str, str | None]:
+        """Return the root, the folder of a file, and its way from the root, None where it is not below."""
+        found = self._below.get(beside)  # by the file, whose hash is known; its folder would be made and hashed anew
         if found is None:
+            folder = beside.parent
             below = folder != self.root and folder.is_relative_to(self.root)
-            found = self._below[folder] = str(self.root), str(folder.relative_to(self.root)) if below else None
+            way = str(folder.relative_to(self.root)) if below else None
+            found = self._below[beside] = str(self.root), str(folder), way
         return found
 
     def _ranks(self, beside: Path, split: str) -> list[tuple[str, int]]:
