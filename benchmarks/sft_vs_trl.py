@@ -15,7 +15,9 @@ process of its own held, less what it held before training.
 
 Lengths of the first two are those of `packing.py`, an eighth of LLaVA-1.5's, with few tokens a picture. The third has
 the shape of SmolVLM-256M, every width as it is, with a quarter of its layers: pictures of 512 pixels, 1,024 patches,
-64 tokens a tile, captions of 30 words. What the cache costs once is stated beside it. Random weights, one seed.
+64 tokens a tile, captions of 30 words. What the cache costs once is stated beside it. Random weights, one seed. How
+many products each way multiplies for a row (`gflop_per_row`, counted in the round that warms up) tells how much of a
+ratio there is to be had.
 
 Run:  python benchmarks/sft_vs_trl.py            # half an hour on one core; --only unpacked,packed is quicker
 """
@@ -31,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,6 +46,7 @@ from packing import LONGEST, PARTS, SCALE
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -304,17 +308,22 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
         return {"memory_gb": round(clock.memory_gb, 3)}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     losses: dict[str, float] = {}
+    products: dict[str, float] = {}
     for turn in range(args.rounds + 1):
         for way in list(ways) if turn % 2 else list(ways)[::-1]:
-            clock = ways[way]()
+            with nullcontext() if turn else FlopCounterMode(display=False) as counter:
+                clock = ways[way]()
             losses[way] = clock.loss
-            if turn:  # the first warms up
+            if counter is not None:  # the first round warms up
+                products[way] = round(counter.get_total_flops() / count / 1e9, 2)
+            else:
                 seconds[way].append(clock.seconds)
     found: dict[str, Any] = {
         "rows": count,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "rows_per_second": {way: round(count / float(np.median(values)), 2) for way, values in seconds.items()},
         "last_loss": losses,
+        "gflop_per_row": products,
         "goal": GOALS[name],
     }
     if name in KEPT:

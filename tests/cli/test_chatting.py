@@ -7,6 +7,8 @@ from hfvla.cli.chatting import converse
 from hfvla.errors import DataError
 from hfvla.family import ChatSystem
 
+from ..data.video_clips import write_clip
+
 
 @pytest.fixture
 def talk():
@@ -17,7 +19,8 @@ def talk():
         seen.extend(samples)
         if "fail" in samples[0].turns[-1].text:
             raise DataError("a prompt leaves no room for an answer")
-        return [f"{len(samples[0].images)} pictures, {max_new_tokens} tokens"]
+        told = f", {len(samples[0].videos)} videos" if samples[0].videos else ""
+        return [f"{len(samples[0].images)} pictures{told}, {max_new_tokens} tokens"]
 
     def run(*lines, **more):
         said = []
@@ -50,3 +53,28 @@ def test_what_cannot_be_answered_is_left_out(talk, tmp_path):
     assert len(said) == 4 and all(text.startswith("error: ") for text in said[:3])
     assert "nowhere.png" in said[0] and "torn.png" in said[1] and "no room" in said[2]
     assert [turn.text for turn in seen[-1].turns] == ["Again?"]
+
+
+def test_videos_are_shown_by_their_path(talk, tmp_path):
+    clip = write_clip(tmp_path / "drive.mp4", 4)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "torn.mp4").write_bytes(b"no video")
+    said, seen = talk(
+        f"/video {tmp_path / 'torn.mp4'}",
+        str(clip),
+        str(tmp_path / "a.png"),
+        "What?",
+        "fail",
+        "And?",
+        max_new_tokens=3,
+    )
+    assert said[0].startswith("error: ") and "torn.mp4" in said[0]
+    assert said[1] == said[3] == "1 pictures, 1 videos, 3 tokens" and said[2].startswith("error: ")
+    assert [part.type for part in seen[-1].turns[0].content] == ["image", "video", "text"]
+    assert seen[-1].videos == (str(clip),) and seen[-1].turns[-1].text == "And?"
+
+
+def test_what_the_model_does_not_take_is_not_shown_again(talk, tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", 4)
+    said, seen = talk(str(clip), "fail", "Again?")
+    assert said[0].startswith("error: ") and said[1].startswith("0 pictures, 256") and seen[-1].videos == ()

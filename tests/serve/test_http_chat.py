@@ -1,17 +1,23 @@
 """Conversations: OpenAI's protocol, streams, stop words, a plain model of transformers beside our families."""
 
+import base64
 import json
+import os
 from functools import cache
 
 import pytest
+import torch
 
-from hfvla.data.samples.chat import Part, Turn, text_turn
+from hfvla.data.samples.chat import ChatSample, Part, Turn, text_turn
+from hfvla.data.samples.chat_pictures import reference_of
 from hfvla.errors import DataError
 from hfvla.nn.chat_prompt import check_turns, template_prompt
 from hfvla.serve.http import HttpLimits, Service
 from hfvla.serve.http.errors import RequestError
 from hfvla.serve.http.openai import parse_chat
 
+from ..data.video_clips import write_clip
+from ..models.chat_vlm.zoo import made
 from .http_fakes import as_text, client, parts, picture
 
 URI = "data:image/png;base64," + as_text(picture())
@@ -90,8 +96,6 @@ def test_an_answer_whole_and_in_pieces_is_what_generate_writes(name):
 
 
 def picture_of(uri):
-    import base64
-
     from hfvla.data.pictures import load_picture
 
     return load_picture(base64.b64decode(uri.partition(",")[2]))
@@ -102,6 +106,40 @@ def test_the_picture_reaches_the_model():
     other = "data:image/png;base64," + as_text(picture((0, 255, 0)))
     seen = [served.chat([text_turn("user", "x", images=1)], [picture_of(uri)]).inputs for uri in (URI, other)]
     assert not (seen[0]["pixel_values"] == seen[1]["pixel_values"]).all()
+
+
+def test_a_video_is_shown_and_its_file_is_gone_afterwards(tmp_path):
+    """As vLLM's and sglang's servers take it; the model sees what training shows it."""
+    from hfvla.models.chat_vlm.batches import ChatCollator
+    from hfvla.models.chat_vlm.serving import chat
+
+    model, processor = made("qwen2_5_vl")
+    seen = []
+
+    def noted(turns, images, videos=()):
+        seen.append((chat(model, processor, turns, images, videos), turns, videos))
+        return seen[-1][0]
+
+    clip = write_clip(tmp_path / "a.mp4", 20)
+    uri = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
+    body = say("What is red?", max_tokens=2, temperature=0)
+    body["messages"][0]["content"].insert(1, {"type": "video_url", "video_url": {"url": uri}})
+    with client(Service("m", "chat_vlm", chat=noted, takes_videos=True)) as http:
+        answer = http.post(PATH, json=body)
+    assert answer.status_code == 200, answer.text
+    ((prompt, turns, videos),) = seen
+    assert {"pixel_values", "pixel_values_videos"} <= set(prompt.inputs)
+    assert prompt.prompt_tokens == answer.json()["usage"]["prompt_tokens"] and not os.path.exists(videos[0])
+    turns = (*turns, text_turn("assistant", "red"))
+    sample = ChatSample("a", turns, (reference_of(picture_of(URI)),), (str(clip),))
+    shown = ChatCollator(processor, model.config)([sample.to_row()])
+    assert torch.equal(prompt.inputs["pixel_values_videos"], shown["pixel_values_videos"])
+    assert torch.equal(prompt.inputs["input_ids"], shown["input_ids"][:, : prompt.prompt_tokens])
+    with client(chats("plain")) as http:
+        refused = http.post(PATH, json=body)
+    assert (
+        refused.status_code == 400 and "video 1: this model is shown no videos" in refused.json()["error"]["message"]
+    )
 
 
 def test_draws_by_seed_and_stops_at_texts():

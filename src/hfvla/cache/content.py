@@ -72,7 +72,7 @@ def sample_keys(
             if name not in row:
                 raise DataError(f"row {index} lacks the field '{name}' that the cache reads", got=sorted(row))
             digest.update(f"{name}:".encode())
-            value = _file_bytes(row[name], name, index) if name in cut.files and row[name] is not None else row[name]
+            value = _of_files(row[name], name, index) if name in cut.files else row[name]
             for chunk in _content(value, f"row {index}, field '{name}'"):
                 digest.update(chunk)
         if prompt:
@@ -85,6 +85,23 @@ def sample_keys(
 def view_key(key: str, view: int | None) -> str:
     """Return the key of one augmented view of a sample; `None` is the sample as it is."""
     return key if view is None else f"{key}.{view}"
+
+
+def _of_files(paths: Any, name: str, index: int) -> Any:
+    """Return what lies in a file, or in each of several; of those, large as they may be, what their bytes hash to."""
+    if paths is None:
+        return None
+    if not isinstance(paths, list | tuple):
+        return _file_bytes(paths, name, index)
+    return [_file_digest(path, name, index) for path in paths]
+
+
+def _file_digest(path: Any, name: str, index: int) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise DataError(f"file of row {index} cannot be read ({error})", where=name, got=str(path)) from None
 
 
 def _file_bytes(path: Any, name: str, index: int) -> bytes:

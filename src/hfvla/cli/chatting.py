@@ -1,9 +1,10 @@
-"""`hfvla chat`: a conversation with a checkpoint in the terminal, with pictures by their path."""
+"""`hfvla chat`: a conversation with a checkpoint in the terminal, with pictures and videos by their path."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,17 @@ from hfvla.cli.output import importing, run_command
 from hfvla.paths import expand_user
 
 if TYPE_CHECKING:
+    from hfvla.data.samples.chat import ImageRef
     from hfvla.family import ChatSystem
 
 __all__ = ["chat", "converse"]
 
-_HELP = "A path alone, or /image PATH, shows a picture with the next question; /new begins anew, /quit ends."
+_HELP = (
+    "A path alone, /image PATH or /video PATH shows a picture or video with the next question; "
+    "/new begins anew, /quit ends."
+)
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
+_VIDEOS = {".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"}
 
 
 def chat(
@@ -62,8 +68,8 @@ def converse(
 ) -> None:
     """Answer lines one by one, each in the light of those before.
 
-    A line that cannot be answered (a picture that cannot be read, no room in the context) is said and left out of the
-    conversation.
+    What cannot be answered is said and left out of the conversation: a picture or video that cannot be read or that
+    the model does not take, a question without room in the context.
 
     Args:
         system: how the model answers.
@@ -72,44 +78,66 @@ def converse(
         told: system turn.
         max_new_tokens: of an answer.
     """
-    from hfvla.data.samples.chat import ChatSample, ImageRef, Turn, text_turn
-    from hfvla.data.samples.chat_pictures import load_reference
+    from hfvla.data.samples.chat import ChatSample, Turn, text_turn
     from hfvla.errors import HfvlaError
 
     first: list[Turn] = [text_turn("system", told)] if told else []
-    turns: list[Turn] = list(first)
-    images: list[ImageRef] = []
-    shown: list[ImageRef] = []
+    turns, seen, shown = list(first), _Shown(), _Shown()
     for line in map(str.strip, lines):
         if line == "/quit":
             return
         if line == "/new":
-            turns, images, shown = list(first), [], []
-        elif (path := _picture_of(line)) is not None:
-            try:
-                load_reference(ImageRef(path=path), path)
-                shown.append(ImageRef(path=path))
-            except HfvlaError as error:
-                say(f"error: {error}")
-        elif line:
-            asked = text_turn("user", line, images=len(shown))
-            sample = ChatSample("chat", (*turns, asked), images=(*images, *shown))
-            try:
-                answer = system.write([sample], max_new_tokens)[0]
-            except HfvlaError as error:
-                say(f"error: {error}")
+            turns, seen, shown = list(first), _Shown(), _Shown()
+            continue
+        try:
+            if not line or shown.takes(line):
                 continue
-            say(answer)
-            turns += [asked, text_turn("assistant", answer)]
-            images, shown = [*images, *shown], []
+            asked = text_turn("user", line, images=len(shown.images), videos=len(shown.videos))
+            together, shown = seen + shown, _Shown()
+            sample = ChatSample("chat", (*turns, asked), tuple(together.images), tuple(together.videos))
+            answer = system.write([sample], max_new_tokens)[0]
+        except HfvlaError as error:
+            say(f"error: {error}")
+            continue
+        say(answer)
+        turns, seen = [*turns, asked, text_turn("assistant", answer)], together
 
 
-def _picture_of(line: str) -> str | None:
-    """Return the path of a picture that a line names, or None where it is said to the model."""
-    if line.startswith("/image "):
-        return expand_user(line.removeprefix("/image ").strip().strip("'\""))
+@dataclass(frozen=True)
+class _Shown:
+    """Pictures and videos of a conversation, or of its next question."""
+
+    images: list[ImageRef] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+
+    def __add__(self, other: _Shown) -> _Shown:
+        return _Shown([*self.images, *other.images], [*self.videos, *other.videos])
+
+    def takes(self, line: str) -> bool:
+        """Take the picture or video that a line names, and tell whether it names one.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        from hfvla.data.samples.chat import ImageRef
+        from hfvla.data.samples.chat_pictures import load_reference
+        from hfvla.data.video import probe
+
+        if (path := _file_of(line, "/video ", _VIDEOS)) is not None:
+            probe(path)
+            self.videos.append(path)
+        elif (path := _file_of(line, "/image ", _PICTURES)) is not None:
+            load_reference(ImageRef(path=path), path)
+            self.images.append(ImageRef(path=path))
+        return path is not None
+
+
+def _file_of(line: str, command: str, suffixes: Container[str]) -> str | None:
+    """Return the path of a picture or video that a line names, or None where it is said to the model."""
+    if line.startswith(command):
+        return expand_user(line.removeprefix(command).strip().strip("'\""))
     path = Path(expand_user(line.strip("'\"")))
     try:
-        return str(path) if path.suffix.lower() in _PICTURES and path.is_file() else None
+        return str(path) if path.suffix.lower() in suffixes and path.is_file() else None
     except (OSError, ValueError):
         return None

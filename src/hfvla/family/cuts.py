@@ -68,7 +68,7 @@ class FeatureCut:
         fields: row fields that decide the output; equal fields are encoded once.
         required: those of `fields` without which a row has nothing to encode (no picture, say). "image|images": one of
             them will do, and the other may be no column at all, as where rows of two kinds are read.
-        files: those of `fields` that hold a path; the file's bytes count, not its name.
+        files: those of `fields` that hold a path, or several; the files' bytes count, not their names.
         replaces: arguments of `forward` that are not needed with cached features, e.g. pixel_values.
         provides: arguments of `forward` that the collator fills from cached features, in their place; the first
             always, the others where a model has them.

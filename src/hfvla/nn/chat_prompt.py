@@ -1,6 +1,7 @@
 """A conversation as arguments of `generate`: what a chat server and a terminal need of any family.
 
-A family that can chat has the hook `chat(model, processor, turns, images) -> ChatPrompt`; for a plain
+A family that can chat has the hook `chat(model, processor, turns, images) -> ChatPrompt`, with `videos` as a fifth
+argument where it takes them; for a plain
 image-text-to-text model of transformers, `template_prompt` is that hook.
 """
 
@@ -40,13 +41,14 @@ class ChatPrompt:
     generation: Mapping[str, Any] = field(default_factory=dict)
 
 
-def check_turns(turns: Sequence[Turn], images: int, special: Sequence[str]) -> None:
+def check_turns(turns: Sequence[Turn], images: int, special: Sequence[str], videos: int = 0) -> None:
     """Refuse a conversation that cannot be continued.
 
     Args:
         turns: of it.
         images: pictures that come with it.
         special: the tokenizer's special tokens; in a text they would mean something else.
+        videos: that come with it.
 
     Raises:
         DataError: it does not end with a user's turn, pictures and their places differ, or a text has a special token.
@@ -54,9 +56,10 @@ def check_turns(turns: Sequence[Turn], images: int, special: Sequence[str]) -> N
     if not turns or turns[-1].role != "user":
         got = turns[-1].role if turns else "no turn"
         raise DataError("the conversation cannot be continued", got=got, expected="a user's turn at its end")
-    placed = sum(part.type == "image" for turn in turns for part in turn.content)
-    if placed != images:
-        raise DataError("pictures and their places differ", got=f"{images} pictures", expected=placed)
+    for kind, name, given in (("image", "pictures", images), ("video", "videos", videos)):
+        placed = sum(part.type == kind for turn in turns for part in turn.content)
+        if placed != given:
+            raise DataError(f"{name} and their places differ", got=f"{given} {name}", expected=placed)
     for number, turn in enumerate(turns):
         token = next((token for token in special if token and token in turn.text), None)
         if token is not None:

@@ -10,7 +10,7 @@ from hfvla.data.samples.chat import ChatSample, text_turn
 from hfvla.errors import DataError, RecipeError
 from hfvla.family import CACHED_FEATURES, CutContext
 from hfvla.models.chat_vlm import FAMILY
-from hfvla.models.chat_vlm.tower import TILES, read_tower
+from hfvla.models.chat_vlm.tower import IMAGES, read_tower
 from hfvla.worlds.shapes import ShapesOptions, build_shapes
 
 from .zoo import MAKERS, made
@@ -87,7 +87,7 @@ def test_kept_features_are_packed(kind, given):
     collator = FAMILY.load("collator")(processor, model.config, losses=("sft",))
     rows = kept(model, processor, given)
     packed = collator([{"pack": rows[:2]}, *([{"pack": rows[2:]}] if rows[2:] else [])])
-    assert TILES in packed and "attention_mask" not in packed
+    assert IMAGES.tiles in packed and "attention_mask" not in packed
     with torch.inference_mode():
         torch.testing.assert_close(model(**packed).loss, model(**collator(given)).loss, atol=1e-5, rtol=1e-5)
 

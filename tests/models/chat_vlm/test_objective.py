@@ -57,6 +57,12 @@ def test_dpo_is_log_2_at_the_start_and_the_formula_afterwards(model, batch):
     margins = [0.5 * (gains[better] - gains[worse]) for better, worse in batch["pairs"].tolist()]
     wanted = sum(math.log1p(math.exp(-margin)) for margin in margins) / len(margins)
     assert float(model(**batch).loss) == pytest.approx(wanted, rel=1e-4)
+    better = batch["pairs"][:, 0].tolist()
+    batch["sequence_weights"][better] = weights = torch.linspace(0, 2, len(better))
+    losses = torch.tensor([math.log1p(math.exp(-margin)) for margin in margins])
+    wanted = float((losses * weights).sum() / weights.sum())
+    assert float(model(**batch).loss) == pytest.approx(wanted, rel=1e-4)
+    assert float(model.term_counts(batch)["dpo"]) == pytest.approx(float(weights.sum()))
 
 
 def test_distill_is_the_divergence_from_the_teacher(model, batch, tmp_path, processor):

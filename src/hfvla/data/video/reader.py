@@ -88,6 +88,26 @@ class VideoReader:
         with _Lease(self, identity, os.fspath(path)) as decoder:
             return decoder.info()
 
+    def locate(
+        self, path: str | os.PathLike[str], times_s: Sequence[float] | np.ndarray, *, past_end: PastEnd = "error"
+    ) -> np.ndarray:
+        """Return the numbers of the frames that `read` would give, [T] int64, without decoding them.
+
+        Args:
+            path: video file.
+            times_s: [T] seconds from the first frame.
+            past_end: see `read`.
+
+        Raises:
+            DataError: see `read`.
+        """
+        where, identity = os.fspath(path), check_video_file(path)
+        timeline = self._timelines.get(identity)
+        if timeline is None:
+            with _Lease(self, identity, where) as decoder:
+                timeline = decoder.timeline
+        return timeline.select(times_s, where=where, past_end=past_end)[0]
+
     def read(
         self,
         path: str | os.PathLike[str],

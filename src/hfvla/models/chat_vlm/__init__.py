@@ -49,10 +49,12 @@ FAMILY = FamilySpec(
     feature_cuts={
         "vision": FeatureCut(
             groups=("vision",),
-            fields=("images",),
-            required=("images",),
-            replaces=("pixel_values", "pixel_attention_mask"),
-            provides=tuple(f"tower_{number}" for number in range(12)),
+            fields=("images", "videos"),
+            required=("images|videos",),
+            files=("videos",),
+            replaces=("pixel_values", "pixel_attention_mask", "pixel_values_videos"),
+            provides=tuple(f"tower{kind}_{number}" for kind in ("", "_video") for number in range(12)),
+            version=2,
             config=("vision_config", "vision_feature_layer", "vision_feature_select_strategy"),
             description="what the model reads of its frozen tower: [tiles, patches, D], or [patches, D] for a merger",
         )
@@ -71,10 +73,11 @@ FAMILY = FamilySpec(
                 kind="picture",
                 repeated=True,
             ),
+            RequestField("video", "a video, seen behind the pictures", kind="video", repeated=True),
             RequestField("max_new_tokens", "most tokens of an answer", kind="integer", least=1, default=256),
             RequestField("temperature", "of an answer: 0 takes the likeliest words", kind="number", least=0),
         ),
-        description="a question, with pictures or without: an answer in words",
+        description="a question, with pictures and videos or without: an answer in words",
     ),
 )
 

@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hfvla.data.samples.chat import ChatSample, ImageRef, Part, Turn
+from hfvla.data.samples.chat import ChatSample, ImageRef, text_turn
 from hfvla.data.samples.chat_pictures import load_reference, reference_of
 from hfvla.errors import DataError, PredictionError
 from hfvla.family import AnswerLosses, ChatSystem
 from hfvla.losses.text import IGNORE_INDEX
-from hfvla.models.chat_vlm.batches import (
-    check_placeholders,
-    conversation_of,
-    encode,
-    encode_conversations,
-    longest,
-    name_of,
-    picture_name,
-)
+from hfvla.models.chat_vlm.batches import check_placeholders, conversation_of, longest, name_of, picture_name
+from hfvla.models.chat_vlm.encoding import encode, encode_conversations
+from hfvla.models.chat_vlm.joining import join_rows
 from hfvla.models.chat_vlm.rendering import render, render_prompt
 from hfvla.models.chat_vlm.videos import read_clip
 from hfvla.nn.sampling import sampling
@@ -31,13 +25,17 @@ from hfvla.nn.sampling import sampling
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
-__all__ = ["chat_system", "predict", "prompt_batch", "write_answers"]
+__all__ = ["chat_system", "ends_of", "placed", "predict", "prompt_batch", "write_answers"]
 
 _BESIDE = ("offset_mapping", "text_replacement_offsets", "labels")
 
 
 def prompt_batch(
-    processor: ProcessorMixin, config: PreTrainedConfig, samples: Sequence[ChatSample], room: int
+    processor: ProcessorMixin,
+    config: PreTrainedConfig,
+    samples: Sequence[ChatSample],
+    room: int,
+    decoded: Sequence[Sequence[Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the batch of prompts, padded on the left, whose last turn is the user's.
 
@@ -46,22 +44,29 @@ def prompt_batch(
         config: of the model.
         samples: whose last turn is the user's.
         room: tokens that an answer may take.
+        decoded: pictures of each sample, where they are decoded already.
 
     Raises:
         DataError: a picture cannot be read, or a prompt leaves no room in the context.
     """
     texts, images, clips = [], [], []
-    for sample in samples:
+    for number, sample in enumerate(samples):
         where = name_of(sample)
         check_placeholders(processor, sample.turns, where)
         texts.append(render_prompt(processor, sample.turns, where))
-        images.append([load_reference(image, picture_name(where, n, image)) for n, image in enumerate(sample.images)])
+        if decoded is not None:
+            images.append(list(decoded[number]))
+        else:
+            images.append([load_reference(one, picture_name(where, n, one)) for n, one in enumerate(sample.images)])
         clips.append([read_clip(processor, path, f"{where}, video {n}") for n, path in enumerate(sample.videos)])
-    batch = {
-        name: value
-        for name, value in encode(processor, texts, images, clips, side="left").items()
-        if name not in _BESIDE
-    }
+    if any(clips) and len(texts) > 1:  # of several lengths, perhaps
+        rows = [
+            _asked(processor, [text], [shown], [seen]) for text, shown, seen in zip(texts, images, clips, strict=True)
+        ]
+        names, pad = [name_of(sample) for sample in samples], processor.tokenizer.pad_token_id or 0
+        batch = join_rows(rows, names, pad, left=True)
+    else:
+        batch = _asked(processor, texts, images, clips)
     most = longest(processor, config)
     lengths = batch["attention_mask"].sum(1).tolist()
     for sample, length in zip(samples, lengths, strict=True):
@@ -73,6 +78,11 @@ def prompt_batch(
                 expected=f"at most {most - room}",
             )
     return batch
+
+
+def _asked(processor: ProcessorMixin, texts: Any, images: Any, clips: Any) -> dict[str, Any]:
+    batch = encode(processor, texts, images, clips, side="left")
+    return {name: value for name, value in batch.items() if name not in _BESIDE}
 
 
 @torch.inference_mode()
@@ -93,7 +103,7 @@ def write_answers(
         settings: of `generate`.
     """
     model.eval()
-    batch = _placed(model, prompt_batch(processor, model.config, samples, max_new_tokens))
+    batch = placed(model, prompt_batch(processor, model.config, samples, max_new_tokens))
     ends = ends_of(model, processor)
     pad = processor.tokenizer.pad_token_id
     chosen = {"do_sample": False, "eos_token_id": ends, "pad_token_id": ends[0] if pad is None else pad, **settings}
@@ -102,7 +112,7 @@ def write_answers(
     return [text.strip() for text in processor.tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
-def _placed(model: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
+def placed(model: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return a batch on the model's device, pixels in its own type, without what `forward` does not take."""
     accepted = inspect.signature(model.forward).parameters
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
@@ -124,7 +134,7 @@ def chat_system(model: PreTrainedModel, processor: ProcessorMixin) -> ChatSystem
         batch = encode_conversations(processor, [conversation_of(processor, _last(s)) for s in samples], most)
         labels = batch.pop("labels")
         given = {name: value for name, value in batch.items() if name != "sequence_weights"}
-        logits = model(**_placed(model, given)).logits.float().cpu()
+        logits = model(**placed(model, given)).logits.float().cpu()
         found = []
         for row, targets in zip(logits, labels, strict=True):
             places = (targets != IGNORE_INDEX).nonzero()[:, 0]
@@ -161,31 +171,39 @@ def ends_of(model: PreTrainedModel, processor: ProcessorMixin) -> list[int]:
 
 
 def predict(model: PreTrainedModel, processor: ProcessorMixin, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer {"question", "image", "max_new_tokens", "temperature"}; the reply is JSON-serialisable.
+    """Answer {"question", "image", "video", "max_new_tokens", "temperature"}; the reply is JSON-serialisable.
 
     Args:
         model: of `load_checkpoint`.
         processor: its processor.
-        request: `image` is one picture or a list: paths, bytes or PIL images.
+        request: `image` is one picture or a list: paths, bytes or PIL images; `video` one path or a list.
 
     Raises:
-        DataError: no question, or a picture cannot be read.
+        DataError: no question, a picture or video cannot be read, or the model takes no videos.
         PredictionError: nothing was written.
     """
-    given = request.get("image") or ()
-    images = tuple(_reference(image) for image in (given if isinstance(given, list | tuple) else [given]))
+    images = tuple(_reference(image) for image in _several(request.get("image")))
+    videos = tuple(str(path) for path in _several(request.get("video")))
     question = str(request.get("question") or "").strip()
     if not question:
         raise DataError(
             "the request is not complete", got="no question", expected="question, and image if there is one"
         )
-    turn = Turn("user", (*[Part("image")] * len(images), Part("text", question)))
-    sample = ChatSample(id="request", turns=(turn,), images=images)
+    sample = ChatSample(
+        "request", (text_turn("user", question, images=len(images), videos=len(videos)),), images, videos
+    )
     settings = sampling(float(request.get("temperature") or 0))
     text = write_answers(model, processor, [sample], int(request.get("max_new_tokens") or 256), **settings)[0]
     if not text:
         raise PredictionError("the model ends its answer before a word", where=question)
-    return {"question": question, "answer": text, "images": [image.path for image in images if image.path]}
+    shown = {"images": [image.path for image in images if image.path]} | ({"videos": list(videos)} if videos else {})
+    return {"question": question, "answer": text, **shown}
+
+
+def _several(given: Any) -> Any:
+    if given is None:
+        return ()
+    return given if isinstance(given, list | tuple) else [given]
 
 
 def _reference(image: Any) -> ImageRef:

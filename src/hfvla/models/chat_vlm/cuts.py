@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,9 @@ import torch
 from hfvla.data.samples.chat import ImageRef
 from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.family import CutContext
-from hfvla.models.chat_vlm.kept import KEPT, of_processor
-from hfvla.models.chat_vlm.tower import FEATURES, READS, TAIL, TILES, read_tower
+from hfvla.models.chat_vlm.kept import KEPT, as_kept, of_clips, of_pictures
+from hfvla.models.chat_vlm.tower import IMAGES, VIDEOS, Slot, kept_of, read_tower
+from hfvla.models.chat_vlm.videos import read_clip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,11 @@ _BESIDE = ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_
 
 
 def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the processor makes of each row's pictures: {"rows": [inputs of the tower], "kept": [...]}."""
+    """Return what the processor makes of each row's pictures and videos.
+
+    Returns:
+        `dict`: {"rows": [{slot: inputs of the tower}], "kept": [what is kept beside features]}.
+    """
     inputs, kept = [], []
     for row in rows:
         where = f"row '{row.get('id', '?')}'"
@@ -33,9 +37,16 @@ def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> di
             for ref in row["images"]
         ]
         images = [load_reference(one, f"{where}, picture {n}") for n, one in enumerate(references)]
-        pictures, batch = of_processor(context.processor, images, where)
-        inputs.append({name: value for name, value in batch.items() if name not in _BESIDE})
-        kept.append(pictures.kept())
+        paths = row.get("videos") or ()
+        clips = [read_clip(context.processor, path, f"{where}, video {n}") for n, path in enumerate(paths)]
+        found: dict[Slot, dict[str, Tensor]] = {}
+        pictures = videos = None
+        if images:
+            pictures, found[IMAGES] = of_pictures(context.processor, images, where)
+        if clips:
+            videos, found[VIDEOS] = of_clips(context.processor, clips, where)
+        inputs.append({slot: {n: v for n, v in one.items() if n not in _BESIDE} for slot, one in found.items()})
+        kept.append(as_kept(pictures, videos))
     return {"rows": inputs, "kept": kept}
 
 
@@ -44,11 +55,12 @@ def encode_vision(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[dict
     device = next(model.get_encoder(modality="image").parameters()).device
     found = []
     for inputs, kept in zip(batch["rows"], batch["kept"], strict=True):
-        given = {name: value.to(device) for name, value in inputs.items()}
-        reads = read_tower(model, given)
-        names = torch.tensor(list(json.dumps(list(reads)).encode()), dtype=torch.uint8)
-        features = dict(zip(FEATURES, reads.values(), strict=False))
-        found.append({**features, READS: names, KEPT: kept})
+        features = {}
+        for slot, given in inputs.items():
+            asked = slot if slot.pixels in given else IMAGES  # of a model with one name for pictures and videos
+            reads = read_tower(model, {name: value.to(device) for name, value in given.items()}, asked)
+            features |= kept_of(reads, slot)
+        found.append({**features, KEPT: kept})
     return found
 
 
@@ -56,13 +68,12 @@ def plan_vision(model: PreTrainedModel, batch: Mapping[str, Any]) -> dict[str, A
     """Return a batch of `plan_batch` with the tower's output in place of pixels; also on the meta device."""
     pixels = batch["pixel_values"]
     tail = 1 if pixels.ndim == 2 else 3
-    reads = read_tower(model, batch)
-    names = list(json.dumps(list(reads)).encode())
     rest = {name: value for name, value in batch.items() if name not in ("pixel_values", "pixel_attention_mask")}
+    found = kept_of(read_tower(model, batch), IMAGES)
     return {
         **rest,
-        **dict(zip(FEATURES, reads.values(), strict=False)),
-        TILES: torch.ones(pixels.shape[:-tail], device=pixels.device),
-        TAIL: torch.tensor([list(pixels.shape[-tail:])]),
-        READS: torch.tensor([names], dtype=torch.uint8),
+        **found,
+        IMAGES.tiles: torch.ones(pixels.shape[:-tail], device=pixels.device),
+        IMAGES.tail: torch.tensor([list(pixels.shape[-tail:])]),
+        IMAGES.reads: found[IMAGES.reads][None],
     }

@@ -1,14 +1,14 @@
-"""How many tokens a conversation has, its pictures' included, without decoding one."""
+"""How many tokens a conversation has, its pictures' and videos' included, without decoding one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hfvla.data.pictures import picture_size
 from hfvla.data.samples.chat import ChatSample
 from hfvla.data.samples.chat_pictures import encoded_bytes
-from hfvla.errors import DataError
 from hfvla.models.chat_vlm.rendering import render
+from hfvla.models.chat_vlm.videos import locate_clip
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -29,16 +29,15 @@ class TokenLengths:
     def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
         self._costs: dict[tuple[tuple[int, int], ...], int] = {}
+        self._clip_costs: dict[tuple[Any, ...], int] = {}
 
     def __call__(self, sample: ChatSample) -> int:
         """Return the tokens of a whole conversation.
 
         Raises:
-            DataError: a picture's header cannot be read, or the conversation cannot be rendered.
+            DataError: a picture's or video's header cannot be read, or the conversation cannot be rendered.
         """
         where = f"row '{sample.id}'"
-        if sample.videos:
-            raise DataError("how long a video is in tokens is not known before it is read", where=where)
         rendered = render(self.processor, sample.turns, where)
         text = rendered.text if rendered.suffix is None else f"{rendered.text}\n{rendered.suffix}"
         tokens = len(self.processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
@@ -48,7 +47,31 @@ class TokenLengths:
             picture_size(encoded_bytes(image, where), f"{where}, picture {number}")
             for number, image in enumerate(sample.images)
         )
-        return tokens + (self._cost(sizes) if sizes else 0)
+        clips = sum(self._clip_cost(path, f"{where}, video {number}") for number, path in enumerate(sample.videos))
+        return tokens + clips + (self._cost(sizes) if sizes else 0)
+
+    def _clip_cost(self, path: str, where: str) -> int:
+        """Return what a video adds to its placeholder; its frames are asked for without their pixels."""
+        import torch
+
+        (frames, height, width), told = locate_clip(self.processor, path, where)
+        key = (frames, height, width, told.fps, told.duration, *told.frames_indices)
+        if key not in self._clip_costs:
+            shown = str(self.processor.video_token)
+            blank = torch.empty(frames, 3, height, width, dtype=torch.uint8, device="meta")
+            _, texts = self.processor._process_videos([blank], **self._video_settings(told))
+            bare, written = (
+                self.processor.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+                for text in (shown, texts[0])
+            )
+            self._clip_costs[key] = len(written) - len(bare)
+        return self._clip_costs[key]
+
+    def _video_settings(self, told: Any) -> dict[str, Any]:
+        """Return what a processor hands to its video processor."""
+        given = {"video_metadata": [told], "do_sample_frames": False, "return_tensors": "pt"}
+        merged = self.processor._merge_kwargs(tokenizer_init_kwargs=self.processor.tokenizer.init_kwargs, **given)
+        return dict(merged["videos_kwargs"])
 
     def _cost(self, sizes: tuple[tuple[int, int], ...]) -> int:
         """Return what pictures add to the placeholders that stand for them.

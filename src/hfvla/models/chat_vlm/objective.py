@@ -19,7 +19,7 @@ from hfvla.data.packing import SEQUENCE_IDS
 from hfvla.errors import CheckpointError, RecipeError
 from hfvla.losses.text import IGNORE_INDEX, sums_by_row
 from hfvla.models.chat_vlm.options import ChatOptions
-from hfvla.models.chat_vlm.tower import TILES, give_back, stand_in
+from hfvla.models.chat_vlm.tower import SLOTS, Slot, give_back, stand_in
 from hfvla.nn.objective import Learned, PlainObjective, learned_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["PAIRS", "WEIGHTS", "Objective"]
 
 WEIGHTS = "sequence_weights"
-"""Key of a batch: [S] how much each token of a sample counts in `sft` and `distill`; 0 for rejected answers."""
+"""Key of a batch: [S] how much each token of a sample counts in `sft` and `distill`, and its pair in `dpo`; 0 for
+rejected answers."""
 
 PAIRS = "pairs"
 """Key of a batch: [P, 2] the sample with the better answer, and the one with the worse."""
@@ -54,7 +55,7 @@ class Objective(PlainObjective):
         meta = any(parameter.is_meta for parameter in model.parameters())
         self.reference = self.teacher = None
         self._replaying: Any = None
-        self._kept: dict[str, Tensor] = {}
+        self._kept: dict[Slot, dict[str, Tensor]] = {}
         if not meta:
             teacher = self.options.distill.teacher
             if "dpo" in losses or ("distill" in losses and teacher is None):
@@ -66,7 +67,7 @@ class Objective(PlainObjective):
         """Let the tower give what was kept of it, where a batch has features in place of pixels."""
         self.finished()  # a pass that failed did not get there
         self._kept = {}
-        if TILES not in batch:
+        if not any(slot.tiles in batch for slot in SLOTS):
             return batch
         if self.teacher is not None and self.teacher is not self.reference:
             raise RecipeError(
@@ -85,13 +86,14 @@ class Objective(PlainObjective):
             replaying.__exit__(None, None, None)
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, Tensor | float]:
-        """Return the weighted tokens that `sft` and `distill` are means over, and the pairs of `dpo`."""
+        """Return the weighted tokens that `sft` and `distill` are means over, and the weighted pairs of `dpo`."""
         if batch.get("labels") is None:
             return {}
         learned = learned_of(batch["labels"], batch.get(SEQUENCE_IDS), None)
         tokens, _ = _weights(learned, batch.get(WEIGHTS))
         pairs = batch.get(PAIRS)
-        return {"sft": tokens.sum(), "distill": tokens.sum(), "dpo": 0.0 if pairs is None else float(len(pairs))}
+        counted = 0.0 if pairs is None else _pair_weights(pairs, batch).sum()
+        return {"sft": tokens.sum(), "distill": tokens.sum(), "dpo": counted}
 
     def terms(
         self,
@@ -115,7 +117,7 @@ class Objective(PlainObjective):
             losses = F.cross_entropy(logits[chosen].float(), learned.targets[chosen], reduction="none")  # [N]
             found["sft"] = (losses * weights).sum() / weights.sum()
             rows["sft"] = sums_by_row(losses[weights > 0], owners[weights > 0], _samples(extras, learned))
-        if "dpo" in self.losses and extras.get(PAIRS) is not None and len(extras[PAIRS]):
+        if "dpo" in self.losses and PAIRS in extras and bool((_pair_weights(extras[PAIRS], extras) > 0).any()):
             found["dpo"] = self._dpo(logits, learned, batch, extras)
         if "distill" in self.losses and counted:
             found["distill"] = self._distill(logits, learned, batch, weights)
@@ -131,7 +133,9 @@ class Objective(PlainObjective):
         gain = _answer_logps(logits, learned, samples) - base  # [S]
         margin = self.options.dpo.beta * (gain[pairs[:, 0]] - gain[pairs[:, 1]])  # [P]
         smoothing = self.options.dpo.label_smoothing
-        return -((1 - smoothing) * F.logsigmoid(margin) + smoothing * F.logsigmoid(-margin)).mean()
+        losses = -((1 - smoothing) * F.logsigmoid(margin) + smoothing * F.logsigmoid(-margin))
+        weights = _pair_weights(pairs, extras)
+        return (losses * weights).sum() / weights.sum()
 
     def _distill(self, logits: Tensor, learned: Learned, batch: Any, weights: Tensor) -> Tensor:
         if self.teacher is None:
@@ -169,6 +173,12 @@ def _samples(extras: Mapping[str, Any], learned: Learned) -> int:
     """Return the number of samples in a batch, padded or packed."""
     weights = extras.get(WEIGHTS)
     return len(weights) if weights is not None else int(learned.owners.max()) + 1
+
+
+def _pair_weights(pairs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """Return the weight of each pair, [P]: that of its better answer's row."""
+    weights = batch.get(WEIGHTS)
+    return torch.ones(len(pairs), device=pairs.device) if weights is None else weights[pairs[:, 0]]
 
 
 def _weights(learned: Learned, weights: Tensor | None) -> tuple[Tensor, Tensor]:

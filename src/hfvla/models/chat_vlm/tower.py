@@ -8,7 +8,8 @@ Two kinds of models, told by their structure:
   mergers take what was kept.
 
 The model's own code does all the rest: choosing layers, shuffling pixels, packing tiles. What is not needed, pixels
-above all, is a stand-in of the same shape.
+above all, is a stand-in of the same shape. Where a model has videos under a name of their own, its tower is asked
+twice, and gives back what was kept of each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,19 +30,44 @@ from hfvla.models.chat_vlm.architectures import find_groups, inner_projectors, v
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["FEATURES", "READS", "TAIL", "TILES", "give_back", "read_tower", "stand_in"]
+__all__ = ["IMAGES", "SLOTS", "VIDEOS", "Slot", "give_back", "kept_of", "read_tower", "stand_in"]
 
-FEATURES = tuple(f"tower_{number}" for number in range(12))
-"""Keys of a batch: what was kept of the tower, in the order in which the model reads it."""
 
-READS = "tower_reads"
-"""Key of a batch: [rows, bytes] uint8, the names of what was read, as JSON."""
+@dataclass(frozen=True)
+class Slot:
+    """Names of what is kept in the place of pixels, in rows of the cache and in batches.
 
-TILES = "tower_tiles"
-"""Key of a batch: the first dimensions of `pixel_values`, 1 where there is a picture."""
+    Attributes:
+        pixels: the argument of `forward` whose place it takes.
+        method: of the model, that reads the tower with it.
+        features: what was kept of the tower, in the order in which the model reads it.
+        reads: [rows, bytes] uint8, the names of what was read, as JSON.
+        tiles: the first dimensions of the pixels, 1 where there is a picture.
+        tail: [rows, dims] long, the last dimensions of the pixels.
+    """
 
-TAIL = "tower_tail"
-"""Key of a batch: [rows, dims] long, the last dimensions of `pixel_values`."""
+    pixels: str
+    method: str
+    features: tuple[str, ...]
+    reads: str
+    tiles: str
+    tail: str
+
+    @classmethod
+    def named(cls, prefix: str, pixels: str, method: str) -> Slot:
+        """Return the slot whose keys begin with a word."""
+        features = tuple(f"{prefix}_{number}" for number in range(12))
+        return cls(pixels, method, features, f"{prefix}_reads", f"{prefix}_tiles", f"{prefix}_tail")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys."""
+        return (*self.features, self.reads, self.tiles, self.tail)
+
+
+IMAGES = Slot.named("tower", "pixel_values", "get_image_features")
+VIDEOS = Slot.named("tower_video", "pixel_values_videos", "get_video_features")
+SLOTS = (IMAGES, VIDEOS)
 
 _MERGERS = ("merger", "deepstack_merger_list")
 
@@ -96,20 +123,21 @@ class _Kept:
         return tuple(self.__dict__["_values"].values())
 
 
-def read_tower(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return what the model reads of its tower, by name, for pictures as its processor gives them.
+def read_tower(model: PreTrainedModel, inputs: Mapping[str, Any], slot: Slot = IMAGES) -> dict[str, Tensor]:
+    """Return what the model reads of its tower, by name, for pictures or videos as its processor gives them.
 
     Args:
         model: of transformers; may be on the meta device.
-        inputs: with `pixel_values`, and what else `get_image_features` takes.
+        inputs: with the slot's pixels, and what else its method takes.
+        slot: of pictures, or of videos where they have a name of their own.
 
     Raises:
         RecipeError: the model has no tower that can be told from its projector.
     """
     reads: dict[str, Tensor] = {}
-    if not hasattr(model, "get_image_features"):
-        raise _refused(model, "no get_image_features")
-    known = inspect.signature(type(model).get_image_features).parameters
+    if not hasattr(model, slot.method):
+        raise _refused(model, f"no {slot.method}")
+    known = inspect.signature(getattr(type(model), slot.method)).parameters
     given = {name: value for name, value in inputs.items() if name in known}
     with ExitStack() as stack:
         if inner_projectors(model):
@@ -117,8 +145,8 @@ def read_tower(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, T
         else:
             stack.enter_context(_output_watched(model, reads))
         with suppress(_Enough):
-            model.get_image_features(**given)
-    if not reads or len(reads) > len(FEATURES):
+            getattr(model, slot.method)(**given)
+    if not reads or len(reads) > len(slot.features):
         raise _refused(model, f"{len(reads)} tensors are read of the vision tower")
     return reads
 
@@ -161,36 +189,65 @@ def _mergers_watched(model: PreTrainedModel, reads: dict[str, Tensor]) -> Iterat
 
 
 @contextmanager
-def give_back(model: PreTrainedModel, kept: Mapping[str, Tensor]) -> Iterator[None]:
+def give_back(model: PreTrainedModel, kept: Mapping[Slot, Mapping[str, Tensor]]) -> Iterator[None]:
     """Let a model's tower give what was kept of it, while this lasts.
 
     Args:
         model: of transformers.
-        kept: what `read_tower` returned, of all pictures of a batch.
+        kept: what `read_tower` returned, of all pictures of a batch, and of all its videos.
 
     Raises:
         RecipeError: the model has no such tower.
     """
     dtype = next(vision_tower(model).parameters()).dtype
-    values = {name: value.to(dtype) for name, value in kept.items()}
+    values = {slot: {name: value.to(dtype) for name, value in given.items()} for slot, given in kept.items()}
+    asked = [IMAGES]  # the slot that the tower is asked for, last
+
     with ExitStack() as stack:
+        if VIDEOS in values:
+            for module in model.modules():
+                if hasattr(module, VIDEOS.method):
+                    stack.enter_context(_noting(module, VIDEOS, asked))
         if not inner_projectors(model):
-            stack.enter_context(_instead(vision_tower(model), lambda *_, **__: _Kept(values)))
+            stack.enter_context(_instead(vision_tower(model), lambda *_, **__: _Kept(values[asked[-1]])))
         else:
-            tower, first = vision_tower(model), next(iter(values.values()))
-            blank = first.new_zeros(1).expand(first.shape)
-            stack.enter_context(_instead(tower.patch_embed, lambda *_, **__: blank))
+            blanks = {slot: _blank(next(iter(given.values()))) for slot, given in values.items()}
+            queues = {slot: iter(given.values()) for slot, given in values.items()}
+            tower = vision_tower(model)
+            stack.enter_context(_instead(tower.patch_embed, lambda *_, **__: blanks[asked[-1]]))
             for block in tower.blocks:
                 stack.enter_context(_instead(block, lambda hidden, *_, **__: hidden))
-            queue = iter(values.values())
             for merger in _mergers(model):
-                stack.enter_context(_instead(merger, _given(merger.forward, queue)))
+                stack.enter_context(_instead(merger, _given(merger.forward, lambda: next(queues[asked[-1]]))))
         yield
 
 
-def _given(forward: Callable[..., Tensor], queue: Iterator[Tensor]) -> Callable[..., Tensor]:
+@contextmanager
+def _noting(module: nn.Module, slot: Slot, asked: list[Slot]) -> Iterator[None]:
+    """Let a method of a module say that the tower is asked for a slot, while it runs."""
+    own = getattr(module, slot.method)
+
+    def noted(*given: Any, **named: Any) -> Any:
+        asked.append(slot)
+        try:
+            return own(*given, **named)
+        finally:
+            asked.pop()
+
+    setattr(module, slot.method, noted)
+    try:
+        yield
+    finally:
+        delattr(module, slot.method)
+
+
+def _blank(like: Tensor) -> Tensor:
+    return like.new_zeros(1).expand(like.shape)
+
+
+def _given(forward: Callable[..., Tensor], following: Callable[[], Tensor]) -> Callable[..., Tensor]:
     """Return a merger that takes the next of what was kept."""
-    return lambda hidden, *given, **named: forward(next(queue), *given, **named)
+    return lambda hidden, *given, **named: forward(following(), *given, **named)
 
 
 def _mergers(model: PreTrainedModel) -> list[nn.Module]:
@@ -229,16 +286,27 @@ def _refused(model: PreTrainedModel, got: str) -> RecipeError:
     )
 
 
-def stand_in(batch: Mapping[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the batch that `forward` takes, with a stand-in for pixels, and what was kept of the tower by name.
+def kept_of(reads: Mapping[str, Tensor], slot: Slot) -> dict[str, Tensor]:
+    """Return what was read of the tower by the names that the cache keeps it under."""
+    names = torch.tensor(list(json.dumps(list(reads)).encode()), dtype=torch.uint8)
+    return {**dict(zip(slot.features, reads.values(), strict=False)), slot.reads: names}
+
+
+def stand_in(batch: Mapping[str, Any], dtype: torch.dtype) -> tuple[dict[str, Any], dict[Slot, dict[str, Tensor]]]:
+    """Return the batch that `forward` takes, with stand-ins for pixels, and what was kept of the tower by name.
 
     Args:
-        batch: with `TILES`, `TAIL`, `READS` and `FEATURES`.
+        batch: with the keys of one slot or of both.
         dtype: of pixels.
     """
-    rest = {name: value for name, value in batch.items() if name not in (TILES, TAIL, READS, *FEATURES)}
-    names: Sequence[str] = json.loads(bytes(batch[READS][0].tolist()))
-    kept = {name: batch[key] for name, key in zip(names, FEATURES, strict=False)}
-    tiles, tail = batch[TILES], batch[TAIL][0].tolist()
-    rest["pixel_values"] = tiles.to(dtype).reshape(*tiles.shape, *[1] * len(tail)).expand(*tiles.shape, *tail)
+    beside = {key for slot in SLOTS for key in slot.keys}
+    rest = {name: value for name, value in batch.items() if name not in beside}
+    kept = {}
+    for slot in SLOTS:
+        if slot.tiles not in batch:
+            continue
+        names: Sequence[str] = json.loads(bytes(batch[slot.reads][0].tolist()))
+        kept[slot] = {name: batch[key] for name, key in zip(names, slot.features, strict=False)}
+        tiles, tail = batch[slot.tiles], batch[slot.tail][0].tolist()
+        rest[slot.pixels] = tiles.to(dtype).reshape(*tiles.shape, *[1] * len(tail)).expand(*tiles.shape, *tail)
     return rest, kept

@@ -94,8 +94,9 @@ class ChatDesk:
             where = f"picture {number + 1}"
             content = await self._fetcher.get(source) if "://" in source[:20] else from_base64(source, where)
             images.append(await self._media.picture(content, where, held))
+        videos = [await self._clip(source, f"video {n + 1}", held) for n, source in enumerate(asked.videos)]
         writing = Writing(asked.settings, self._limits.request_s)
-        job = ChatJob(asked.turns, tuple(images), writing)
+        job = ChatJob(asked.turns, tuple(images), writing, tuple(videos))
         task = asyncio.create_task(self._queue.submit((CHAT,), job, self._limits.request_s))
 
         def ended(task: asyncio.Task[Any]) -> None:
@@ -104,6 +105,12 @@ class ChatDesk:
 
         task.add_done_callback(ended)
         return _until_left(writing, task)
+
+    async def _clip(self, source: str, where: str, held: Held) -> str:
+        if not self._service.takes_videos:
+            raise RequestError("this model is shown no videos here", where=where, fix="Show pictures: image_url.")
+        content = await self._fetcher.get(source) if "://" in source[:20] else from_base64(source, where)
+        return await self._media.clip(content, held)
 
     async def _events(
         self, name: str, asked: ChatAsked, piece: Any, pieces: AsyncIterator[Any], held: Held

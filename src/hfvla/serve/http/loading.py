@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 from collections.abc import Iterable
@@ -86,7 +87,8 @@ def _service(
     facts = spec.load("facts")(model, processor) if spec.has("facts") else {}
     return Service(
         name, spec.name, spec.summary, engine=answers, request=spec.request if answers is not None else None,
-        chat=chat, search=None if index is None else _search_of(spec, model, processor, index), facts=facts,
+        chat=chat, takes_videos=chat is not None and "videos" in inspect.signature(chat).parameters,
+        search=None if index is None else _search_of(spec, model, processor, index), facts=facts,
         info=known,
     )  # fmt: skip
 

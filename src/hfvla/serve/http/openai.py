@@ -28,6 +28,9 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "modalities": (["text"], None),
     "reasoning_effort": (None,),
 }
+_SHOWN: Mapping[Any, str] = {"image_url": "picture", "video_url": "video"}
+"""Parts that show something; `video_url` is the form of vLLM's and sglang's servers, of which OpenAI's has none."""
+
 _MOST_STOPS, _MOST_STOP_LETTERS, _MOST_TURNS = 4, 64, 256
 _ROLES: Mapping[Any, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _SEEDS = range(-(2**63), 2**63)
@@ -59,6 +62,7 @@ class ChatAsked:
     Attributes:
         turns: the conversation.
         pictures: what stands for each picture: a data URI, or an address.
+        videos: the same of each video.
         settings: how the answer is written.
         stream: send it in pieces.
         usage: also tell how many tokens a stream has had.
@@ -71,14 +75,16 @@ class ChatAsked:
     stream: bool = False
     usage: bool = False
     model: str = ""
+    videos: tuple[str, ...] = ()
 
 
 @dataclass
 class _Reader:
-    """Reads messages, and gathers their pictures."""
+    """Reads messages, and gathers their pictures and videos."""
 
     limits: HttpLimits
     pictures: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
 
     def turn(self, message: Any, where: str) -> Turn:
         if not isinstance(message, Mapping):
@@ -98,18 +104,20 @@ class _Reader:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text":
             return Part("text", self._text(part.get("text"), where))
-        if kind != "image_url":
-            raise RequestError("no such part", where=where, got=kind, expected="text or image_url")
+        if kind not in _SHOWN:
+            raise RequestError("no such part", where=where, got=kind, expected="text, image_url or video_url")
+        name = _SHOWN[kind]
         if role != "user":
-            raise RequestError("a picture of another than the user", where=where, got=role)
-        url = part.get("image_url")
+            raise RequestError(f"a {name} of another than the user", where=where, got=role)
+        url = part.get(kind)
         url = url.get("url") if isinstance(url, Mapping) else url
         if not isinstance(url, str) or not url:
-            raise RequestError("no picture", where=where, expected='{"url": "data:image/...;base64,..."}')
-        if len(self.pictures) >= self.limits.pictures:
-            raise RequestError("too many pictures", status=413, expected=f"at most {self.limits.pictures}")
-        self.pictures.append(url)
-        return Part("image")
+            expected = f'{{"url": "data:{kind.removesuffix("_url")}/...;base64,..."}}'
+            raise RequestError(f"no {name}", where=where, expected=expected)
+        if len(self.pictures) + len(self.videos) >= self.limits.pictures:
+            raise RequestError(f"too many {name}s", status=413, expected=f"at most {self.limits.pictures}")
+        (self.videos if kind == "video_url" else self.pictures).append(url)
+        return Part("video" if kind == "video_url" else "image")
 
     def _text(self, text: Any, where: str) -> str:
         if not isinstance(text, str):
@@ -140,6 +148,7 @@ def parse_chat(given: Mapping[str, Any], limits: HttpLimits) -> ChatAsked:
     return ChatAsked(
         turns=turns,
         pictures=tuple(reader.pictures),
+        videos=tuple(reader.videos),
         settings=_settings(given, limits),
         stream=_switch(given.get("stream"), "stream"),
         usage=_switch(options.get("include_usage") if isinstance(options, Mapping) else None, "stream_options"),

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 PREDICT, SEARCH, CHAT = "predict", "search", "chat"
 """Kinds of work; the first part of a lane's key."""
 
-Chat = Callable[[Sequence[Turn], Sequence[Any]], ChatPrompt]
+Chat = Callable[..., ChatPrompt]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class ChatJob:
     turns: tuple[Turn, ...]
     images: tuple[Any, ...]
     writing: Writing
+    videos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Service:
         summary: one line about the family.
         engine: answers the family's requests; None for one that only chats.
         request: what these are.
-        chat: makes a conversation the arguments of `generate`; None where the model does not write.
+        chat: makes turns and pictures the arguments of `generate`; None where the model does not write.
+        takes_videos: whether `chat` also takes `videos=`, paths of clips.
         search: over the pictures of an index, or None.
         facts: what the family tells of this checkpoint; each has an address of its own.
         info: more about the checkpoint, for `/model_info`.
@@ -82,6 +84,7 @@ class Service:
     engine: Engine | None = None
     request: Request | None = None
     chat: Chat | None = None
+    takes_videos: bool = False
     search: PictureSearch | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -104,7 +107,8 @@ class Service:
         try:
             if self.chat is None:
                 raise RuntimeError("this model does not write")
-            job.writing.put(write(self.chat(job.turns, job.images), job.writing))
+            shown = {"videos": job.videos} if job.videos else {}
+            job.writing.put(write(self.chat(job.turns, job.images, **shown), job.writing))
         except Exception as error:
             if not isinstance(error, HfvlaError):
                 logger.exception("an answer failed")

@@ -140,6 +140,15 @@ def test_texts_alone_as_preference_pairs(root):
     assert said(sample)[0] == ("user", "<image>What is it?") and sample.rejected[-1].text == "A cat."
 
 
+def test_a_record_and_a_source_have_weights_in_the_loss(root):
+    path = write(root / "a.json", [llava(), llava(id="b", weight=0.5), llava(id="c", weight=0)])
+    assert [sample.weight for sample in read(path)[0]] == [1.0, 0.5, 0.0]
+    assert [sample.weight for sample in read(path, loss_weight=3.0)[0]] == [3.0, 1.5, 0.0]
+    path = write(root / "rows.jsonl", [{"image": "000000000001.jpg", "q": "What?", "a": "A dog.", "trust": 0.25}])
+    mapping = {"image": "image", "question": "q", "answer": "a", "weight": "trust"}
+    assert [sample.weight for sample in read(path, mapping=mapping)[0]] == [0.25]
+
+
 TURNS = llava()["conversations"]
 
 
@@ -166,6 +175,9 @@ TURNS = llava()["conversations"]
         ({"video": "http://localhost/a.mp4", "image": None}, "only the address of a video", "http://localhost/a.mp4"),
         ({"video": "../../a.mp4", "image": None}, "image path outside the data root", "../../a.mp4"),
         ({"video": 7, "image": None}, "no video path", "got int"),
+        ({"weight": "2"}, "weight is no number from 0 up", "got '2'"),
+        ({"weight": -1}, "weight is no number from 0 up", "got -1"),
+        ({"weight": float("nan")}, "weight is no number from 0 up", "got nan"),
     ],
 )
 def test_what_cannot_be_used_is_counted_by_reason(root, changes, reason, first):

@@ -22,7 +22,7 @@ from hfvla.data.samples.chat import Box, ChatSample, ImageRef, Part, Role, Turn
 from hfvla.data.sources.census import UnusableError
 from hfvla.data.sources.json_files import parse_json
 from hfvla.data.sources.vision_language.image_files import check_bytes
-from hfvla.data.sources.vision_language.reading import Reading, optional_text, record_id, spelled, text_of
+from hfvla.data.sources.vision_language.reading import Reading, optional_text, record_id, spelled, text_of, weight_of
 from hfvla.data.sources.vision_language.records import Taken, iterate_records
 from hfvla.data.sources.vision_language.splits import image_group, split_of_path
 from hfvla.data.text import text_problem
@@ -99,6 +99,7 @@ def conversation_sample(
         kind=optional_text(record.get("kind", record.get("type")), "kind"),
         references=spelled(_listed(record, "references")),
         boxes=_own_boxes(record),
+        weight=weight_of(record.get("weight")),
         group=_own(record, "group")
         or (image_group(first) if first else f"{source}/{identity if identity is not None else where}"),
     )

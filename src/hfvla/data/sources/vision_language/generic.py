@@ -16,7 +16,15 @@ from hfvla.data.sources.vision_language.answers import majority
 from hfvla.data.sources.vision_language.conversations import conversation_sample, reference_of
 from hfvla.data.sources.vision_language.heads import Head
 from hfvla.data.sources.vision_language.options import Columns
-from hfvla.data.sources.vision_language.reading import Reading, field_of, optional_text, record_id, text_of, texts_of
+from hfvla.data.sources.vision_language.reading import (
+    Reading,
+    field_of,
+    optional_text,
+    record_id,
+    text_of,
+    texts_of,
+    weight_of,
+)
 from hfvla.data.sources.vision_language.records import Taken, iterate_records
 from hfvla.data.sources.vision_language.splits import image_group, split_of_path
 
@@ -130,7 +138,8 @@ def mapped_sample(record: Any, where: str, path: Path, reading: Reading, columns
     if columns.messages:
         given = {"messages": field_of(record, columns.messages), "images": named}
         given["id"] = record_id(record, columns.id or "id")
-        given = {key: value for key, value in given.items() if value}
+        given["weight"] = field_of(record, columns.weight) if columns.weight else None
+        given = {key: value for key, value in given.items() if value or key == "weight"}
         return conversation_sample(given, where, path, reading, source)
     images = tuple(reference_of(one, path, reading) for one in named)
     turns, references, kind = _said(record, columns, reading, len(images))
@@ -146,6 +155,7 @@ def mapped_sample(record: Any, where: str, path: Path, reading: Reading, columns
         references=references,
         kind=optional_text(record.get(columns.kind), "kind") if columns.kind else kind,
         source=source,
+        weight=weight_of(field_of(record, columns.weight)) if columns.weight else 1.0,
         group=group or (image_group(name) if name else f"{source}/{identity}"),
     )
 

@@ -47,6 +47,7 @@ class Columns(BaseModel):
         split: official split of the record.
         kind: of question or task, for scores by kind.
         system: system turn.
+        weight: of the sample's loss, a number from 0 up.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,6 +62,7 @@ class Columns(BaseModel):
     split: str | None = None
     kind: str | None = None
     system: str | None = None
+    weight: str | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -117,6 +119,8 @@ class _Reading(BaseModel):
         choices: put the choices of a question into its prompt, where the set has them.
         box_text: numbers of a box in texts: shares of the picture ("unit"), thousandths, or pixels.
         prompts: see `Prompts`.
+        loss_weight: of each answer's tokens in the loss, beside those of other sources; a record's own `weight` is
+            multiplied by it. How often a source is seen is its `weight` in the recipe.
         max_bad_fraction: share of unusable records above which reading fails.
         streaming: read as training goes on, as a `datasets.IterableDataset`, in place of a table on disk.
         cache_dir: folder of the tables; the cache of `datasets` when absent.
@@ -131,6 +135,7 @@ class _Reading(BaseModel):
     choices: bool = False
     box_text: Literal["unit", "thousandths", "pixels"] = "unit"
     prompts: Prompts = Prompts()
+    loss_weight: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     max_bad_fraction: float = Field(default=0.01, ge=0.0, le=1.0)
     streaming: bool = False
     cache_dir: UserPath | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +21,17 @@ from hfvla.data.text import clean_text, text_problem
 from hfvla.data.video.files import check_video_file
 from hfvla.errors import DataError
 
-__all__ = ["Reading", "SeenIds", "field_of", "optional_text", "record_id", "spelled", "text_of", "texts_of"]
+__all__ = [
+    "Reading",
+    "SeenIds",
+    "field_of",
+    "optional_text",
+    "record_id",
+    "spelled",
+    "text_of",
+    "texts_of",
+    "weight_of",
+]
 
 _SHOWN = 120
 
@@ -84,6 +94,19 @@ def field_of(record: Any, name: str) -> Any:
     if record.get(name) is None:
         raise UnusableError(f"no {name}", f"keys {sorted(map(str, record))}"[:_SHOWN])
     return record[name]
+
+
+def weight_of(value: Any) -> float:
+    """Return the weight of a sample's loss, 1 where a record has none.
+
+    Raises:
+        UnusableError: no finite number from 0 up.
+    """
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise UnusableError("weight is no number from 0 up", f"got {value!r}"[:_SHOWN])
+    return float(value)
 
 
 def record_id(record: Any, *names: str) -> str:
@@ -222,6 +245,8 @@ class Reading:
             UnusableError: see `check_chat`; an id that came by before.
         """
         check_chat(sample)
+        if self.options.loss_weight != 1.0:
+            sample = replace(sample, weight=sample.weight * self.options.loss_weight)
         if self._ids.add(sample.source, sample.split, sample.id):
             if again == "reject":
                 raise UnusableError("duplicate id", sample.id)
@@ -249,8 +274,6 @@ def _content(sample: ChatSample) -> tuple[str, ...]:
 
 
 def _renamed(sample: ChatSample, name: str) -> ChatSample:
-    from dataclasses import replace
-
     return replace(sample, id=name)
 
 
