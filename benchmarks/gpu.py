@@ -1,16 +1,17 @@
 """Training speed and memory of real-size backbones with random bf16 weights on one GPU, against `hfvla plan`.
 
 For each backbone: samples/s, tokens/s, MFU and peak memory, plain and with gradient checkpointing, flash attention,
-torch.compile and Liger kernels where they are installed; and a head trained on a frozen backbone, its features
-computed each time or read back from a file. Then the latency of action chunks (`gpu_actions.py`). Prints tables and
-writes one JSON with the hardware named.
+torch.compile and Liger kernels where they are installed, and with four samples packed into a sequence under the loss
+of `chat_vlm`, which runs the output layer at learned tokens alone; and a head trained on a frozen backbone, its
+features computed each time or read back from a file. Then the latency of action chunks (`gpu_actions.py`). Prints
+tables and writes one JSON with the hardware named.
 
     python benchmarks/gpu.py                                   # needs a GPU
     python benchmarks/gpu.py --device cpu --tiny               # the same code on small models, in a minute
     python benchmarks/gpu.py --write-estimates estimates.json  # no GPU; what `hfvla plan` expects of these runs
     python benchmarks/gpu.py --estimates estimates.json        # on a machine without pydantic
 
-It needs torch, transformers and timm only: neither datasets nor pydantic, which the estimate imports.
+It needs torch, transformers and timm only: neither datasets nor pydantic, which the estimate and packing import.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ RESULTS = HERE / "results" / "gpu.json"
 PEAK_TFLOPS = {"A40": 149.7, "A100": 312.0, "H100": 989.0, "H200": 989.0}  # dense bf16, data sheets
 MODELS = {"ember_vlm": (64, 0), "internvl3_1b": (4, 1024), "qwen2_5_vl_3b": (1, 1024)}  # name -> batch, tokens
 FROZEN = ("vision", "visual")  # what stays frozen in the backbones' steps: the vision tower
+PACKED = 4  # samples of 1,024 tokens in a sequence
 OPTIMIZER = "adamw_torch_fused"
 
 
@@ -122,7 +124,19 @@ def batch_of(name: str, config: Any, tiny: bool) -> dict[str, torch.Tensor]:
     return shape_batch(config, batch, tokens, 112 if tiny else 448)
 
 
-def build(name: str, tiny: bool, attention: str = "sdpa") -> tuple[nn.Module, dict[str, torch.Tensor], int]:
+def packed_batch(config: Any, samples: int, tokens: int, pixels: int) -> dict[str, torch.Tensor]:
+    """Return samples of one picture each in one sequence, the last quarter of each learned; on the CPU."""
+    from hfvla.data.packing import pack_batch
+
+    parts = [shape_batch(config, 1, tokens, pixels) for _ in range(samples)]
+    for part in parts:
+        part["labels"][:, : tokens * 3 // 4] = -100
+    return pack_batch([parts], 0)
+
+
+def build(
+    name: str, tiny: bool, attention: str = "sdpa", packed: int = 0
+) -> tuple[nn.Module, dict[str, torch.Tensor], int]:
     """Return model (on the current default device, random), batch on the CPU, and tokens of a batch.
 
     In the backbones the vision tower is frozen; ember_vlm trains whole.
@@ -140,6 +154,13 @@ def build(name: str, tiny: bool, attention: str = "sdpa") -> tuple[nn.Module, di
     model = AutoModelForImageTextToText.from_config(config, attn_implementation=attention)
     for key, parameter in model.named_parameters():
         parameter.requires_grad_(not any(f".{part}" in f".{key}" for part in FROZEN))
+    if packed:
+        from hfvla.models.chat_vlm import FAMILY
+
+        FAMILY.give_objective(model, losses=("sft",))
+        with torch.device("cpu"):
+            inputs = packed_batch(config, packed, 64 if tiny else 1024, 112 if tiny else 448)
+        return model, inputs, inputs["input_ids"].numel()
     inputs = batch_of(name, config, tiny)
     return model, inputs, inputs["input_ids"].numel()
 
@@ -191,6 +212,8 @@ def variants(name: str, device: str) -> Iterator[tuple[str, dict[str, Any], str]
     )
     yield "flash attention", {"attention": "flash_attention_2"}, missing
     yield "sdpa + torch.compile", {"compile": True}, ""
+    needed = "" if has("pydantic") and not ember else "pydantic is not installed, or not for it"
+    yield f"sdpa + {PACKED} samples packed", {"packed": PACKED}, needed
     yield "sdpa + liger", {"liger": True}, "" if has("liger_kernel") and not ember else "liger_kernel is not installed"
 
 
@@ -214,7 +237,7 @@ def measure(name: str, tiny: bool, device: str, steps: int, options: Mapping[str
     """Train `steps` steps and return seconds a step, throughput, floating-point operations and peak memory."""
     torch.manual_seed(0)
     with torch.device(device):
-        model, batch, tokens = build(name, tiny, options.get("attention", "sdpa"))
+        model, batch, tokens = build(name, tiny, options.get("attention", "sdpa"), options.get("packed", 0))
     model = model.to(device, torch.bfloat16).train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -240,10 +263,10 @@ def measure(name: str, tiny: bool, device: str, steps: int, options: Mapping[str
 
     seconds = timed(step, steps, device)
     peak = torch.cuda.max_memory_allocated() if device != "cpu" else None
-    samples = MODELS[name][0] if not tiny else 2
+    samples = options.get("packed") or (MODELS[name][0] if not tiny else 2)
     result = {"seconds": seconds, "samples_per_s": samples / seconds, "tokens_per_s": tokens / seconds}
     result |= {"peak_bytes": peak, "parameters": sum(p.numel() for p in model.parameters())}
-    if not options:
+    if not options or options.get("packed"):
         with FlopCounterMode(display=False) as counter:
             loss_of(model(**inputs)).backward()
         result["flops"] = counter.get_total_flops()
@@ -346,10 +369,11 @@ def run_model(name: str, args: argparse.Namespace, expected: Mapping[str, int], 
             if args.device != "cpu":
                 torch.cuda.empty_cache()
             torch.compiler.reset()
-        flops = row.get("flops", flops)
-        if flops and peak_tflops:
-            row["mfu"] = flops / row["seconds"] / peak_tflops / 1e12
-        if variant.startswith("sdpa") and not (options.get("compile") or options.get("liger")):
+        counted = row.get("flops", flops)
+        flops = counted if not options else flops
+        if counted and peak_tflops:
+            row["mfu"] = counted / row["seconds"] / peak_tflops / 1e12
+        if variant.startswith("sdpa") and not options.keys() & {"compile", "liger", "packed"}:
             row["estimated_bytes"] = expected.get(f"{name}/{bool(options.get('checkpointing'))}")
         rows.append(row)
     return rows

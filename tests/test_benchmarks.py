@@ -64,6 +64,8 @@ def test_gpu_on_a_cpu(repository, monkeypatch, tmp_path, capsys):
             v for m, v in measured if m == model
         }
         assert measured[model, "sdpa"]["flops"] > 0 and measured[model, "sdpa"]["estimated_bytes"] > 0
+    packed = measured["internvl3_1b", "sdpa + 4 samples packed"]
+    assert 0 < packed["flops"] < 2 * measured["internvl3_1b", "sdpa"]["flops"]  # twice the samples, few logits
     frozen = measured["internvl3_1b", "sdpa"]
     assert 0 < frozen["trainable"] < frozen["parameters"]
     printed = capsys.readouterr().out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,15 @@ from hfvla.nn.packed_positions import packed_position_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Learned", "ObjectiveOutput", "PlainObjective", "carry_objective", "detach_objective", "learned_of"]
+__all__ = [
+    "Learned",
+    "ObjectiveOutput",
+    "PlainObjective",
+    "carry_objective",
+    "detach_objective",
+    "learned_of",
+    "objective_of",
+]
 
 _KEPT = "hfvla_objective"
 _LABELS, _IGNORED = "labels", -100
@@ -76,6 +84,7 @@ class PlainObjective(ABC):
       predict, the batch as `forward` saw it, and what was taken out of it;
     - `counts(batch) -> dict`: what each term is a mean over (`hfvla.training.trainer.term_counts`);
     - `predictions(logits, learned, extras) -> Tensor`: for quick metrics. Optional.
+    - `beside(trained) -> (int, str)`: what it holds beside the model, for plans. Optional.
     - `prepared(model, batch) -> batch` and `finished()`: before and after `forward`. Optional.
     """
 
@@ -99,6 +108,14 @@ class PlainObjective(ABC):
     def predictions(self, logits: Tensor, learned: Learned, extras: Mapping[str, Any]) -> Tensor | None:
         """Return what the quick metrics read, one row a sample."""
         return None
+
+    def beside(self, trained: Collection[Tensor]) -> tuple[int, str]:
+        """Return how many weights are held beside the model, and a line about what a plan does not count.
+
+        Args:
+            trained: what ever trains of the model; may be on the meta device.
+        """
+        return 0, ""
 
     def prepared(self, model: PreTrainedModel, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch as `forward` takes it, e.g. with something in the place of features that are kept."""
@@ -177,6 +194,12 @@ def _as_weights(module: Any, value: Any) -> Any:
     if torch.is_autocast_enabled(value.device.type):
         return value
     return value.to(module.dtype)
+
+
+def objective_of(model: nn.Module) -> PlainObjective | None:
+    """Return the objective that a model has, if any."""
+    kept = getattr(model, _KEPT, None)
+    return None if kept is None else kept[0]
 
 
 def detach_objective(model: PreTrainedModel) -> None:

@@ -34,10 +34,14 @@ def stage_of(**more):
 
 @pytest.fixture(scope="module", params=sorted(MAKERS))
 def ended(request, tmp_path_factory):
-    """A stage of LoRA that ended: its folder, its loss on a batch, and the batch."""
+    return end_stage(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def end_stage(kind, folder):
+    """Return a stage of LoRA that ended: its folder, its loss on a batch, the batch, and the model's config."""
     from hfvla.data.samples.chat import ChatSample
 
-    model, processor = copy.deepcopy(made(request.param)[0]), made(request.param)[1]
+    model, processor = copy.deepcopy(made(kind)[0]), made(kind)[1]
     spec, stage = FAMILY.of_model(model), stage_of(lora=LORA)
     report = hand_over(model, model.state_dict(), stage.handover, spec.groups, "new")
     place_adapters(model, spec.groups, stage, None, report)
@@ -50,9 +54,8 @@ def ended(request, tmp_path_factory):
         [ChatSample.from_row(r).to_row() for r in rows]
     )
     loss = loss_of(spec, model, batch)
-    bare = loss_of(spec, copy.deepcopy(made(request.param)[0]), batch)
+    bare = loss_of(spec, copy.deepcopy(made(kind)[0]), batch)
     assert abs(loss - bare) > 1e-4  # the adapters say something
-    folder = tmp_path_factory.mktemp(request.param)
     state = plain_state(model, model.state_dict())
     save_by_names(merged_model(model, state), folder)
     write_adapters(model, state, folder)
@@ -65,15 +68,38 @@ def loss_of(spec, model, batch):
         return float(model(**batch).loss)
 
 
-@pytest.mark.parametrize("mode", list(MODES))
-def test_the_next_stage_begins_where_the_last_ended(ended, mode):
-    folder, loss, batch, config = ended
-    says, adapters = MODES[mode]
-    stage, state = stage_of(**says), load_state(folder)
+def next_stage(ended, mode):
+    """Return the loss that a next stage begins with, and its adapters."""
+    folder, _, batch, config = ended
+    stage, state = stage_of(**MODES[mode][0]), load_state(folder)
     saved = earlier_adapters(stage, folder, state)
     model = FAMILY.new_model(copy.deepcopy(config))
     spec = FAMILY.of_model(model)
     report = hand_over(model, state, stage.handover, spec.groups, "first")
     place_adapters(model, spec.groups, stage, saved, report)
-    assert adapters_in(model) == adapters
-    assert loss_of(spec, model, batch) == pytest.approx(loss, abs=1e-5)
+    return loss_of(spec, model, batch), adapters_in(model)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_the_next_stage_begins_where_the_last_ended(ended, mode):
+    loss, adapters = next_stage(ended, mode)
+    assert adapters == MODES[mode][1]
+    assert loss == pytest.approx(ended[1], abs=1e-5)
+
+
+def print_table():
+    """Print the table of docs/families/chat_vlm.md."""
+    import tempfile
+    from pathlib import Path
+
+    print(f"| | last loss | {' | '.join(f'first, {mode}' for mode in MODES)} |")
+    print("|---" * (2 + len(MODES)) + "|")
+    for kind in sorted(MAKERS):
+        with tempfile.TemporaryDirectory() as folder:
+            ended = end_stage(kind, Path(folder))
+            found = [f"{next_stage(ended, mode)[0]:.6f}" for mode in MODES]
+            print(f"| `{kind}` | {ended[1]:.6f} | {' | '.join(found)} |", flush=True)
+
+
+if __name__ == "__main__":
+    print_table()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from hfvla.errors import CheckpointError
 from hfvla.models.chat_vlm import FAMILY
-from hfvla.nn.objective import carry_objective, detach_objective
+from hfvla.nn.objective import carry_objective, detach_objective, objective_of
 
 
 @pytest.fixture
@@ -63,6 +63,40 @@ def test_dpo_is_log_2_at_the_start_and_the_formula_afterwards(model, batch):
     wanted = float((losses * weights).sum() / weights.sum())
     assert float(model(**batch).loss) == pytest.approx(wanted, rel=1e-4)
     assert float(model.term_counts(batch)["dpo"]) == pytest.approx(float(weights.sum()))
+
+
+def test_what_never_trains_is_shared_with_the_reference(model, batch):
+    """Losses are those beside a whole copy, also where a part joins later; a tied weight is one in both."""
+    tied = model.get_output_embeddings()
+    tied.weight = model.get_input_embeddings().weight
+    whole = copy.deepcopy(model)
+    FAMILY.give_objective(whole, losses=("dpo",))
+    vision, mlp = (model.get_submodule(name) for name in ("model.vision_tower", "model.language_model.layers.0.mlp"))
+    model.requires_grad_(False)
+    mlp.requires_grad_(True)
+    FAMILY.give_objective(model, losses=("dpo",))
+    reference = objective_of(model).reference
+    kept = {id(value) for value in reference.parameters()}
+    shared = [name for name, value in model.named_parameters() if id(value) in kept]
+    assert len(shared) == len(list(model.parameters())) - 3 and not any("layers.0.mlp" in name for name in shared)
+    assert float(model(**batch).loss) == pytest.approx(math.log(2), rel=1e-5)
+
+    def step():
+        with torch.no_grad():
+            for one in (model, whole):
+                for name, value in one.named_parameters():
+                    if model.get_parameter(name).requires_grad:
+                        value.mul_(1.1)
+        assert float(model(**batch).loss) == pytest.approx(float(whole(**batch).loss), rel=1e-6)
+
+    step()
+    vision.requires_grad_(True)
+    tied.weight.requires_grad_(True)
+    model(**batch)  # as the first pass of a phase, before its first step
+    step()
+    assert reference.get_output_embeddings().weight is reference.get_input_embeddings().weight
+    assert not any(value.requires_grad for value in reference.parameters())
+    assert abs(float(model(**batch).loss) - math.log(2)) > 1e-4
 
 
 def test_distill_is_the_divergence_from_the_teacher(model, batch, tmp_path, processor):

@@ -73,7 +73,9 @@ def our_steps(start, folder, lora=None):
     stage = Stage(name="prefer", train=train, losses={"dpo": 1.0}, lora=lora)
     spec = FAMILY.of_model(model)
     if lora is not None:
-        place_adapters(model, spec.groups, stage, None, hand_over(model, {}, stage.handover, spec.groups, "new"))
+        place_adapters(
+            model, spec.groups, stage, None, hand_over(model, model.state_dict(), stage.handover, spec.groups, "new")
+        )
     spec.give_objective(model, {"dpo": {"beta": BETA}}, losses=("dpo",))
     config = arguments(folder, label_names=["labels"])
     config.max_steps = STEPS
@@ -81,10 +83,10 @@ def our_steps(start, folder, lora=None):
         model=model, args=config, stage=stage, groups=spec.groups, train_dataset=rows,
         data_collator=FAMILY.load("collator")(processor, model.config, losses=("dpo",), training=True),
     )  # fmt: skip
-    torch.manual_seed(1)
+    draw = torch.Generator().manual_seed(1)  # the global stream decides the order of the rows
     adapter = {name: value for name, value in model.named_parameters() if "lora_" in name}
     for value in adapter.values():  # away from the reference, so that the first loss says something
-        value.data.normal_(0, 0.1)
+        value.data.normal_(0, 0.1, generator=draw)
     adapter = {name: value.detach().clone() for name, value in adapter.items()}
     return (*after(trainer, model), adapter)
 

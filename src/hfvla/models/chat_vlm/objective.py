@@ -7,7 +7,7 @@ or several in a packed one), N learned tokens, P pairs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ class Objective(PlainObjective):
     """What a stage trains a model of transformers on.
 
     Args:
-        model: at the stage's start; `dpo`, and `distill` without a teacher, keep a copy of it.
+        model: at the stage's start; `dpo`, and `distill` without a teacher, keep a copy of what trains of it. What
+            does not (`requires_grad`) is shared with the copy, so that LoRA costs no second model.
         options: `model.options` of the recipe.
         losses: loss terms of the stage.
 
@@ -54,14 +55,25 @@ class Objective(PlainObjective):
         self.losses = tuple(losses)
         meta = any(parameter.is_meta for parameter in model.parameters())
         self.reference = self.teacher = None
+        self._shared: list[nn.Parameter] = []
         self._replaying: Any = None
         self._kept: dict[Slot, dict[str, Tensor]] = {}
         if not meta:
             teacher = self.options.distill.teacher
             if "dpo" in losses or ("distill" in losses and teacher is None):
-                self.reference = _frozen(copy.deepcopy(model))
+                self._shared = [value for value in model.parameters() if not value.requires_grad]
+                self.reference = _frozen(copy.deepcopy(model, {id(value): value for value in self._shared}))
             if "distill" in losses:
                 self.teacher = self.reference if teacher is None else _load_teacher(teacher, model)
+
+    def beside(self, trained: Collection[Tensor]) -> tuple[int, str]:
+        """Return the size of the copy that `dpo` and `distill` compare with, and what a plan leaves out."""
+        copied = "dpo" in self.losses or ("distill" in self.losses and self.options.distill.teacher is None)
+        parts = ["a copy of what trains is held, a whole model under ZeRO or FSDP"] if copied else []
+        if "distill" in self.losses and self.options.distill.teacher is not None:
+            parts.append("the teacher is not counted")
+        size = sum(value.numel() for value in trained) if copied else 0
+        return size, f"dpo, distill: {'; '.join(parts)}; its pass forward is not counted" if parts else ""
 
     def prepared(self, model: PreTrainedModel, batch: dict[str, Any]) -> dict[str, Any]:
         """Let the tower give what was kept of it, where a batch has features in place of pixels."""
@@ -126,6 +138,7 @@ class Objective(PlainObjective):
     def _dpo(self, logits: Tensor, learned: Learned, batch: Any, extras: Mapping[str, Any]) -> Tensor:
         if self.reference is None:
             raise RecipeError("the dpo term needs the model that its stage began with")
+        self._keep_what_trains()
         samples, pairs = _samples(extras, learned), extras[PAIRS]
         with torch.no_grad():
             known = self._logits_of(self.reference, batch, learned.positions, logits.device)
@@ -140,6 +153,7 @@ class Objective(PlainObjective):
     def _distill(self, logits: Tensor, learned: Learned, batch: Any, weights: Tensor) -> Tensor:
         if self.teacher is None:
             raise RecipeError("the distill term needs a teacher, or the model that its stage began with")
+        self._keep_what_trains()
         chosen = learned.targets != IGNORE_INDEX
         with torch.no_grad():
             taught = self._logits_of(self.teacher, batch, learned.positions, logits.device)[chosen]
@@ -149,10 +163,22 @@ class Objective(PlainObjective):
         divergence = F.kl_div(own, aim, reduction="none", log_target=True).sum(-1) * scale**2  # [N]
         return (divergence * weights).sum() / weights.sum()
 
+    def _keep_what_trains(self) -> None:
+        """Copy weights that were frozen, and shared with the reference, and train from this step on."""
+        joined = {id(value): value for value in self._shared if value.requires_grad}
+        if not joined or self.reference is None:
+            return
+        own = {key: nn.Parameter(value.detach().clone(), requires_grad=False) for key, value in joined.items()}
+        for module in self.reference.modules():  # a tied weight stands in two of them
+            for name, value in list(module._parameters.items()):
+                if id(value) in own:
+                    module._parameters[name] = own[id(value)]
+        self._shared = [value for value in self._shared if id(value) not in own]
+
     def _logits_of(
         self, model: PreTrainedModel, batch: Mapping[str, Any], positions: Tensor | None, device: Any
     ) -> Tensor:
-        if next(model.parameters()).device != device:
+        if any(value.device != device for value in model.parameters()):
             model.to(device)
         given = {name: value for name, value in batch.items() if name != "logits_to_keep"}
         if positions is not None:

@@ -37,6 +37,7 @@ class Workload:
         once_flops: floating-point operations done once before the steps: filling a feature cache.
         once_peak: the most that is alive meanwhile, weights apart, in bytes.
         extra_gradients: copies of the gradients that balancing the loss terms keeps.
+        beside: weights that the losses hold beside the model, e.g. of the model that a stage began with.
         reported_gradients: scalars of the gradients that a gradient report keeps, of all loss terms together.
         gpus: GPUs to plan for.
         as_written: setting that the recipe asks for, and whether with gradient checkpointing.
@@ -57,6 +58,7 @@ class Workload:
     once_flops: float = 0.0
     once_peak: int = 0
     extra_gradients: int = 0
+    beside: int = 0
     reported_gradients: int = 0
     gpus: Sequence[Gpu] = field(default=GPUS)
     as_written: tuple[str, bool] = ("plain", False)
@@ -70,10 +72,10 @@ class Workload:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the gradients that balancing and reporting keep besides the ordinary ones, in float32."""
+        """Bytes of what losses, balancing and reporting hold beside weights and ordinary gradients, in float32."""
         wanted = set(self.trained)
         trained = sum(value.numel() for name, value in self.model.named_parameters() if name in wanted)
-        return (self.extra_gradients * trained + self.reported_gradients) * torch.float32.itemsize
+        return (self.extra_gradients * trained + self.reported_gradients + self.beside) * torch.float32.itemsize
 
 
 def _profile(work: Workload, zero: bool, checkpointing: bool, trained: Collection[str] | None = None) -> StepProfile:

@@ -14,6 +14,7 @@ import torch
 from hfvla.cache import choose_cut
 from hfvla.family import FamilySpec
 from hfvla.nn.mixed_precision import cast_together
+from hfvla.nn.objective import objective_of
 from hfvla.recipe import Lora, LossSchedule, Recipe, Stage
 from hfvla.registry import get_family
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
@@ -171,6 +172,8 @@ class _StagePlanner:
                 f"grad_cache: memory and time of chunks of {self.chunk} rows; their features and the second pass "
                 "forward are not counted"
             )
+        if beside := self._beside()[1]:
+            notes.append(beside)
         if self.stage.packing is not None:
             notes.append(
                 "packing: a row of a batch holds several samples, so that there are fewer steps than these; "
@@ -255,6 +258,7 @@ class _StagePlanner:
             once_peak=once.peak_bytes if once else 0,
             extra_gradients=len(loss_terms(self.stage)) if self.stage.loss_weighting in _GRADIENT_COPIES else 0,
             reported_gradients=self._reported_gradients(),
+            beside=self._beside()[0],
             batch_size=self.chunk,
             phases=phases,
             precision=PRECISIONS[self._precision()],
@@ -267,6 +271,12 @@ class _StagePlanner:
             as_written=(written["setting"], written["checkpointing"]),
             cpu=cpu,
         )
+
+    def _beside(self) -> tuple[int, str]:
+        """Return how many weights the losses hold beside the model, and a line about it."""
+        objective = objective_of(self.model)
+        trained = [value for name, value in self.model.named_parameters() if name in self.trained]
+        return (0, "") if objective is None else objective.beside(trained)
 
     def _reported_gradients(self) -> int:
         """Return the scalars that a `gradient_report` holds while it measures: one gradient a loss term."""

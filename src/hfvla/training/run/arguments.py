@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hfvla.training.run.trackers import chosen_trackers
 from hfvla.training.trainer.devices import one_gpu_a_process
 from hfvla.training.trainer.zero import check_zero
 
-__all__ = ["may_leave_unused", "stage_arguments", "stage_settings", "start_processes", "uses_cpu"]
+__all__ = ["may_leave_unused", "spread_weights", "stage_arguments", "stage_settings", "start_processes", "uses_cpu"]
 
 
 def uses_cpu(recipe: Recipe) -> bool:
@@ -48,6 +49,12 @@ def start_processes(recipe: Recipe) -> Any:
     if not uses_cpu(recipe) and state.num_processes == 1 and state.device.type == "cuda":
         one_gpu_a_process(torch.cuda.device_count(), f"run '{recipe.name}'")  # before data are built
     return state
+
+
+def spread_weights(arguments: Any) -> bool:
+    """Tell whether weights will not stay whole on each process: ZeRO or FSDP, by recipe or launcher."""
+    launched = any(os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() == "true" for kind in ("DEEPSPEED", "FSDP"))
+    return launched or bool(arguments.deepspeed) or bool(arguments.fsdp)
 
 
 def may_leave_unused(stage: Stage, spec: FamilySpec) -> bool:

@@ -24,7 +24,7 @@ from hfvla.training.checkpoint.files import sync_folder, tidy_checkpoints
 from hfvla.training.checkpoint.handover import HandoverReport, hand_over, load_state
 from hfvla.training.checkpoint.lora_handover import earlier_adapters, place_adapters
 from hfvla.training.checkpoint.record import read_json, saving, write_json
-from hfvla.training.run.arguments import stage_arguments
+from hfvla.training.run.arguments import spread_weights, stage_arguments
 from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
@@ -37,8 +37,8 @@ from hfvla.training.run.screen.figures import ValidationFigures
 from hfvla.training.run.screen.watching import take_printers
 from hfvla.training.run.tables import handover_text, trainable_text, what_trains
 from hfvla.training.stage.data import RecipeData, StageRows
-from hfvla.training.stage.groups import table_dicts
-from hfvla.training.stage.phases import final_weights, loss_terms
+from hfvla.training.stage.groups import assign_phases, freeze, table_dicts
+from hfvla.training.stage.phases import final_weights, loss_terms, phase_entries
 from hfvla.training.trainer.memory import free_memory
 from hfvla.training.trainer.trainer import StagedTrainer
 
@@ -239,6 +239,9 @@ class StageRun(StageContext):
             callbacks.append(EarlyStoppingCallback(self.stage.patience))
         epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else math.inf
         if self.spec.plain:  # the config of a model of transformers is left as it is
+            if not spread_weights(arguments):  # what a loss compares with shares what never trains
+                where = f"stage '{self.stage.name}'"
+                freeze(model, assign_phases(model, self.spec.groups, phase_entries(self.stage), where))
             self.spec.give_objective(model, self.recipe.model.options, loss_terms(self.stage))
         else:
             model.config.loss_weights = final_weights(self.stage, epochs)
