@@ -182,6 +182,17 @@ def test_a_file_counts_by_its_bytes(tmp_path):
         sample_keys([{"picture": str(tmp_path / "missing.png")}], cut, context)
 
 
+def test_several_files_count_by_their_bytes_and_order(tmp_path):
+    cut = replace(CUTS["vision"], files=("picture",))
+    for name, content in (("a", b"one"), ("b", b"two"), ("c", b"one")):
+        (tmp_path / name).write_bytes(content)
+    rows = [{"picture": [str(tmp_path / name) for name in names]} for names in ("ab", "cb", "ba", "a")]
+    keys = sample_keys(rows, cut, CutContext(processor(), None))
+    assert keys[0] == keys[1] and len(set(keys)) == 3
+    with pytest.raises(DataError, match="file of row 0 cannot be read.*missing"):
+        sample_keys([{"picture": [str(tmp_path / "missing")]}], cut, CutContext(processor(), None))
+
+
 def test_pictures_of_datasets_are_not_decoded(monkeypatch):
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")

@@ -2,9 +2,13 @@ from dataclasses import replace
 
 import pytest
 from datasets import Dataset
+from PIL import Image
 
 from hfvla.data.samples.chat import Box, ChatSample, ImageRef, Part, Turn, chat_features, check_chat, text_turn
+from hfvla.data.samples.chat_pictures import blank_pictures, load_reference, reference_of
 from hfvla.data.sources.census import UnusableError
+
+from ..video_clips import HEIGHT, WIDTH, write_clip
 
 ASK, ANSWER = text_turn("user", "What is this?", images=1), text_turn("assistant", "A cat.")
 SAMPLE = ChatSample(
@@ -51,3 +55,15 @@ def test_what_cannot_be_trained_on_is_named(change, reason):
     check_chat(SAMPLE)
     with pytest.raises(UnusableError, match=reason):
         check_chat(replace(SAMPLE, **change))
+
+
+def test_a_video_is_blank_as_a_picture_of_its_size(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", 4)
+    red = reference_of(Image.new("RGB", (5, 7), "red"))
+    shown = (Part("video"), Part("text", "or"), Part("image"), Part("text", "?"))
+    sample = ChatSample("a", (Turn("user", shown), text_turn("assistant", "x")), (red,), (str(clip),))
+    blank = blank_pictures(sample)
+    assert [part.type for part in blank.turns[0].content] == ["image", "text", "image", "text"] and not blank.videos
+    pictures = [load_reference(one) for one in blank.images]
+    assert [one.size for one in pictures] == [(WIDTH, HEIGHT), (5, 7)]
+    assert all(one.getextrema() == ((127, 127),) * 3 for one in pictures)

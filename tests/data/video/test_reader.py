@@ -84,6 +84,19 @@ def test_frames_are_remembered(clips, counts):
     assert counts["frames"] == 4 and counts["opened"] == 1
 
 
+def test_frames_are_located_without_being_decoded(clips, counts):
+    with VideoReader(backend="pyav") as reader:
+        times = [0.1, 0.5, 9.0]
+        located = reader.locate(clips[0], times, past_end="clamp")
+        assert counts["frames"] == 0
+        seen = reader.read(clips[0], times, past_end="clamp")
+        assert (
+            located.tolist() == seen.indices.tolist() == [read_number(frame) for frame in seen.pixels] == [2, 12, 19]
+        )
+        with pytest.raises(DataError, match="1 of 3 timestamps lie past the end"):
+            reader.locate(clips[0], times)
+
+
 def test_a_frame_handed_out_is_the_callers(clips):
     reader = VideoReader(cache_bytes=10 * FRAME_BYTES)
     reader.read(clips[0], [0.4]).pixels[:] = 0

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hfvla.data.pictures import load_picture
-from hfvla.data.samples.chat import ChatSample, ImageRef
+from hfvla.data.samples.chat import ChatSample, ImageRef, Part, Turn
 from hfvla.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,15 +65,34 @@ def reference_of(picture: Image.Image) -> ImageRef:
 
 
 def blank_pictures(sample: ChatSample) -> ChatSample:
-    """Return the sample with a grey picture of the same size in the place of each: what is right without looking.
+    """Return the sample with a grey picture of the same size in the place of each, and of each video.
+
+    What a model then answers rightly, it answers without looking.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: a picture or video cannot be read.
     """
     from PIL import Image
 
-    blanks = []
-    for number, reference in enumerate(sample.images):
-        size = load_reference(reference, f"{sample.id}, picture {number}").size
-        blanks.append(reference_of(Image.new("RGB", size, _GREY)))
-    return replace(sample, images=tuple(blanks))
+    from hfvla.data.video import probe
+
+    sizes = [load_reference(one, f"{sample.id}, picture {number}").size for number, one in enumerate(sample.images)]
+    turns = sample.turns
+    if sample.videos:
+        clips = [probe(path) for path in sample.videos]
+        turns, sizes = _videos_as_pictures(turns, sizes, [(info.width, info.height) for info in clips])
+    blanks = tuple(reference_of(Image.new("RGB", size, _GREY)) for size in sizes)
+    return replace(sample, turns=turns, images=blanks, videos=())
+
+
+def _videos_as_pictures(
+    turns: tuple[Turn, ...], pictures: Sequence[tuple[int, int]], videos: Sequence[tuple[int, int]]
+) -> tuple[tuple[Turn, ...], list[tuple[int, int]]]:
+    """Return turns with the place of a picture where one of a video was, and the sizes of all pictures then."""
+    sizes = {"image": iter(pictures), "video": iter(videos)}
+    shown = [next(sizes[part.type]) for turn in turns for part in turn.content if part.type != "text"]
+    seen = [
+        replace(turn, content=tuple(Part("image") if part.type == "video" else part for part in turn.content))
+        for turn in turns
+    ]
+    return tuple(seen), shown

@@ -100,7 +100,7 @@ def _score(
     ours = score_answers(samples, tasks, texts)
     result.metrics |= ours.summary() | _grouped(ours, samples, tasks)
     # What processes share comes first: the others do not wait while one fits baselines.
-    if context.ablations and any(sample.images for sample in samples):
+    if context.ablations and any(sample.images or sample.videos for sample in samples):
         blind, lost = write_answers(system, samples, context, max_new_tokens, "blank", blank_pictures)
         if not lost:
             result.ablations["blank_image"] = score_answers(samples, tasks, blind).summary() | {"n": len(samples)}

@@ -42,7 +42,7 @@ def evaluate(
     if context.ablations:
         answered = {row["id"] for row in result.rows if row.get("prediction") is not None}
         samples = [ChatSample.from_row(row) for row in _named(rows, answered)]
-        samples = [sample for sample in samples if sample.images]
+        samples = [sample for sample in samples if sample.images or sample.videos]
         texts, lost = write_answers(system, samples, context, most, "no image", _without_pictures)
         if samples and not lost:
             scores = score_answers(samples, tasks_of(samples), texts)
