@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfvla.evaluation.across_stages import across_stages
 from hfvla.family import Figure
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ class RunRecord:
         stages: the stages' entries of run.json.
         figures: training curves, how the loss terms get on, score progression, and a table for each trainable.json and
             handover.json.
+        across: those among them that follow the run from stage to stage, for trackers.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    across: list[Figure] = field(default_factory=list)
 
 
 def _read_json(path: Path) -> Any:
@@ -77,7 +80,8 @@ def read_run(folder: Path) -> RunRecord:
         within = _within(stage)
         record.figures += [within] if within else []
     progression = _progression(stages)
-    record.figures += [progression] if progression else []
+    record.across = [*([progression] if progression else []), *across_stages(stages, run.get("stage_scores"))]
+    record.figures += record.across
     record.figures += [_stage_scores(name, found) for name, found in (run.get("stage_scores") or {}).items()]
     for kind, title in (("trainable", "Trainable parameters"), ("handover", "Hand-over")):
         for stage in stages:

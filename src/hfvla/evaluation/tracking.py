@@ -72,6 +72,7 @@ def log_evaluation(
     group: str,
     tags: Sequence[str] = (),
     pictures: bool = True,
+    across: Sequence[Figure] = (),
 ) -> None:
     """Log an evaluation as a run of its own in the group of its training: scores, intervals, baselines and figures.
 
@@ -83,6 +84,7 @@ def log_evaluation(
         group: of the run (`run_group`).
         tags: of the tracker's run.
         pictures: log the figures too, half a second each.
+        across: figures of the whole run (`RunRecord.across`), logged with them.
     """
     names = tracker_names(report_to)
     if not names or not results:
@@ -95,6 +97,7 @@ def log_evaluation(
         for name, result in results.items()
         for key, pixels in _pictures(result.figures if pictures else ()).items()
     }
+    figures |= {f"final/run/{key}": pixels for key, pixels in _pictures(across if pictures else ()).items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         with _unharmed(name):

@@ -47,8 +47,8 @@ class Source:
         options: "module:Class" of a pydantic model; unknown keys are refused.
         build: "module:function" with signature `build(options, *, seed: int) -> SourceData`.
         description: one line for `hfvla` help and the docs.
-        count: "module:function" with signature `count(options) -> int`: rows without building them, for
-            plans. Optional.
+        count: "module:function" with signature `count(options) -> int | None`: rows, or nearly so many, without
+            building them, for plans; None of a stream. Optional.
         families: families that a plug-in's source is for; all when empty.
         licence: of what the source reads, for the model card; "" where each copy has its own.
     """

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hfvla.errors import MissingExtraError
+from hfvla.evaluation.run_record import read_run
 from hfvla.evaluation.tracking import log_evaluation, run_group
 from hfvla.family import EvaluationResult
 
@@ -102,7 +103,7 @@ def track_evaluation(
     with stage_logs(output_dir, "evaluation", project, report_to):
         log_evaluation(
             chosen_trackers(report_to), results, output_dir / "logs", project, run_group(project, output_dir),
-            tags=["evaluation", *tags], pictures=report_to is not None,
+            tags=["evaluation", *tags], pictures=report_to is not None, across=read_run(output_dir).across,
         )  # fmt: skip
 
 

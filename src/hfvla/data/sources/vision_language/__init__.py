@@ -16,6 +16,7 @@ SOURCES: dict[str, Source] = {
     name: Source(
         options=f"{_HERE}.options:VisionLanguageOptions",
         build=f"{_HERE}.build:build_vision_language",
+        count=f"{_HERE}.counting:count_vision_language",
         description=description,
     )
     for name, description in (

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from hfvla.data.samples.chat import ChatSample, chat_features
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["cache_folder", "cache_key", "cached_rows", "write_rows"]
+__all__ = ["cache_folder", "cache_key", "cached_rows", "kept_facts", "write_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ _ROWS = "rows.arrow"
 _FACTS = "source.json"
 _BATCH_ROWS = 4000
 _BATCH_BYTES = 1 << 27  # of pictures
+_TELL_S = 30  # between two lines of the log
 
 
 def cache_folder(chosen: str | None) -> Path:
@@ -62,7 +64,7 @@ def cached_rows(
     """
     from datasets import Dataset
 
-    if not (folder / _FACTS).is_file():
+    if kept_facts(folder) is None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
@@ -73,7 +75,13 @@ def cached_rows(
             shutil.rmtree(work, ignore_errors=True)
     else:
         logger.info("rows are taken from %s", folder)
-    return Dataset.from_file(str(folder / _ROWS)), json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    return Dataset.from_file(str(folder / _ROWS)), kept_facts(folder) or {}
+
+
+def kept_facts(folder: Path) -> dict[str, Any] | None:
+    """Return the facts beside a table that is there, None where there is none."""
+    path = folder / _FACTS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _publish(work: Path, folder: Path) -> None:
@@ -92,11 +100,14 @@ def write_rows(path: Path, samples: Iterable[ChatSample]) -> int:
     """
     import pyarrow as pa
 
-    schema, written = chat_features().arrow_schema, 0
+    schema, written, told = chat_features().arrow_schema, 0, time.monotonic()
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
         for rows in _batches(samples):
             stream.write_table(pa.Table.from_pylist(rows, schema=schema))
             written += len(rows)
+            if time.monotonic() - told > _TELL_S:
+                logger.info("%s samples read so far", f"{written:,}")
+                told = time.monotonic()
     return written
 
 

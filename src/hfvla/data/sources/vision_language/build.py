@@ -18,7 +18,7 @@ from hfvla.data.sources.vision_language.records import Taken
 from hfvla.errors import DataError
 from hfvla.family import SourceData
 
-__all__ = ["build_vision_language", "read_samples", "stream_rows"]
+__all__ = ["build_vision_language", "read_samples", "stream_rows", "table_folder"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +49,18 @@ def build_vision_language(options: VisionLanguageOptions, *, seed: int = 0) -> S
     plan = plan_files(options)
     if options.streaming:
         return _streamed(options, plan)
-    kept = options.model_dump(exclude={"streaming", "cache_dir", "max_bad_fraction"})
-    key = cache_key(kept, plan.paths, plan.found.pictures)
     reading = _reading(options, plan)
     rows, facts = cached_rows(
-        cache_folder(options.cache_dir) / key, lambda: _checked(options, plan, reading), lambda: _facts(plan, reading)
+        table_folder(options, plan), lambda: _checked(options, plan, reading), lambda: _facts(plan, reading)
     )
     _refuse_nothing(options, facts, len(rows))
     return SourceData(rows, facts["census"], facts["rejected"])
+
+
+def table_folder(options: VisionLanguageOptions, plan: Plan) -> Path:
+    """Return where the table of a set lies, or will lie; options that change no row change no name."""
+    kept = options.model_dump(exclude={"streaming", "cache_dir", "max_bad_fraction"})
+    return cache_folder(options.cache_dir) / cache_key(kept, plan.paths, plan.found.pictures)
 
 
 def _reading(options: VisionLanguageOptions, plan: Plan) -> Reading:
