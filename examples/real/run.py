@@ -195,6 +195,7 @@ def run_ember(work: Work) -> None:
     ):
         tower = f"model.options.vision=local-dir:{work.parts / 'efficientnet-lite0'}"
         options = [f"model.options.language={folder}", tower]
+        options.append(f"stages.selection.cache.folder={work.output / family / 'cache'}")
         runs = [work.train(family, name, seed, options) for seed in work.seeds]
         for part in sets:
             scored = [scores_of(run, part) for run in runs]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -273,6 +274,14 @@ def test_the_deepest_frozen_cut_is_used():
         choose_cut(SPEC, {"vision.0.base_layer.weight": "lora on 'vision'"}, "here")
     with pytest.raises(RecipeError, match="no cut 'visoin'. Did you mean 'vision'"):
         choose_cut(SPEC, {}, "here", wanted="visoin")
+
+
+def test_a_cut_that_does_not_serve_a_loss_is_passed_over(monkeypatch):
+    monkeypatch.setitem(SPEC.feature_cuts, "language", replace(SPEC.feature_cuts["language"], losses="choose"))
+    assert choose_cut(SPEC, {}, "here", losses=["choose"])[0] == "language"
+    assert choose_cut(SPEC, {}, "here", losses=["choose", "write"])[0] == "vision"
+    with pytest.raises(RecipeError, match="'language' serves choose, but write needs what lies before it"):
+        choose_cut(SPEC, {}, "here", wanted="language", losses=["choose", "write"])
 
 
 def test_a_collator_that_ignores_the_cache_is_told():

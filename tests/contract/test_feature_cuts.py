@@ -32,7 +32,8 @@ def cached(built, name, folder, model=None, dtype="float32"):
     splits, census = cache(built, name, folder, model, dtype).build({"train": Split(built.rows)})
     assert census.misses > 0
     rows = [splits["train"][index] for index in range(len(splits["train"]))]
-    return rows, CachedCollator(built.collator(), built.spec.feature_cuts[name])
+    definition = built.spec.feature_cuts[name]
+    return rows, CachedCollator(built.collator(*definition.losses), definition)
 
 
 def outputs(model, batch):
@@ -47,7 +48,7 @@ def test_forward_on_features_equals_forward_on_inputs(built, cut, tmp_path, dtyp
     rows, collator = cached(built, cut, tmp_path, dtype=dtype)
     batch, definition = collator(rows), built.spec.feature_cuts[cut]
     assert definition.provides[0] in batch and not set(definition.replaces) & set(batch)
-    expected, found = outputs(built.model, built.batch()), outputs(built.model, batch)
+    expected, found = outputs(built.model, built.batch(*definition.losses)), outputs(built.model, batch)
     assert set(expected) == set(found)
     for name, value in expected.items():
         torch.testing.assert_close(
@@ -121,7 +122,7 @@ def test_a_planned_batch_is_cut_as_a_real_one(built, cut, tmp_path):
     definition = built.spec.feature_cuts[cut]
     if not definition.has("plan") or not built.spec.has("plan_batch"):
         pytest.skip("this cut is not planned")
-    losses = tuple(built.spec.losses)
+    losses = definition.losses or tuple(built.spec.losses)
     batch = built.spec.load("plan_batch")(built.model.config, len(built.rows), losses)
     model = meta_model(built.spec, built.model.config)
     planned, cost = profile_prefix(model, definition, batch, len(built.rows), kept=torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from hfvla.errors import RecipeError, did_you_mean
@@ -23,18 +23,20 @@ def prefix_names(names: Iterable[str], cut: FeatureCut, groups: Mapping[str, Par
 
 
 def choose_cut(
-    spec: FamilySpec, trained: Mapping[str, str], where: str, wanted: str | None = None
+    spec: FamilySpec, trained: Mapping[str, str], where: str, wanted: str | None = None, losses: Sequence[str] = ()
 ) -> tuple[str, FeatureCut]:
-    """Return name and definition of the first of the family's cuts whose prefix never trains.
+    """Return name and definition of the first of the family's cuts whose prefix never trains, and serves all losses.
 
     Args:
         spec: the family.
         trained: entry of the recipe by name of each parameter that trains at any time of the stage.
         where: what to name in errors, e.g. "stage 'select'".
         wanted: the only cut to consider; default: all, the deepest first.
+        losses: loss terms of the stage.
 
     Raises:
-        RecipeError: the family has no such cut, or each has a part before it that trains; the entries are named.
+        RecipeError: the family has no such cut, or each has a part before it that trains, or a loss that needs what
+            lies before it; the entries are named.
     """
     if not spec.feature_cuts:
         raise RecipeError(
@@ -47,15 +49,14 @@ def choose_cut(
     for name in candidates:
         cut = spec.feature_cuts[name]
         entries = sorted({entry for key, entry in trained.items() if matches(key, cut, spec.groups)})
-        if not entries:
+        if entries:
+            blocked[name] = f"needs {', '.join(cut.groups)} frozen, but {', '.join(entries)} trains there"
+        elif others := cut.other_losses(losses):
+            blocked[name] = f"serves {', '.join(cut.losses)}, but {', '.join(others)} needs what lies before it"
+        else:
             return name, cut
-        blocked[name] = entries
-    found = "; ".join(
-        f"cut '{name}' needs {', '.join(spec.feature_cuts[name].groups)} frozen, but {', '.join(entries)} trains there"
-        for name, entries in blocked.items()
-    )
     raise RecipeError(
         f"{where}: the feature cache needs a part that stays frozen through the whole stage",
-        got=found,
-        fix="Take these out of `train`, `phases` and `lora`, or leave `cache` out.",
+        got="; ".join(f"cut '{name}' {reason}" for name, reason in blocked.items()),
+        fix="Take these out of `train`, `phases`, `lora` and `losses`, or leave `cache` out.",
     )

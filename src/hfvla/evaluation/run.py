@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfvla.data.processes import COLLECTIVE_TIMEOUT, Meeting, Processes
+from hfvla.data.rows.columns import column
 from hfvla.data.sources.sharing import build_sources
 from hfvla.errors import DataError, HfvlaError, RecipeError
 from hfvla.evaluation import tables
@@ -83,7 +84,7 @@ def _group_notes(rows: Any, context: EvaluationContext) -> list[str]:
     """Say where the rows are of so few groups that intervals over groups mean little, or nothing."""
     if "group" not in getattr(rows, "column_names", ()) or not context.bootstrap_samples:
         return []
-    groups = set(rows["group"])
+    groups = set(column(rows, "group"))
     if len(groups) == 1:
         return [f"All {len(rows)} rows are of one group ({next(iter(groups))}): no interval can be drawn from it."]
     if len(groups) < _FEW_GROUPS:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hfvla.data.rows.columns import column
 from hfvla.data.rows.mixing import is_stream
 from hfvla.data.rows.splits import held_out_groups, rows_of_groups
 from hfvla.errors import DataError, RecipeError
@@ -57,7 +58,7 @@ def load_training_rows(checkpoint: str | Path, spec: FamilySpec) -> tuple[Any | 
             notes.append(f"Training source {entry.label} cannot be rebuilt, baselines do without it: {error}")
             logger.warning("%s", notes[-1])
     tested = held_out_groups(found, recipe.data.test.fraction, recipe.data.test.sources, recipe.seed)
-    kept = [rows_of_groups(rows, set(rows["group"]) - tested) if tested else rows for _, rows in found]
+    kept = [rows_of_groups(rows, set(column(rows, "group")) - tested) if tested else rows for _, rows in found]
     left = [rows for rows in kept if rows is not None]
     return (concatenate_datasets(left) if left else None), notes
 

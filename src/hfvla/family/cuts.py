@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,6 +76,7 @@ class FeatureCut:
         processor: attributes of the processor that decide the output; default: all of it.
         prompt: `prompt(context, row) -> str`, the text as it is encoded, where the output depends on one. Optional.
         uses_losses: the output depends on which loss terms the stage has.
+        losses: the only loss terms that can be computed behind the cut; default: all.
         augments: `augments(context) -> bool`, whether training would see random versions of the input. Optional.
         plan: `plan(model, batch) -> batch`: a batch of `plan_batch` with features in place of what they replace, for
             plans; the model may be on the meta device. Optional; without it, plans count the prefix in every step.
@@ -96,6 +97,7 @@ class FeatureCut:
     encode: str | None = None
     prompt: str | None = None
     uses_losses: bool = False
+    losses: tuple[str, ...] = ()
     augments: str | None = None
     plan: str | None = None
     version: int = 1
@@ -106,11 +108,16 @@ class FeatureCut:
     def __post_init__(self) -> None:
         """Take one string as one name."""
         take_strings(self, "groups", "fields", "replaces", "provides", "config", "required", "files", "processor")
+        take_strings(self, "losses")
 
     @property
     def optional(self) -> tuple[str, ...]:
         """Those of `fields` that rows need not have, as another stands for them in `required`."""
         return tuple(name for names in self.required if "|" in names for name in names.split("|"))
+
+    def other_losses(self, losses: Iterable[str]) -> list[str]:
+        """Return those of some loss terms that need what lies before the cut."""
+        return [name for name in losses if self.losses and name not in self.losses]
 
     def encodes(self, row: Mapping[str, Any]) -> bool:
         """Tell whether a row has something to encode."""

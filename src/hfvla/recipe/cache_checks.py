@@ -34,12 +34,16 @@ def cache_problems(stage: Mapping[str, Any], spec: FamilySpec, base: Steps) -> I
         return
     reasons = []
     for name in [wanted] if isinstance(wanted, str) else spec.feature_cuts:
-        groups = spec.feature_cuts[name].groups
-        trained = [entry for entry in _trained(stage) if any(_share(entry, group, spec) for group in groups)]
-        if not trained:
+        cut = spec.feature_cuts[name]
+        trained = [entry for entry in _trained(stage) if any(_share(entry, group, spec) for group in cut.groups)]
+        others = cut.other_losses(stage["losses"]) if isinstance(stage.get("losses"), dict) else []
+        if trained:
+            named = ", ".join(f"'{entry}' trains" for entry in trained)
+            reasons.append(f"cut '{name}' needs {', '.join(cut.groups)} frozen, but {named}")
+        elif others:
+            reasons.append(f"cut '{name}' serves {', '.join(cut.losses)}, not {', '.join(others)}")
+        else:
             return
-        named = ", ".join(f"'{entry}' trains" for entry in trained)
-        reasons.append(f"cut '{name}' needs {', '.join(groups)} frozen, but {named}")
     yield Problem(steps, f"no part of the model stays frozen before a cut: {'; '.join(reasons)}")
 
 

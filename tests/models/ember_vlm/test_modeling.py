@@ -306,6 +306,30 @@ def test_pixels_and_maps_together_are_refused(model, collate, rows):
         model(batch["input_ids"], batch["attention_mask"], image_features=maps[1:])
 
 
+def test_pooled_prompts_give_the_bits_of_their_tokens(model, collate, rows):
+    """Pictures count where a prompt has one: rows with and without are read alike."""
+    batch = collate([{**row, "image": None} if number % 2 else row for number, row in enumerate(rows)], "selection")
+    with torch.no_grad():
+        expected = model(**batch)
+        inputs = {name: batch.pop(name) for name in ("input_ids", "attention_mask", "pixel_values")}
+        read = model.read_prompts(**inputs)
+        found = model(**batch, prompt_states=read.pooled, prompt_pictures=read.pictures)
+    assert 0 < int(read.pictures.sum()) < len(rows)
+    assert torch.equal(found.loss, expected.loss) and torch.equal(found.selection_logits, expected.selection_logits)
+
+
+def test_pooled_prompts_serve_the_selection_alone(model, collate, rows):
+    batch = collate(rows, "selection", "reasoning")
+    states, pictures = torch.zeros(8, 3, model.config.text_config.hidden_size), torch.zeros(8)
+    with pytest.raises(ValueError, match="either input_ids, or prompt_states"):
+        model(**batch, prompt_states=states, prompt_pictures=pictures)
+    with pytest.raises(ValueError, match="come together"):
+        model(prompt_states=states)
+    labels, kinds = batch["labels"][:8], batch["text_kind"][:8]
+    with pytest.raises(ValueError, match="serves the selection alone"):
+        model(prompt_states=states, prompt_pictures=pictures, labels=labels, text_kind=kinds)
+
+
 def test_losses_of_rows_average_to_the_terms_and_know_their_source(model, collate, rows):
     known = [{**row, "source": name} for row, name in zip(rows, ["made", "read"] * 4, strict=True)]
     batch = collate(known, "caption", "instruct", "reasoning")

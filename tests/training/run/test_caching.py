@@ -171,6 +171,14 @@ def test_a_trained_prefix_is_refused(tmp_path, stage, named):
     assert not list(tmp_path.rglob("*.arrow"))
 
 
+def test_a_loss_that_needs_what_lies_before_the_cut_is_found_when_the_recipe_is_read(tmp_path):
+    cache = {"cut": "prompt_states"}
+    fine = select(train=["fusion", "selection_head"], losses={"selection": 1.0}, cache=cache)
+    check_recipe(make(tmp_path, align(), fine))
+    with pytest.raises(RecipeError, match="cut 'prompt_states' serves selection, not reasoning"):
+        check_recipe(make(tmp_path, align(), {**fine, "losses": {"selection": 1.0, "reasoning": 1.0}}))
+
+
 def test_a_trained_prefix_is_found_when_the_recipe_is_read(tmp_path):
     stages = [align(cache={}), select(train=["vision", "fusion"], cache={})]
     stages.append({**select(phases=[{"epoch": 1, "add": ["vision"]}], cache={}), "name": "late"})

@@ -7,6 +7,7 @@ from collections import defaultdict
 from hfvla.data.inspection.checks import CheckedRows, read_set
 from hfvla.data.inspection.finding import ReadData
 from hfvla.data.inspection.summary import chosen_rows
+from hfvla.data.rows.columns import column
 
 __all__ = ["checked_sets"]
 
@@ -24,7 +25,7 @@ def checked_sets(found: ReadData, most: int, seed: int = 0, whole: bool = False)
     chosen = chosen_rows(len(rows), most, seed)
     if whole or "split" not in rows.column_names:
         return [read_set(found.path, rows, chosen)]
-    splits = rows["split"][:] if len(chosen) == len(rows) else [rows[number]["split"] for number in chosen]
+    splits = column(rows, "split") if len(chosen) == len(rows) else [rows[number]["split"] for number in chosen]
     members: dict[str, list[int]] = defaultdict(list)
     for number, split in zip(chosen, splits, strict=True):
         members[str(split or "")].append(number)

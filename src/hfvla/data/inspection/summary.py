@@ -12,6 +12,7 @@ import numpy as np
 
 from hfvla.data.inspection.finding import ReadData
 from hfvla.data.inspection.rows import is_chat, row_boxes, row_name, row_texts, sizes_of
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError, HfvlaError
 
 __all__ = ["chosen_rows", "describe", "histogram"]
@@ -64,7 +65,7 @@ def describe(found: ReadData, most: int = 2000, seed: int = 0, tokens: Callable[
         "rows": len(rows),
         "columns": list(rows.column_names),
         **{f"{name}s": _counts(rows, name) for name in ("split", "source", "kind")},
-        "groups": len(set(rows["group"])) if "group" in rows.column_names else None,
+        "groups": len(set(column(rows, "group"))) if "group" in rows.column_names else None,
         "looked_at": len(looked),
         "texts": {name: histogram(values) for name, values in texts.items() if values},
         "pictures": pictures.summary(),

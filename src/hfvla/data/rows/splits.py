@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError
 
 __all__ = ["grouped_folds", "grouped_split", "held_out_groups", "rows_of_groups"]
@@ -107,7 +108,7 @@ def held_out_groups(
     held: set[str] = set()
     for name, rows in sets:
         if fraction and (wanted is None or name in wanted):
-            groups = [group for group in rows["group"] if group not in taken] if taken else rows["group"]
+            groups = [group for group in column(rows, "group") if group not in taken]
             share = fraction * len(rows) / max(len(groups), 1) if taken else fraction  # of all rows
             _, indices = grouped_split(groups, share, seed)
             held.update(groups[int(index)] for index in indices)
@@ -118,5 +119,5 @@ def rows_of_groups(rows: Any, chosen: Collection[str]) -> Any | None:
     """Return the rows (`datasets.Dataset`) of some groups, or None where there is none."""
     if not chosen:
         return None
-    indices = [index for index, group in enumerate(rows["group"]) if group in chosen]
+    indices = [index for index, group in enumerate(column(rows, "group")) if group in chosen]
     return rows.select(indices) if indices else None

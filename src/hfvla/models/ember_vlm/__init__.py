@@ -102,7 +102,18 @@ FAMILY = FamilySpec(
             config=("vision_config", "image_size"),
             processor=("image_processor",),
             description="the vision tower's feature map, [C, h, w] a picture",
-        )
+        ),
+        # Not first: behind it no words are dropped before the language model.
+        "prompt_states": FeatureCut(
+            groups=("vision", "projector", "language", "embeddings"),
+            fields=("image",),
+            replaces=("pixel_values", "input_ids", "attention_mask"),
+            provides=("prompt_states", "prompt_pictures"),
+            config=("vision_config", "text_config", "image_size", "task_paraphrase"),
+            losses=("selection",),
+            description="what the selection head reads of a prompt, [3, D]: text, words and picture; `word_dropout` "
+            "then leaves out n-grams alone",
+        ),
     },
     parameter_table={
         "vision tower": ("vision.*",),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
 
-__all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_vision", "training_texts"]
+__all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_prompt_states", "plan_vision", "training_texts"]
 
 _SELECTION_LOSSES = ("selection", "reasoning", "consistency")
 
@@ -61,8 +61,11 @@ class EmberVLMCollator:
         rows = [self._in_other_words(row) for row in as_tasks(rows)]
         sequences = [item for row in rows for item in self._sequences(row)]
         sequences = sequences or [(row, "reasoning", TargetText("Describe the scene:\n")) for row in rows]
-        batch = self._encode(sequences)
-        batch.update(self._images([row for row, _, text in sequences if "<image>" in text.prompt]))
+        if "prompt_states" in (rows[0].get(CACHED_FEATURES) or {}):
+            batch = self._read_already([row for row, _, _ in sequences])
+        else:
+            batch = self._encode(sequences)
+            batch.update(self._images([row for row, _, text in sequences if "<image>" in text.prompt]))
         if any(name in self.losses for name in _SELECTION_LOSSES):
             batch["robot_labels"] = torch.stack([self._robot_labels(row) for row, _, _ in sequences])
             gold = [
@@ -77,6 +80,21 @@ class EmberVLMCollator:
         if "itc" in self.losses:
             batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
         return batch
+
+    def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return input_ids and attention_mask of the rows' prompts alone, a row each, and their pictures' pixels."""
+        rows = [self._in_other_words({**row, CACHED_FEATURES: {}}) for row in as_tasks(rows)]
+        prompts = [(row, "prompt", TargetText(self.processor.reasoning_target(row).prompt)) for row in rows]
+        batch = self._encode(prompts)
+        pixels = self.processor.pixels([row["image"] for row in rows])
+        found = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        return found if pixels is None else {**found, "pixel_values": pixels}
+
+    @staticmethod
+    def _read_already(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return what the cache keeps of the rows' prompts."""
+        cached = [row[CACHED_FEATURES] for row in rows]
+        return {name: torch.stack([found[name] for found in cached]) for name in cached[0]}
 
     def _in_other_words(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a training row whose task, and what its chain says of it, is put in other words."""
@@ -283,6 +301,13 @@ def plan_vision(model: EmberVLMForRobotSelection, batch: dict[str, Any]) -> dict
     """Return a batch of `plan_batch` as the feature cache leaves it: the tower's maps in place of the pixels."""
     pixels = batch.pop("pixel_values")
     return {**batch, "image_features": model.encode_pixels(pixels)}
+
+
+def plan_prompt_states(model: EmberVLMForRobotSelection, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of `plan_batch` as the feature cache leaves it: what the head reads in place of the prompts."""
+    inputs = {name: batch.pop(name) for name in ("input_ids", "attention_mask", "pixel_values")}
+    states = model.read_prompts(**inputs)
+    return {**batch, "prompt_states": states.pooled, "prompt_pictures": states.pictures}
 
 
 def _sequences(batch_size: int, losses: Sequence[str], shares: Mapping[str, float]) -> list[str]:

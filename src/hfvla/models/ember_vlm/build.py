@@ -28,10 +28,14 @@ __all__ = [
     "EmberVLMOptions",
     "build_config",
     "compute_metrics",
+    "augments_prompt_states",
+    "encode_prompt_states",
     "encode_vision",
     "fake_rows",
     "initialise",
+    "prepare_prompt_states",
     "prepare_vision",
+    "prompt_prompt_states",
 ]
 
 
@@ -165,6 +169,32 @@ def prepare_vision(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> di
 def encode_vision(model: EmberVLMForRobotSelection, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the vision tower's map [C, h, w] of each picture, as `forward` would compute it."""
     return [{"image_features": feature_map} for feature_map in model.encode_pixels(batch["pixel_values"])]
+
+
+def prompt_prompt_states(context: CutContext, row: Mapping[str, Any]) -> str:
+    """Return a row's task as the language model reads it; for the cache."""
+    (task,) = as_tasks([row])
+    prompt: str = context.processor.reasoning_target(task).prompt
+    return prompt
+
+
+def augments_prompt_states(context: CutContext) -> bool:
+    """Tell whether training would see a task in other words."""
+    return bool(context.config.task_paraphrase)
+
+
+def prepare_prompt_states(context: CutContext, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tokens of the rows' prompts, and the pixels of their pictures; for the cache."""
+    from hfvla.models.ember_vlm.batches import EmberVLMCollator
+
+    return EmberVLMCollator(context.processor, context.config).prompts(rows)
+
+
+def encode_prompt_states(model: EmberVLMForRobotSelection, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return `prompt_states` [3, D] of each prompt, and whether it has a picture."""
+    states = model.read_prompts(**batch)
+    pairs = zip(states.pooled, states.pictures, strict=True)
+    return [{"prompt_states": pooled, "prompt_pictures": seen} for pooled, seen in pairs]
 
 
 def compute_metrics(prediction: EvalPrediction, config: EmberVLMConfig) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hfvla.data.rows.columns import column
 from hfvla.data.rows.epoch import AUGMENTATION_SEED
 from hfvla.data.rows.learned_terms import LEARNED_TERMS
 from hfvla.data.samples.chat import ChatSample
@@ -124,5 +125,5 @@ def only_conversations(rows: Dataset | None) -> Dataset | None:
     """Return the conversations among training rows, for baselines; None where there is none."""
     if rows is None or "messages" not in rows.column_names:
         return None
-    kept = [number for number, turns in enumerate(rows["messages"]) if turns]
+    kept = [number for number, turns in enumerate(column(rows, "messages")) if turns]
     return rows.select(kept) if kept else None

@@ -50,6 +50,45 @@ class EmberVLMOutput(ModelOutput):
     row_losses: dict[str, Tensor] | None = None
 
 
+@dataclass
+class PromptStates:
+    """What the selection head reads of B prompts; `EmberVLMForRobotSelection.read_prompts` makes it.
+
+    Args:
+        pooled: [B, 3, D] means of the text's hidden states, of its words and of its picture's tokens.
+        pictures: [B] bool; True = the prompt has a picture.
+        hidden: [B, T, D] last hidden states; None where pooled states were kept by the feature cache.
+        features: [N, tokens, D] projected pictures, or None.
+    """
+
+    pooled: Tensor
+    pictures: Tensor
+    hidden: Tensor | None = None
+    features: Tensor | None = None
+
+    @classmethod
+    def kept(cls, pooled: Tensor | None, pictures: Tensor | None, dtype: torch.dtype) -> PromptStates:
+        """Return states that the feature cache kept.
+
+        Raises:
+            ValueError: one of the two is missing.
+        """
+        if pooled is None or pictures is None:
+            raise ValueError("prompt_states and prompt_pictures come together")
+        return cls(pooled.to(dtype), pictures.bool())
+
+    @property
+    def states(self) -> Tensor:
+        """`hidden`, where a loss needs it.
+
+        Raises:
+            ValueError: the language model was not run.
+        """
+        if self.hidden is None:
+            raise ValueError("a loss of texts needs input_ids: the cut 'prompt_states' serves the selection alone")
+        return self.hidden
+
+
 class SelectionHead(nn.Module):
     """Three-layer classifier of the fused prompt vector: D -> D -> hidden -> robots."""
 
@@ -249,9 +288,27 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         dropped = text_mask & (drawn < self.config.word_dropout)
         return embeddings.masked_fill(dropped[..., None], 0.0), text_mask & ~dropped
 
-    def forward(
+    def read_prompts(
         self,
         input_ids: Tensor,
+        attention_mask: Tensor,
+        pixel_values: Tensor | None = None,
+        image_features: Tensor | None = None,
+        labels: Tensor | None = None,
+        generator: RowGenerator | None = None,
+    ) -> PromptStates:
+        """Run the language model, and pool of each prompt what the selection head reads; shapes as in `forward`."""
+        embeddings, features = self.embed(input_ids, pixel_values, image_features)
+        text_mask, image_mask = self.prompt_masks(input_ids, attention_mask, labels)
+        embeddings, text_mask = self.drop_words(embeddings, text_mask, generator)
+        hidden = self.run_language_model(embeddings, attention_mask)
+        averaged = ((hidden, text_mask), (embeddings, text_mask), (embeddings, image_mask))
+        pooled = torch.stack([masked_mean(states, mask) for states, mask in averaged], 1)
+        return PromptStates(pooled, image_mask.any(1), hidden, features)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
@@ -265,6 +322,8 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         ngram_ids: Tensor | None = None,
         noise_seeds: Tensor | None = None,
         source_ids: Tensor | None = None,
+        prompt_states: Tensor | None = None,
+        prompt_pictures: Tensor | None = None,
     ) -> EmberVLMOutput:
         """Select robots and, where labels are given, compute every loss term the batch allows.
 
@@ -288,19 +347,25 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
             noise_seeds (`Tensor`, *optional*): [B] long, what the dropout of each prompt's words is drawn from,
                 whatever batch it is in. Default: torch's own stream.
             source_ids (`Tensor`, *optional*): [B] long, where each sequence comes from; with it, `row_losses`.
+            prompt_states (`Tensor`, *optional*): [B, 3, D] of `read_prompts`, in place of `input_ids`; nothing but the
+                selection can be computed from them.
+            prompt_pictures (`Tensor`, *optional*): [B] bool; True = the prompt has a picture. Needed with them.
 
         Returns:
             `EmberVLMOutput`
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `prompt_states` are given.
         """
-        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        embeddings, features = self.embed(input_ids, pixel_values, image_features)
-        text_mask, image_mask = self.prompt_masks(input_ids, attention_mask, labels)
+        if (input_ids is None) == (prompt_states is None):
+            raise ValueError("forward takes either input_ids, or prompt_states with prompt_pictures")
         generator = None if noise_seeds is None else RowGenerator(noise_seeds)
-        embeddings, text_mask = self.drop_words(embeddings, text_mask, generator)
-        hidden = self.run_language_model(embeddings, attention_mask)
-        averaged = ((hidden, text_mask), (embeddings, text_mask), (embeddings, image_mask))
-        pooled = [masked_mean(states, mask) for states, mask in averaged]
-        fused = self.fusion(*pooled, image_mask.any(1), ngram_ids, generator)
+        if input_ids is not None:
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            read = self.read_prompts(input_ids, attention_mask, pixel_values, image_features, labels, generator)
+        else:
+            read = PromptStates.kept(prompt_states, prompt_pictures, self.fusion.mix.weight.dtype)
+        fused = self.fusion(*read.pooled.unbind(1), read.pictures, ngram_ids, generator)
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
         logits = verdict_logits = row_losses = None
@@ -309,13 +374,14 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
             if valid.any():
                 terms["selection"] = self._selection_loss(selection_logits[valid], robot_labels[valid])
         if labels is not None:
-            logits, text_terms, row_losses = self._text_losses(hidden, labels, text_kind, source_ids is not None)
+            logits, text_terms, row_losses = self._text_losses(read.states, labels, text_kind, source_ids is not None)
             terms.update(text_terms)
         if verdict_positions is not None and (verdict_positions >= 0).any():
-            verdict_logits = self._verdicts(hidden, verdict_positions)
+            verdict_logits = self._verdicts(read.states, verdict_positions)
             terms["consistency"] = bernoulli_consistency(selection_logits, verdict_logits, verdict_positions >= 0)
         if caption_input_ids is not None:
-            shown = features if features is None or text_kind is None else features[text_kind[image_mask.any(1)] == 0]
+            features = read.features
+            shown = features if features is None or text_kind is None else features[text_kind[read.pictures] == 0]
             terms.update(self._contrastive(shown, caption_input_ids, caption_attention_mask))
         return EmberVLMOutput(
             loss=weighted_sum(terms, self.config.loss_weights),

@@ -245,7 +245,8 @@ class _StagePlanner:
         cache, once = self.stage.cache, None
         if cache is not None:
             where = f"stage '{self.stage.name}'"
-            _, cut = choose_cut(self.spec, ever_trained(self.model, self.spec.groups, self.stage), where, cache.cut)
+            trained, losses = ever_trained(self.model, self.spec.groups, self.stage), loss_terms(self.stage)
+            _, cut = choose_cut(self.spec, trained, where, cache.cut, losses)
             if cut.has("plan"):
                 kept, autocast = getattr(torch, cache.dtype), PRECISIONS[self._precision()].autocast
                 batch, once = profile_prefix(self.model, cut, batch, self.chunk, kept=kept, autocast=autocast)

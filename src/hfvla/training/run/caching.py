@@ -67,7 +67,8 @@ def _feature_cache(
     stage, settings = run.stage, run.stage.cache
     assert settings is not None
     where = f"stage '{stage.name}'"
-    name, _ = choose_cut(run.spec, ever_trained(model, run.spec.groups, stage), where, settings.cut)
+    trained, losses = ever_trained(model, run.spec.groups, stage), loss_terms(stage)
+    name, _ = choose_cut(run.spec, trained, where, settings.cut, losses)
     autocast = torch.bfloat16 if arguments.bf16 else torch.float16 if arguments.fp16 else None
     return FeatureCache(
         run.spec,
@@ -77,7 +78,7 @@ def _feature_cache(
         settings,
         cache_folder(run.recipe, stage, run.folder.parent),
         run.state,
-        losses=loss_terms(stage),
+        losses=losses,
         seed=run.recipe.seed,
         revision=run.recipe.model.revision,
         batch_size=arguments.per_device_eval_batch_size,

@@ -12,6 +12,7 @@ from typing import Any
 
 from hfvla.data.inspection.finding import ReadData
 from hfvla.data.processes import Meeting
+from hfvla.data.rows.columns import column
 from hfvla.data.rows.learned_terms import with_learned_terms
 from hfvla.data.rows.mixing import is_stream, mix
 from hfvla.data.rows.splits import held_out_groups, rows_of_groups
@@ -142,7 +143,7 @@ class RecipeData:
             if is_stream(rows):
                 self._parts[key] = _Parts(_without(rows, held_out | tested), None)
                 continue
-            groups = rows["group"]
+            groups = column(rows, "group")
             validation, test = (rows_of_groups(rows, chosen) for chosen in (held_out, tested))
             kept = [i for i, group in enumerate(groups) if group not in held_out and group not in tested]
             wanted = rules.test.sources is None or entries[key].label in rules.test.sources

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError
 
 if TYPE_CHECKING:
@@ -161,4 +162,4 @@ def _groups(dataset: Any, where: str) -> list[str]:
             got=", ".join(columns) or type(dataset).__name__,
             fix="Leave `batches` out, or use sources whose rows name their group.",
         )
-    return [str(name or "") for name in dataset["group"]]
+    return [str(name or "") for name in column(dataset, "group")]

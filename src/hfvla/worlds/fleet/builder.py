@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hfvla.data.rows.columns import column
 from hfvla.data.samples.robots import RobotTask, normalise_task
 from hfvla.data.sources.rows import robot_task_features
 from hfvla.family import SourceData
@@ -130,13 +131,13 @@ def build_fleet(options: FleetOptions, *, seed: int = 0) -> SourceData:
             "version": source_version(__file__),
         },
     )
-    label_sets = Counter(", ".join(robots) for robots in dataset["robots"])
+    label_sets = Counter(", ".join(robots) for robots in column(dataset, "robots"))
     census = {
         "found": len(dataset),
         "usable": len(dataset),
         "rejected": {},
         "label_sets": dict(label_sets.most_common()),
-        "scene_only": sum(dataset["needs_scene"]),
+        "scene_only": sum(column(dataset, "needs_scene")),
     }
     logger.info(
         "generated fleet tasks (%s): %d, of which %d need the picture; robot sets: %s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hfvla.data.rows.columns import column
 from hfvla.data.samples.chat import ChatSample
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext, EvaluationResult
@@ -52,7 +53,7 @@ def evaluate(
 
 def _named(rows: Any, names: set[str]) -> list[dict[str, Any]]:
     """Return the rows of these ids, in their order."""
-    ids = rows["id"] if hasattr(rows, "column_names") else [row["id"] for row in rows]
+    ids = column(rows, "id") if hasattr(rows, "column_names") else [row["id"] for row in rows]
     return [dict(rows[number]) for number, name in enumerate(ids) if name in names]
 
 

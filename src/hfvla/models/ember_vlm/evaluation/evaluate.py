@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext, EvaluationResult
 from hfvla.metrics.calibration import binary_nll, choose_threshold, fit_temperature, sigmoid
@@ -89,7 +90,7 @@ def evaluate(
         if model.config.explain_decision:
             result.notes.append("Each text was told what the head chose: its consistency says how well it follows.")
     result.rows = _prediction_rows(rows, gold, choices, written, robots)
-    for row_id, task, names, source, group in zip(*(failed[column] for column in _KEPT), strict=True):
+    for row_id, task, names, source, group in zip(*(column(failed, name) for name in _KEPT), strict=True):
         lost = {"id": row_id, "task": task, "gold": list(names), "source": source, "group": group}
         result.rows.append(lost | {"prediction": None, "failure": _NOT_FINITE})
     return result
@@ -129,7 +130,7 @@ def _score(
     if context.ablations:
         result.ablations = run_ablations(model, processor, rows, choices, context, prior)
     # After what processes share: the others do not wait while one draws resamples.
-    result.intervals = all_intervals(gold, {"": choices, **baselines.choices}, robots, list(rows["group"]), context)
+    result.intervals = all_intervals(gold, {"": choices, **baselines.choices}, robots, column(rows, "group"), context)
     result.notes += baselines.notes
     absent = [robot for robot, count in zip(robots, gold.sum(axis=0), strict=True) if not count]
     if absent:
@@ -145,7 +146,7 @@ def _score(
         f"Temperature {calibration['temperature']:.3f} and threshold {calibration['threshold']:.2f} come from the "
         "checkpoint; the baselines' own from cross-validation on training rows."
     )
-    primary = np.array([robots.index(names[0]) for names in rows["robots"]])
+    primary = np.array([robots.index(names[0]) for names in column(rows, "robots")])
     result.figures += selection_figures(
         gold, primary, choices, result.metrics, result.baselines, result.ablations, result.intervals, robots
     )
@@ -158,7 +159,9 @@ def _prediction_rows(
 ) -> list[dict[str, Any]]:
     texts = {int(i): m for m, i in enumerate(written.index)}
     found = []
-    for i, (row_id, task, names, source, group) in enumerate(zip(*(rows[column] for column in _KEPT), strict=True)):
+    for i, (row_id, task, names, source, group) in enumerate(
+        zip(*(column(rows, name) for name in _KEPT), strict=True)
+    ):
         scores, chosen = choices.probabilities[i], choices.predicted[i]
         top = int(scores.argmax())
         row = {

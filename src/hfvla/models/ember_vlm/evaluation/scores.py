@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import EvaluationContext
 from hfvla.metrics.baselines import BASELINES
@@ -54,12 +55,13 @@ def gold_sets(rows: Any, robots: Sequence[str]) -> np.ndarray:
     Raises:
         DataError: a row names a robot that is not in the model's fleet.
     """
-    for row_id, names in zip(rows["id"], rows["robots"], strict=True):
+    named = column(rows, "robots")
+    for row_id, names in zip(column(rows, "id"), named, strict=True):
         for name in names or ():
             if name not in robots:
                 hint = did_you_mean(name, robots)
                 raise DataError("robot is not in the model's fleet", where=row_id, got=name, fix=hint)
-    return set_matrix([names or () for names in rows["robots"]], robots)
+    return set_matrix([names or () for names in named], robots)
 
 
 def selection_metrics(gold: np.ndarray, choices: Choices, robots: Sequence[str]) -> dict[str, float]:
@@ -75,9 +77,9 @@ def selection_metrics(gold: np.ndarray, choices: Choices, robots: Sequence[str])
 
 def _training_sets(rows: Any, train_rows: Any) -> tuple[dict[str, tuple[list[int], str]], int]:
     """Choose training rows by baseline name, leaving out tasks that are evaluated; count those left out."""
-    evaluated_tasks, evaluated_sources = set(rows["group"]), set(rows["source"])
-    labelled = [index for index, robots in enumerate(train_rows["robots"]) if robots]
-    groups, sources = list(train_rows["group"]), list(train_rows["source"])
+    evaluated_tasks, evaluated_sources = set(column(rows, "group")), set(column(rows, "source"))
+    labelled = [index for index, robots in enumerate(column(train_rows, "robots")) if robots]
+    groups, sources = column(train_rows, "group"), column(train_rows, "source")
     clean = [index for index in labelled if groups[index] not in evaluated_tasks]
     own = [index for index in clean if sources[index] in evaluated_sources]
     many = len({sources[index] for index in clean}) > 1
@@ -110,8 +112,8 @@ def score_baselines(rows: Any, context: EvaluationContext, robots: Sequence[str]
             "baselines were fitted without them."
         )
     gold = gold_sets(context.train_rows, robots)
-    texts, groups = list(context.train_rows["task"]), list(context.train_rows["group"])
-    tasks = list(rows["task"])
+    texts, groups = column(context.train_rows, "task"), column(context.train_rows, "group")
+    tasks = column(rows, "task")
     for name, (index, kind) in sets.items():
         if len({groups[row] for row in index}) < 2:
             result.notes.append(f"Baseline {name} left out: fewer than two training tasks.")

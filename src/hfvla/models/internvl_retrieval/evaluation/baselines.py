@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hfvla.data.pictures import load_picture
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext
 from hfvla.metrics.retrieval import chance_recalls, first_hit_ranks
@@ -58,7 +59,7 @@ def fitted_baselines(
     if context.train_rows is None:
         return {}, ["There are no training rows at hand, so no baseline is fitted."]
     evaluated = set(data.groups.tolist())
-    groups = context.train_rows["group"]
+    groups = column(context.train_rows, "group")
     kept = [number for number, group in enumerate(groups) if group not in evaluated]
     notes = []
     if len(kept) < len(groups):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hfvla.data.rows.columns import column
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError
 from hfvla.models.sensor_vla.batches import load_windows
@@ -21,7 +22,7 @@ __all__ = ["DonorWindows", "donor_rows"]
 def _episodes(rows: Any, left_out: Collection[int] = ()) -> dict[str, list[tuple[int, int]]]:
     """Return (index of the step, row number) of every row with a sensor, ascending, by episode."""
     found: dict[str, list[tuple[int, int]]] = {}
-    columns = zip(rows["episode"], rows["index"], rows["sensor"], strict=True)
+    columns = zip(*(column(rows, name) for name in ("episode", "index", "sensor")), strict=True)
     for number, (episode, index, sensor) in enumerate(columns):
         if sensor and number not in left_out:
             found.setdefault(episode, []).append((index, number))

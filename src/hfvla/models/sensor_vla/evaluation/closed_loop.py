@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hfvla.data.rows.columns import column
 from hfvla.data.signals.observation import Observation
 from hfvla.errors import DataError, did_you_mean
 from hfvla.family import EvaluationContext, EvaluationResult
@@ -118,7 +119,7 @@ def run_closed_loop(
     videos = count_option(context, "videos", 4) or 0
     kinds = ["as_it_is"]
     if processor.sensor is not None and context.ablations:
-        kinds += ["without", "shuffled"] if any(rows["sensor"]) else ["without"]
+        kinds += ["without", "shuffled"] if any(column(rows, "sensor")) else ["without"]
     systems: dict[str, Mapping[str, Any]] = {}
     arguments = _arguments(facts)
     if processor.sensor is not None:

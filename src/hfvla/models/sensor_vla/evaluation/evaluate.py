@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hfvla.data.rows.columns import column
 from hfvla.errors import DataError
 from hfvla.family import EvaluationContext, EvaluationResult
 from hfvla.metrics.actions import action_scores, hold_last, mean_action, skill
@@ -101,7 +102,7 @@ def _ablate(
     failures: Mapping[int, str],
 ) -> None:
     names = list(ABLATIONS)
-    if processor.sensor is None or not any(rows["sensor"]):
+    if processor.sensor is None or not any(column(rows, "sensor")):
         names = [name for name in names if "sensor" not in name]
     elif not donor_rows(rows, context.seed, failures):  # one episode has nothing to exchange
         names.remove("shuffled_sensor")
@@ -115,7 +116,7 @@ def _ablate(
             continue
         result.ablations[name] = facts.scores(found.actions)
         result.notes.append(f"{name.replace('_', ' ').capitalize()}: {ABLATIONS[name]}.")
-    having = np.array([bool(sensor) for sensor in rows["sensor"]])
+    having = np.array([bool(sensor) for sensor in column(rows, "sensor")])
     result.metrics["data/share_with_sensor"] = float(having.mean())
 
 
