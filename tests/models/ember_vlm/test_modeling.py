@@ -321,9 +321,9 @@ def test_pooled_prompts_give_the_bits_of_their_tokens(model, collate, rows):
 def test_pooled_prompts_serve_the_selection_alone(model, collate, rows):
     batch = collate(rows, "selection", "reasoning")
     states, pictures = torch.zeros(8, 3, model.config.text_config.hidden_size), torch.zeros(8)
-    with pytest.raises(ValueError, match="either input_ids, or prompt_states"):
+    with pytest.raises(ValueError, match="both are given"):
         model(**batch, prompt_states=states, prompt_pictures=pictures)
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="prompt_states and prompt_pictures together"):
         model(prompt_states=states)
     labels, kinds = batch["labels"][:8], batch["text_kind"][:8]
     with pytest.raises(ValueError, match="serves the selection alone"):

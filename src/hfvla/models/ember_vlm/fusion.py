@@ -38,8 +38,14 @@ class PromptStates:
             ValueError: one of the two is missing.
         """
         if pooled is None or pictures is None:
-            raise ValueError("prompt_states and prompt_pictures come together")
+            raise ValueError("forward takes input_ids, or else prompt_states and prompt_pictures together")
         return cls(pooled.to(dtype), pictures.bool())
+
+    def captioned(self, text_kind: Tensor | None) -> Tensor | None:
+        """Return the projected pictures that captions go with; `text_kind` [B] names the captions by 0."""
+        if self.features is None or text_kind is None:
+            return self.features
+        return self.features[text_kind[self.pictures] == 0]
 
     @property
     def states(self) -> Tensor:

@@ -188,13 +188,14 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
     def read_prompts(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_features: Tensor | None = None,
         labels: Tensor | None = None,
         generator: RowGenerator | None = None,
     ) -> PromptStates:
         """Run the language model, and pool of each prompt what the selection head reads; shapes as in `forward`."""
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         embeddings, features = self.embed(input_ids, pixel_values, image_features)
         text_mask, image_mask = self.prompt_masks(input_ids, attention_mask, labels)
         embeddings, text_mask = self.drop_words(embeddings, text_mask, generator)
@@ -254,14 +255,13 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
         Raises:
             ValueError: neither or both of `input_ids` and `prompt_states` are given.
         """
-        if (input_ids is None) == (prompt_states is None):
-            raise ValueError("forward takes either input_ids, or prompt_states with prompt_pictures")
         generator = None if noise_seeds is None else RowGenerator(noise_seeds)
-        if input_ids is not None:
-            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if input_ids is None:
+            read = PromptStates.kept(prompt_states, prompt_pictures, self.fusion.mix.weight.dtype)
+        elif prompt_states is None:
             read = self.read_prompts(input_ids, attention_mask, pixel_values, image_features, labels, generator)
         else:
-            read = PromptStates.kept(prompt_states, prompt_pictures, self.fusion.mix.weight.dtype)
+            raise ValueError("forward takes either input_ids, or prompt_states with prompt_pictures; both are given")
         fused = self.fusion(*read.pooled.unbind(1), read.pictures, ngram_ids, generator)
         selection_logits = self.selection_head(fused).float()
         terms: dict[str, Tensor] = {}
@@ -277,9 +277,7 @@ class EmberVLMForRobotSelection(RobotInferenceMixin, RobotObjectives, EmberVLMPr
             verdict_logits = self._verdicts(read.states, verdict_positions)
             terms["consistency"] = bernoulli_consistency(selection_logits, verdict_logits, verdict_positions >= 0)
         if caption_input_ids is not None:
-            features = read.features
-            shown = features if features is None or text_kind is None else features[text_kind[read.pictures] == 0]
-            terms.update(self._contrastive(shown, caption_input_ids, caption_attention_mask))
+            terms |= self._contrastive(read.captioned(text_kind), caption_input_ids, caption_attention_mask)
         return EmberVLMOutput(
             loss=weighted_sum(terms, self.config.loss_weights),
             loss_terms=terms or None,
