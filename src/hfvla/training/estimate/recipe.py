@@ -240,17 +240,8 @@ class _StagePlanner:
             used = [weight * terms[name] for name, weight in weights.items() if terms and name in terms]
             return torch.stack(used).sum() if used else default_loss(output)
 
-        told = {"shares": self.shares} if self.shares else {}
-        batch = self.spec.load("plan_batch")(self.model.config, self.chunk, loss_terms(self.stage), **told)
-        cache, once = self.stage.cache, None
-        if cache is not None:
-            where = f"stage '{self.stage.name}'"
-            trained, losses = ever_trained(self.model, self.spec.groups, self.stage), loss_terms(self.stage)
-            _, cut = choose_cut(self.spec, trained, where, cache.cut, losses)
-            if cut.has("plan"):
-                kept, autocast = getattr(torch, cache.dtype), PRECISIONS[self._precision()].autocast
-                batch, once = profile_prefix(self.model, cut, batch, self.chunk, kept=kept, autocast=autocast)
-                self.cached = once
+        batch, once = self._batch()
+        cache = self.stage.cache
         written = self._as_written()
         return Workload(
             model=self.model,
@@ -272,6 +263,22 @@ class _StagePlanner:
             as_written=(written["setting"], written["checkpointing"]),
             cpu=cpu,
         )
+
+    def _batch(self) -> tuple[dict[str, Any], PrefixCost | None]:
+        """Return a batch of the stage, behind its cut where it has a cache, and what the part before the cut costs."""
+        losses = loss_terms(self.stage)
+        told = {"shares": self.shares} if self.shares else {}
+        batch = self.spec.load("plan_batch")(self.model.config, self.chunk, losses, **told)
+        cache = self.stage.cache
+        if cache is None:
+            return batch, None
+        trained = ever_trained(self.model, self.spec.groups, self.stage)
+        _, cut = choose_cut(self.spec, trained, f"stage '{self.stage.name}'", cache.cut, losses)
+        if not cut.has("plan"):
+            return batch, None
+        kept, autocast = getattr(torch, cache.dtype), PRECISIONS[self._precision()].autocast
+        batch, self.cached = profile_prefix(self.model, cut, batch, self.chunk, kept=kept, autocast=autocast)
+        return batch, self.cached
 
     def _beside(self) -> tuple[int, str]:
         """Return how many weights the losses hold beside the model, and a line about it."""
