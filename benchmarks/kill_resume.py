@@ -46,6 +46,7 @@ TIMES = (
     "seconds",
     "runtime",
     "per_second",
+    "data_share",
     "energy",
     "memory_gb",
     "energy_kwh",

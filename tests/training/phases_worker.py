@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as a script it has no package
 import fsdp_on_cpu  # noqa: E402
 
 FSDP2 = "fsdp2"
-MEASURED = {"samples_per_second", "peak_memory_gb", "energy_kwh", "co2_kg"}
+MEASURED = {"samples_per_second", "data_s", "peak_memory_gb", "energy_kwh", "co2_kg"}
 """Keys of a log line, behind the stage's name, that differ from run to run."""
 
 WIDTH, BATCH, STEPS, SAVE_STEPS = 16, 4, 12, 3  # 16 rows: 4 steps an epoch

@@ -17,7 +17,14 @@ except ImportError:  # started as a script, by a launcher
     import toy
 
 STEPS_PER_EPOCH, EPOCHS = 5, 3
-MEASURED = ("runtime", "per_second", "memory_gb", "energy_kwh", "co2_kg")  # time and the like, which no two runs share
+MEASURED = (
+    "runtime",
+    "per_second",
+    "data_s",
+    "memory_gb",
+    "energy_kwh",
+    "co2_kg",
+)  # time and the like, which no two runs share
 
 
 class PowerCut(BaseException):

@@ -152,7 +152,7 @@ def _pace(stage: str, history: list[dict[str, Any]]) -> Figure | None:
                 add("share of the loss", name, step, abs(parts[name]) / whole if whole else None)
         add("gradient norm", "all", step, entry.get("grad_norm"))
         for title, name in (("samples a second", "samples_per_second"), ("peak memory, GB", "peak_memory_gb"),
-                            ("energy, kWh", "energy_kwh")):  # fmt: skip
+                            ("seconds a step waits for data", "data_s"), ("energy, kWh", "energy_kwh")):  # fmt: skip
             add(title, "all", step, entry.get(f"{stage}/{name}"))
     if not panels:
         return None

@@ -64,6 +64,8 @@ def timeless(value):
         skipped = (
             "runtime",
             "per_second",
+            "data_s",
+            "data_share",
             "seconds",
             "energy",
             "memory_gb",

@@ -63,7 +63,7 @@ def test_the_log_is_the_same(tmp_path):
     for rows in (None, 5):
         trainer, _ = train(tmp_path / str(rows), grad_cache=rows)
         history = [line for line in trainer.state.log_history if "loss" in line]
-        measured = ("samples_per_second", "peak_memory_gb")
+        measured = ("samples_per_second", "data_s", "peak_memory_gb")
         lines.append([{k: v for k, v in line.items() if not k.endswith(measured)} for line in history])
     assert len(lines[0]) == len(lines[1]) == 2
     for plain, cached in zip(*lines, strict=True):

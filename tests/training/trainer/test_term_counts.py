@@ -12,7 +12,7 @@ from ..counted_worker import KINDS, evaluate_toy, train_broken, train_counted
 from ..toy import CountedToy, build_model, build_rows, build_trainer, changed, snapshot
 from .test_trainer import IN_ORDER, lines
 
-MEASURED = ("samples_per_second", "peak_memory_gb")
+MEASURED = ("samples_per_second", "data_s", "peak_memory_gb")
 
 
 def compared(trainer) -> list[dict]:

@@ -322,11 +322,15 @@ def _generation_of(path: str | Path) -> Any:
 
 
 def _cost(trainer: StagedTrainer) -> dict[str, Any]:
-    """Return the samples of an optimizer step over all processes, and the energy where it was measured."""
+    """Return the samples of an optimizer step over all processes, how much waited for data, and energy if measured."""
     arguments = trainer.args
     samples = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     found = [back for back in trainer.callback_handler.callbacks if isinstance(back, EnergyCallback)]
-    return {"batch_size": samples, "energy": found[0].summary() if found else None}
+    return {
+        "batch_size": samples,
+        "data_share": trainer.pace.data_share,
+        "energy": found[0].summary() if found else None,
+    }
 
 
 def _last_scores(trainer: StagedTrainer) -> dict[str, float]:

@@ -56,6 +56,7 @@ def _stage(output_dir: Path, stage: Mapping[str, Any]) -> dict[str, Any]:
         "steps": stage.get("steps"),
         "epochs": stage.get("epochs"),
         "samples": _samples(stage),
+        "data_share": stage.get("data_share"),
         "energy": stage.get("energy"),
         "trainable": _shares(output_dir / stage["name"] / "trainable.json", stage),
         "scores": stage.get("scores") or {},

@@ -130,7 +130,8 @@ class StagedTrainer(ObjectiveTrainer):
         one_gpu_a_process(self.args.n_gpu, where)
         train_in_float32(self)
         self.add_callback(PhaseCallback(self._enter_step))
-        self.add_callback(Pace())
+        self.pace = Pace()
+        self.add_callback(self.pace)
         self.build_objective()
         if self.is_deepspeed_enabled:
             accept_scalars()
@@ -263,14 +264,19 @@ class StagedTrainer(ObjectiveTrainer):
         with stage_out_of_memory_told(self):
             return super().train(*args, **kwargs)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Fetch the micro-batches of a step as `ObjectiveTrainer.get_batch_samples`, and count how long it took."""
+        with self.pace.waiting():
+            return super().get_batch_samples(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add to each training line the terms, averaged over all processes, and weights and rates of the last step.
 
         Keys: `<stage>/loss_<term>`, `<stage>/weight_<term>`, `<stage>/balance_<term>` (what a term counts after
         `loss_weighting`), `<stage>/batches_without_a_term` and `<stage>/steps_left_out` where there are any,
         `<stage>/phase` in a stage with phases, `<stage>/learning_rate_<entry>` where the entries' differ,
-        `<stage>/samples_per_second` and `<stage>/peak_memory_gb` (of the GPU, else of this process), and
-        `<stage>/energy_kwh` and `<stage>/co2_kg` where they are measured.
+        `<stage>/samples_per_second`, `<stage>/data_s` (that a step waited for data), `<stage>/peak_memory_gb` (of the
+        GPU, else of this process), and `<stage>/energy_kwh` and `<stage>/co2_kg` where they are measured.
         """
         if "loss" in logs:
             self._log_terms(logs)

@@ -42,6 +42,7 @@ def test_a_stage_shows_a_line_a_step_and_its_best_score(tmp_path, capsys, monkey
     assert steps[2].split()[1] == f"{history[2]['loss']:.4f}"
     assert steps[2].split()[2] == f"{history[2][f'{name}/loss_fit']:.4f}"
     assert steps[2].endswith("GB") and history[2][f"{name}/samples_per_second"] > 0
+    assert 0 <= history[2][f"{name}/data_s"] < 60
     checks = [line for line in lines if "validation" in line]
     assert len(checks) == 2 and "★ the best so far" in checks[0]
     evals = [line for line in trainer.state.log_history if "eval_loss" in line]
@@ -82,6 +83,8 @@ def test_transformers_prints_nothing(tmp_path):
 def test_the_last_lines():
     line = finished_line({"name": "a", "steps": 1200, "seconds": 75.0, "best_metric": 0.5, "best_step": 40})
     assert line.plain == "stage a done: 1,200 steps in 1:15, kept: step 40"
+    waited = finished_line({"name": "a", "steps": 2, "seconds": 1.0, "data_share": 0.0312}).plain
+    assert waited == "stage a done: 2 steps in 0:01, 3.1% of it waiting for data"
     assert finished_line({"name": "a", "steps": 2, "seconds": 1.0}).plain == "stage a done: 2 steps in 0:01"
     result = EvaluationResult(
         {"n": 9, "failures": 0, "accuracy": 0.5}, baselines={"x": {"accuracy": 0.25}, "y": {"accuracy": 0.4}}

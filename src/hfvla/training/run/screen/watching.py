@@ -159,7 +159,9 @@ def finished_line(summary: dict[str, Any]) -> Text:
     """Return the line with which a stage ends."""
     best = summary.get("best_metric")
     kept = f", kept: step {summary['best_step']:,}" if best is not None and summary.get("best_step") else ""
-    text = f"stage {summary['name']} done: {summary['steps']:,} steps in {clock(summary['seconds'])}{kept}"
+    share = summary.get("data_share")
+    waited = f", {share:.1%} of it waiting for data" if share is not None else ""
+    text = f"stage {summary['name']} done: {summary['steps']:,} steps in {clock(summary['seconds'])}{waited}{kept}"
     return Text(text, "bold green")
 
 
