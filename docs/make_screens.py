@@ -6,6 +6,8 @@ It takes some minutes, for it trains and plans; the last two need Chromium.
 """
 
 import argparse
+import asyncio
+import copy
 import fcntl
 import io
 import os
@@ -19,6 +21,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pyte
 from rich.console import Console
@@ -26,7 +29,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "docs" / "assets"
-_LONGEST_S = 900
+_LONGEST_S = 3600
 
 SCREENS = {
     # file: (command, columns, rows, text after which the picture is taken; None: when the command has ended)
@@ -38,8 +41,15 @@ SCREENS = {
 }  # fmt: skip
 
 
-PAGES = {"screen-notebook": ("notebook", (1160,)), "screen-report": ("report", (1400, 390))}
+PAGES = {
+    "screen-notebook-live": ("notebook_live", (1160,)),
+    "screen-notebook": ("notebook", (1160,)),
+    "screen-report": ("report", (1400, 390)),
+}
 """By file: what is looked at in a browser, at which widths."""
+
+MOMENT = re.compile(r"stage instruct \(2 of 4\)\s+step [345]/5")
+"""What the bar of a notebook says when its picture is taken."""
 
 CELL = """from hfvla import run_recipe
 
@@ -105,22 +115,41 @@ def draw(screen: pyte.Screen, words: list[str], path: Path) -> None:
     print(path)
 
 
-def notebook(scratch: Path) -> Path:
-    """Run a cell that trains in a real kernel; return the notebook as a page."""
+def notebook(scratch: Path, moment: re.Pattern[str] | None = None) -> Path:
+    """Run a cell that trains in a real kernel; return the notebook as a page, at its end or as it was at a moment."""
     import nbformat
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
+
+    found = []
+
+    class Watched(NotebookClient):
+        """Keeps the notebook as it is at the moment, and interrupts the kernel then."""
+
+        def process_message(self, message: Any, cell: Any, cell_index: int) -> Any:
+            """Take what the kernel says."""
+            result = super().process_message(message, cell, cell_index)
+            drawn = message["content"].get("data", {}).get("text/html", "")
+            if moment is not None and not found and moment.search(re.sub(r"<[^>]*>", "", drawn)):
+                found.append(copy.deepcopy(self.nb))
+                asyncio.ensure_future(self.km.interrupt_kernel())
+            return result
 
     code = CELL.format(root=ROOT, out=scratch)
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     os.environ["PYTHONPATH"] = str(ROOT / "src")
     shutil.rmtree(scratch / "notebook", ignore_errors=True)
-    NotebookClient(book, timeout=_LONGEST_S, kernel_name="python3").execute()
-    shown = code.replace(f"{ROOT}/", "").replace(f"{scratch}/", "outputs/")
-    book.cells[0].source = shown
+    Watched(book, timeout=_LONGEST_S, kernel_name="python3", allow_errors=moment is not None).execute()
+    book = found[0] if moment is not None else book
+    book.cells[0].source = code.replace(f"{ROOT}/", "").replace(f"{scratch}/", "outputs/")
     path = scratch / "notebook.html"
     path.write_text(HTMLExporter().from_notebook_node(book)[0].replace(f"{scratch}/", "outputs/"), encoding="utf-8")
     return path
+
+
+def notebook_live(scratch: Path) -> Path:
+    """Return the notebook as it is while the second stage trains."""
+    return notebook(scratch, MOMENT)
 
 
 def report(scratch: Path) -> Path:
@@ -139,8 +168,8 @@ def photograph(page: Path, name: str, widths: tuple[int, ...]) -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         for width in widths:
-            seen = browser.new_page(viewport={"width": width, "height": 900 if len(widths) == 1 else 2000})
-            seen.goto(page.as_uri())
+            seen = browser.new_page(viewport={"width": width, "height": 300 if len(widths) == 1 else 2000})
+            seen.goto(page.as_uri(), timeout=120_000)  # a machine may be busy
             target = ASSETS / (f"{name}-{width}.png" if len(widths) > 1 else f"{name}.png")
             seen.screenshot(path=target, full_page=len(widths) == 1)
             print(target)
@@ -158,7 +187,9 @@ def main() -> None:
     for name in arguments.names or {**SCREENS, **PAGES}:
         if name in PAGES:
             kind, widths = PAGES[name]
-            photograph({"notebook": notebook, "report": report}[kind](scratch), name, widths)
+            photograph(
+                {"notebook": notebook, "notebook_live": notebook_live, "report": report}[kind](scratch), name, widths
+            )
             continue
         words, columns, rows, moment = SCREENS[name]
         words = [word.format(out=arguments.scratch) for word in words]

@@ -25,6 +25,7 @@ _PUBLIC = {
     "available_families": "hfvla.registry",
     "get_family": "hfvla.registry",
     "load_checkpoint": "hfvla.registry",
+    "Lora": "hfvla.recipe",
     "Phase": "hfvla.recipe",
     "Recipe": "hfvla.recipe",
     "Stage": "hfvla.recipe",

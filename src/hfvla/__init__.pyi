@@ -26,6 +26,7 @@ from hfvla.models.internvl_video_qa.processing_internvl_video_qa import (
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig as SensorVLAConfig
 from hfvla.models.sensor_vla.modeling_sensor_vla import SensorVLAForActionPrediction as SensorVLAForActionPrediction
 from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor as SensorVLAProcessor
+from hfvla.recipe import Lora as Lora
 from hfvla.recipe import Phase as Phase
 from hfvla.recipe import Recipe as Recipe
 from hfvla.recipe import Stage as Stage

@@ -117,7 +117,7 @@ class RecipeError(HfvlaError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or the list of known names."""
-    known = list(known)
+    known, name = list(known), str(name)
     lowered = {candidate.lower(): candidate for candidate in known}
     nearest = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     if nearest:

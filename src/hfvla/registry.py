@@ -92,6 +92,8 @@ def get_family(name: str) -> FamilySpec:
         RecipeError: no such family; the message suggests the nearest.
     """
     families = available_families()
+    if not isinstance(name, str):
+        raise RecipeError("a family has a name", got=name, expected=", ".join(families))
     if name not in families:
         raise RecipeError(f"no family '{name}'. {did_you_mean(name, families)}")
     return families[name]

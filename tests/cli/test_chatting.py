@@ -2,8 +2,10 @@
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from hfvla.cli.chatting import converse
+from hfvla.cli.commands import app
 from hfvla.errors import DataError
 from hfvla.family import ChatSystem
 
@@ -15,12 +17,13 @@ def talk():
     """Return what is said to lines, and the samples that the model saw."""
     seen = []
 
-    def write(samples, max_new_tokens):
+    def write(samples, max_new_tokens, **drawn):
         seen.extend(samples)
         if "fail" in samples[0].turns[-1].text:
             raise DataError("a prompt leaves no room for an answer")
         told = f", {len(samples[0].videos)} videos" if samples[0].videos else ""
-        return [f"{len(samples[0].images)} pictures{told}, {max_new_tokens} tokens"]
+        more = "".join(f", {name} {value}" for name, value in drawn.items())
+        return [f"{len(samples[0].images)} pictures{told}, {max_new_tokens} tokens{more}"]
 
     def run(*lines, **more):
         said = []
@@ -78,3 +81,15 @@ def test_what_the_model_does_not_take_is_not_shown_again(talk, tmp_path):
     clip = write_clip(tmp_path / "a.mp4", 4)
     said, seen = talk(str(clip), "fail", "Again?")
     assert said[0].startswith("error: ") and said[1].startswith("0 pictures, 256") and seen[-1].videos == ()
+
+
+def test_words_are_drawn_where_a_temperature_is_given(talk):
+    assert talk("Hello", temperature=0.7)[0] == ["0 pictures, 256 tokens, temperature 0.7"]
+    assert talk("Hello", temperature=0.0)[0] == ["0 pictures, 256 tokens"]  # a writer of its own need not know it
+
+
+def test_a_temperature_is_a_number():
+    done = CliRunner().invoke(app, ["chat", "--checkpoint", "nowhere", "--temperature", "nan"])
+    assert done.exit_code == 2 and "--temperature" in done.output
+    done = CliRunner().invoke(app, ["chat", "--checkpoint", "nowhere", "--temperature", "-1"])
+    assert done.exit_code == 2 and "temperature" in done.output

@@ -1,6 +1,9 @@
 """What commands take from the garbage collector while they import, they give back."""
 
 import gc
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -63,3 +66,26 @@ def test_a_command_leaves_what_its_caller_froze_and_counts_it_once(capsys, monke
         with pytest.raises(SystemExit):
             run(["plan", "no-such-recipe.yaml"])
     assert count() > 0 and len(counted) == 1 and capsys.readouterr().err
+
+
+HEAVY = "datasets pandas pyarrow transformers.trainer matplotlib sklearn diffusers deepspeed tensorboard codecarbon"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["chat_vlm/tiny.yaml", "sensor_vla/full.yaml"])
+def test_a_plan_imports_nothing_that_only_training_needs(recipe):
+    """With generated data, and with data that is not on this disk; what makes the model is imported, of course."""
+    path = Path(__file__).parents[2] / "recipes" / recipe
+    code = f"""
+import sys
+from hfvla.cli import main
+try:
+    main(["plan", {str(path)!r}])
+except SystemExit as end:
+    print("code", end.code or 0)
+print("modules", *(name for name in {HEAVY!r}.split() if name in sys.modules))
+print("ours", *(name for name in sys.modules if name.startswith(("hfvla.training.trainer.trainer", "hfvla.export"))))
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.splitlines()[-4:] == ["code 0", "modules", "ours", "True"], done.stdout + done.stderr

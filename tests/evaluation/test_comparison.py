@@ -56,7 +56,9 @@ def test_means_and_paired_differences(scored):
     metrics = {"hit": "hit", "iou": "iou", "both": ["hit", "iou"], "correct": "correct"}
     hit, iou, both, correct = compare_runs(runs, metrics, "old", bootstrap_samples=200)
     assert hit["scores"]["new"]["value"] == 5 / 8 and hit["differences"]["new"]["value"] == pytest.approx(1 / 4)
-    assert "old" not in hit["differences"]
+    assert "old" not in hit["differences"] and hit["differences"]["new"]["relative"] == pytest.approx(
+        (1 / 4) / (3 / 8)
+    )
     # Over the groups the differences are 1/2, 0, 1/2, 0: a paired interval cannot reach below 0.
     low, high = hit["differences"]["new"]["interval"]
     assert 0.0 <= low < 0.25 < high <= 0.5

@@ -100,8 +100,14 @@ def test_what_a_recipe_may_not_hold(write, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(RecipeError, match="nowhere.yaml: no such recipe"):
         read_document(tmp_path / "nowhere.yaml")
-    with pytest.raises(RecipeError, match="cannot be read as a recipe"):
+    with pytest.raises(RecipeError, match=r"a folder is no recipe\..*`hfvla recipes` lists"):
         read_document(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"name: \xff\xfe\n")
     with pytest.raises(RecipeError, match="latin.yaml: cannot be read"):
         read_document(tmp_path / "latin.yaml")
+
+
+def test_a_path_that_is_nearly_right_says_which_is_meant(tmp_path):
+    (tmp_path / "smoke.yaml").write_text("family: x")
+    with pytest.raises(RecipeError, match=r"smok\.yaml: no such recipe\. Did you mean '.*smoke\.yaml'"):
+        read_document(tmp_path / "smok.yaml")

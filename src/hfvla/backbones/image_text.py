@@ -12,6 +12,7 @@ from hfvla.data.samples.chat import ChatSample, Turn
 from hfvla.data.samples.chat_pictures import load_reference
 from hfvla.errors import DataError
 from hfvla.family.chat import AnswerLosses, ChatSystem
+from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
@@ -47,17 +48,17 @@ def image_text_system(
     """
     tokenizer = processor.tokenizer
     ends = _ends(model, tokenizer)
-    settings: dict[str, Any] = {"do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    settings: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id}
     if ends:
         settings |= {"eos_token_id": ends}
         settings["pad_token_id"] = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     @torch.inference_mode()
-    def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
+    def write(samples: Sequence[ChatSample], max_new_tokens: int, temperature: float) -> list[str]:
         model.eval()
         prompts = [_text(processor, sample, sample.turns, ask=True) for sample in samples]
         inputs = _placed(_encoded(processor, samples, prompts, side="left"), model)
-        written = model.generate(**inputs, max_new_tokens=max_new_tokens, **settings)
+        written = model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling(temperature), **settings)
         new = written[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
@@ -83,8 +84,11 @@ def image_text_system(
         prompt, whole = _split(processor, sample)
         return tokenizer(whole[len(prompt) :], add_special_tokens=False).input_ids
 
+    def write_all(samples: Sequence[ChatSample], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
+        return _by_pictures(samples, lambda part: write(part, max_new_tokens, temperature))
+
     return ChatSystem(
-        write=lambda samples, tokens: _by_pictures(samples, lambda part: write(part, tokens)),
+        write=write_all,
         answer_losses=lambda samples: _by_pictures(samples, answer_losses),
         answer_ids=answer_ids,
         vocabulary=int(model.config.get_text_config().vocab_size),

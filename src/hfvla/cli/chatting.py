@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hfvla.cli.output import importing, run_command
+from hfvla.errors import HfvlaError
 from hfvla.paths import expand_user
 
 if TYPE_CHECKING:
@@ -33,17 +35,25 @@ def chat(
     ],
     system: Annotated[str | None, typer.Option(help="What the model is told before the conversation.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="0 writes the likeliest words; above 0 draws them.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of words that are drawn.")] = 0,
     device: Annotated[str | None, typer.Option(help="Torch device; default: a GPU if there is one.")] = None,
 ) -> None:
     """Talk with a checkpoint that answers about pictures."""
 
     def work() -> Any:
+        if not math.isfinite(temperature):
+            raise HfvlaError("a temperature is a number", where="--temperature", got=str(temperature))
         with importing():
+            from transformers import set_seed
+
             from hfvla.evaluation.chat_system import load_chat_system
 
         answers = load_chat_system(checkpoint, device)
+        set_seed(seed)
         typer.echo(_HELP, err=True)
-        converse(answers, _lines(), typer.echo, told=system, max_new_tokens=max_new_tokens)
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        converse(answers, _lines(), typer.echo, told=system, **settings)
 
     run_command(work, lambda _: None, as_json=False)
 
@@ -65,6 +75,7 @@ def converse(
     *,
     told: str | None = None,
     max_new_tokens: int = 256,
+    temperature: float = 0.0,
 ) -> None:
     """Answer lines one by one, each in the light of those before.
 
@@ -77,10 +88,11 @@ def converse(
         say: takes each answer.
         told: system turn.
         max_new_tokens: of an answer.
+        temperature: 0 writes the likeliest words; above 0 draws them.
     """
     from hfvla.data.samples.chat import ChatSample, Turn, text_turn
-    from hfvla.errors import HfvlaError
 
+    drawn = {"temperature": temperature} if temperature > 0 else {}
     first: list[Turn] = [text_turn("system", told)] if told else []
     turns, seen, shown = list(first), _Shown(), _Shown()
     for line in map(str.strip, lines):
@@ -95,7 +107,7 @@ def converse(
             asked = text_turn("user", line, images=len(shown.images), videos=len(shown.videos))
             together, shown = seen + shown, _Shown()
             sample = ChatSample("chat", (*turns, asked), tuple(together.images), tuple(together.videos))
-            answer = system.write([sample], max_new_tokens)[0]
+            answer = system.write([sample], max_new_tokens, **drawn)[0]
         except HfvlaError as error:
             say(f"error: {error}")
             continue

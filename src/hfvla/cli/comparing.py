@@ -124,6 +124,15 @@ def _show(result: Mapping[str, Any]) -> None:
         for run in result["runs"]
         for stage in run["stages"]
     ]  # fmt: skip
+    found = result.get("convergence")
+    if found:
+        parts = [
+            f"{name} {'never' if count is None else f'{count:,.0f}'}"
+            + ("" if found["speed_up"][name] is None else f" ({found['speed_up'][name]:.2f} x)")
+            for name, count in found["samples"].items()
+        ]
+        told = f"samples until {found['metric']} {found['target']:.3g}, 95 % of {result['reference']}'s best"
+        out.print(f"{told}: {', '.join(parts)}", soft_wrap=True)
     heads = ["run", "seed", "samples seen", "stage", "epochs", "s / epoch", "best epoch", "trains"]
     out.print(table("runs", heads, stages))
     out.print(f"Comparison: {result['output_dir']}/comparison.md", soft_wrap=True)

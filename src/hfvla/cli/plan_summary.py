@@ -47,7 +47,8 @@ def show_summary(plan: Mapping[str, Any], command: str) -> None:
     out.print(_stage_table(plan))
     for title, text in _answers(plan):
         out.print(Text.assemble((f"{title:<8}", "bold"), text), soft_wrap=True)
-    notes = [f"stage {stage['name']}: {note}" for stage in stages for note in stage.get("notes", ())]
+    notes = [*plan.get("unused", ())]
+    notes += [f"stage {stage['name']}: {note}" for stage in stages for note in stage.get("notes", ())]
     for note in notes[:_MAX_NOTES]:
         out.print(Text.assemble(("Note    ", "bold yellow"), note), soft_wrap=True)
     out.print(

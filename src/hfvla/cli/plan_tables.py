@@ -23,6 +23,8 @@ def show_plan(plan: Mapping[str, Any]) -> None:
     out.print(table(title, ["part", "tensors", "parameters", "share"], [*rows, ["total", None, total, "100 %"]]))
     for stage in plan["stages"]:
         _show_stage(stage, total)
+    for text in plan.get("unused", ()):
+        out.print(f"Note: {text}", soft_wrap=True)
     for assumption in plan.get("assumptions", ()):
         out.print(f"Assumed: {assumption}.", soft_wrap=True)
 

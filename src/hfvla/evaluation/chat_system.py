@@ -55,8 +55,11 @@ def _family(path: str) -> FamilySpec | None:
 
     try:
         return family_of_checkpoint(path)
-    except CheckpointError:
-        model_type = guarded(path, lambda: AutoConfig.from_pretrained(path)).model_type
+    except CheckpointError as error:
+        try:
+            model_type = guarded(path, lambda: AutoConfig.from_pretrained(path)).model_type
+        except CheckpointError:
+            raise error from None  # which says that there is no such folder
         if model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             raise
         return None

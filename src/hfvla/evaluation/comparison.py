@@ -129,7 +129,7 @@ def compare_runs(
 
     Returns:
         `list[dict]`: a metric each: {"metric", "scores": {recipe: {"value", "interval", "by_seed"}}, "differences":
-        {recipe: {"value", "interval"}}}.
+        {recipe: {"value", "interval", "relative" (to the reference's score; None where that is 0)}}}.
 
     Raises:
         DataError: rows cannot be paired, or do not have the score.
@@ -171,7 +171,12 @@ def compare_runs(
                 for name in names
             },
             "differences": {
-                name: _entry(f"-\n{name}\n{shown}", values, bounds) for name in names if name != reference
+                name: {
+                    **_entry(f"-\n{name}\n{shown}", values, bounds),
+                    "relative": _relative(values[f"-\n{name}\n{shown}"], values[f"{reference}\n{shown}"]),
+                }
+                for name in names
+                if name != reference
             },
         }
         for shown, parts in metrics.items()
@@ -184,6 +189,10 @@ def _listed(parts: str | Sequence[str]) -> list[str]:
 
 def _entry(key: str, values: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     return {"value": values[key], "interval": list(bounds[key]) if key in bounds else None}
+
+
+def _relative(difference: float, before: float) -> float | None:
+    return difference / abs(before) if before else None
 
 
 def _mean(parts: Sequence[np.ndarray]) -> float:

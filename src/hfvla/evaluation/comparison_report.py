@@ -32,12 +32,12 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
         f"Seeds {seeds}; {next(iter(result['rows'].values()))} rows a seed.",
         "",
     ]
-    head = ["score", *names, *(f"{name} − {result['reference']}" for name in others)]
+    head = ["score", *names, *(cell for name in others for cell in (f"{name} − {result['reference']}", "relative"))]
     rows = [
         [
             entry["metric"].replace("_", " "),
             *(score_cell(entry["scores"][name]) for name in names),
-            *(score_cell(entry["differences"][name], signed=True) for name in others),
+            *(cell for name in others for cell in _difference(entry["differences"][name])),
         ]
         for entry in result["metrics"]
     ]
@@ -53,6 +53,7 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
             for entry in result["metrics"]
         ]  # fmt: skip
         lines += [*_table(head, rows), ""]
+    lines += _convergence(result)
     head = ["run", "seed", "samples seen", "steps", "seconds", "stage", "epochs", "s / epoch", "best epoch", "trains"]
     rows = [
         [run["run"], str(run["seed"]), f"{run['samples_seen']:,}", f"{run['steps']:,}", f"{run['seconds']:.0f}",
@@ -62,6 +63,26 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
         for stage in run["stages"]
     ]  # fmt: skip
     return "\n".join([*lines, *_table(head, rows), ""])
+
+
+def _difference(entry: Mapping[str, Any]) -> tuple[str, str]:
+    relative = entry.get("relative")
+    return score_cell(entry, signed=True), "" if relative is None else f"{relative:+.1%}"
+
+
+def _convergence(result: Mapping[str, Any]) -> list[str]:
+    """Return how many samples each recipe needed for the reference's best validation score, nearly."""
+    found = result.get("convergence")
+    if not found:
+        return []
+    rows = [
+        [name, "never" if count is None else f"{count:,.0f}",
+         "" if found["speed_up"][name] is None else f"{found['speed_up'][name]:.2f} x"]
+        for name, count in found["samples"].items()
+    ]  # fmt: skip
+    head = ["recipe", f"samples until {found['metric']} {found['target']:.3g}", "speed-up"]
+    told = f"95 % of {result['reference']}'s best validation score; validations come by epoch, so this is no finer."
+    return [*_table(head, rows), "", told, ""]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -34,8 +34,9 @@ class ChatSystem:
     """A model with its processor, as something that answers.
 
     Attributes:
-        write: takes samples whose last turn is the user's, and the most tokens of an answer; returns one text each,
-            greedily decoded, without special tokens. Called with at most a batch.
+        write: takes samples whose last turn is the user's, the most tokens of an answer and, where words are to be
+            drawn, `temperature=` above 0; returns one text each, without special tokens, the likeliest words where no
+            temperature is given. Called with at most a batch.
         answer_losses: takes whole samples; the losses of the last assistant turn. None where the model has none.
         answer_ids: the token ids of a sample's last assistant turn as `answer_losses` has them, without running the
             model; for baselines of the loss.
@@ -45,7 +46,7 @@ class ChatSystem:
         max_pictures: of a sample, where the model has a limit.
     """
 
-    write: Callable[[Sequence[ChatSample], int], list[str]]
+    write: Callable[..., list[str]]
     answer_losses: Callable[[Sequence[ChatSample]], list[AnswerLosses]] | None = None
     answer_ids: Callable[[ChatSample], Sequence[int]] | None = None
     embed_pairs: Callable[[Sequence[ChatSample]], tuple[np.ndarray, np.ndarray]] | None = None

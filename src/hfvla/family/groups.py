@@ -69,6 +69,8 @@ class ParameterGroup:
 
     def __post_init__(self) -> None:
         """Take one string as one pattern."""
+        if not isinstance(self.patterns, str | list | tuple) or not all(isinstance(one, str) for one in self.patterns):
+            raise RecipeError("a parameter group has patterns", got=self.patterns, expected='e.g. ("head.*",)')
         take_strings(self, "patterns")
         if not self.patterns or not all(self.patterns):
             raise RecipeError("a parameter group needs patterns", got=self.patterns, expected='e.g. ("head.*",)')

@@ -6,7 +6,12 @@ from typing import Any
 
 __all__ = ["sampling"]
 
+_LEAST = 1e-3
+
 
 def sampling(temperature: float) -> dict[str, Any]:
-    """Return the arguments of `generate` for a temperature: 0 takes the likeliest token each time, above 0 draws."""
-    return {"do_sample": True, "temperature": float(temperature)} if temperature > 0 else {"do_sample": False}
+    """Return the arguments of `generate` for a temperature: 0 takes the likeliest token each time, above 0 draws.
+
+    Below a thousandth the likeliest token is certain as well, and logits divided by less overflow.
+    """
+    return {"do_sample": True, "temperature": float(temperature)} if temperature >= _LEAST else {"do_sample": False}

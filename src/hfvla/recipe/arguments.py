@@ -14,6 +14,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from hfvla.errors import did_you_mean
 from hfvla.recipe.argument_ranges import range_problems
 from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.other_names import ARGUMENT_NAMES
 from hfvla.recipe.words import plain_problems, shown
 
 __all__ = ["ENGINE_ARGUMENTS", "argument_problems"]
@@ -43,19 +44,6 @@ ENGINE_ARGUMENTS: Mapping[str, str] = {
     "label_smoothing_factor": "the trainer's own loss is not used; smoothing belongs to the family's config",
 }
 """TrainingArguments that the engine sets itself, and what a recipe says instead."""
-
-_RENAMED = {
-    "evaluation_strategy": "transformers 5 calls it 'eval_strategy'",
-    "warmup_ratio": "transformers 5 takes the share as 'warmup_steps: 0.1'",
-    "no_cuda": "transformers 5 calls it 'use_cpu'",
-    "save_safetensors": "checkpoints are always safetensors",
-    "overwrite_output_dir": "use --overwrite on the command line",
-    "logging_dir": "logs go to the run folder",
-    "group_by_length": "transformers 5 calls it 'train_sampling_strategy: group_by_length'",
-    "batch_size": "say 'per_device_train_batch_size'",
-    "epochs": "say 'num_train_epochs'",
-    "lr": "say 'learning_rate'",
-}
 
 _INEXACT = {
     "dataloader_persistent_workers": "workers that outlive an epoch would augment the next one with the old seeds",
@@ -108,7 +96,7 @@ def argument_problems(args: Mapping[str, Any], base: Steps) -> Iterator[Problem]
             yield Problem(steps, f"'{key}' is set by the engine: {ENGINE_ARGUMENTS[key]}")
         elif key not in known:
             usable = [name for name in known if name not in ENGINE_ARGUMENTS]
-            hint = f"{_RENAMED[key]}." if key in _RENAMED else _nearest(key, usable)
+            hint = f"{ARGUMENT_NAMES[key]}." if key in ARGUMENT_NAMES else _nearest(key, usable)
             yield Problem(steps, f"TrainingArguments has no '{key}'. {hint}")
         else:
             found = list(_value_problems(key, value, known[key], steps))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from hfvla.errors import RecipeError
+from hfvla.errors import RecipeError, did_you_mean
 from hfvla.recipe.document import Problem
 from hfvla.recipe.words import plain_problems
 
@@ -54,7 +54,10 @@ class Section(BaseModel):
 
     if not TYPE_CHECKING:  # editors and type checkers know the fields
 
-        def __init__(self, /, **values: Any) -> None:
+        def __init__(self, /, *wrong: Any, **values: Any) -> None:
+            if wrong:
+                kind, first = type(self).__name__, next(iter(type(self).model_fields))
+                raise RecipeError(f"{kind} takes its fields by name", got=wrong[0], fix=f"Write {kind}({first}=...).")
             try:
                 super().__init__(**values)
             except ValidationError as error:
@@ -63,6 +66,16 @@ class Section(BaseModel):
 
         # pydantic calls an `__init__` of one's own for each part inside another, unless it is marked as its own
         __init__.__pydantic_base_init__ = True
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if not name.startswith("_"):
+                kind = type(self).__name__
+                known = "" if name in type(self).model_fields else f" {did_you_mean(name, type(self).model_fields)}"
+                raise RecipeError(
+                    f"a {kind} does not change once it is checked", where=f"{kind}.{name} = ...",
+                    fix=f"Build another: {kind}(**{{**dict(old), {name!r}: ...}}).{known}",
+                )  # fmt: skip
+            super().__setattr__(name, value)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

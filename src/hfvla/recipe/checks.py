@@ -163,7 +163,7 @@ def _evaluation_problems(tree: Mapping[str, Any], families: Mapping[str, FamilyS
         return
     data = as_mapping(tree.get("data"))
     known = [*as_mapping(data.get("eval")), *(["test"] if as_mapping(data.get("test")).get("fraction") else [])]
-    for place, name in enumerate(as_mapping(tree.get("evaluation")).get("stages") or ()):
+    for place, name in enumerate(as_list(as_mapping(tree.get("evaluation")).get("stages"))):
         if name not in known:
             hint = did_you_mean(str(name), known)
             yield Problem(("evaluation", "stages", place), f"no set '{name}' in data.eval. {hint}")

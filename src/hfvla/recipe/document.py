@@ -6,6 +6,7 @@ limited before it is read: its size, its nesting, and the values it comes to whe
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,18 @@ def _compose(text: str, place: str, numbered: bool = True) -> yaml.Node | None:
             loader.dispose()
 
 
+def _beside(path: str | Path) -> str:
+    """Return the nearest recipe in the folder of a file that is none, or how to find one."""
+    try:
+        names = sorted(one.name for one in Path(path).parent.glob("*.yaml"))
+    except OSError:
+        names = []
+    nearest = difflib.get_close_matches(Path(path).name, names, n=1)
+    if nearest:
+        return f"Did you mean '{Path(path).parent / nearest[0]}'?"
+    return "Check the path; recipes end in .yaml, and `hfvla recipes` lists those that are shipped."
+
+
 def read_document(path: str | Path) -> Document:
     """Read a recipe file.
 
@@ -234,7 +247,9 @@ def read_document(path: str | Path) -> Document:
             content = file.read(_MOST_BYTES + 1)
         text = content.decode("utf-8")
     except FileNotFoundError as error:
-        raise RecipeError(f"{path}: no such recipe. Check the path; recipes end in .yaml") from error
+        raise RecipeError(f"{path}: no such recipe. {_beside(path)}") from error
+    except IsADirectoryError as error:
+        raise RecipeError(f"{path}: a folder is no recipe. {_beside(Path(path) / 'recipe.yaml')}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: not UTF-8: {error}") from error
     except (OSError, ValueError) as error:

@@ -32,7 +32,7 @@ def _known_families(families: Mapping[str, FamilySpec] | None) -> Mapping[str, F
 
 
 def load_recipe(
-    path: str | Path, overrides: Sequence[str] = (), families: Mapping[str, FamilySpec] | None = None
+    path: str | Path, overrides: Sequence[str] | None = (), families: Mapping[str, FamilySpec] | None = None
 ) -> Recipe:
     """Read a recipe, apply overrides, and check all of it.
 
@@ -50,7 +50,8 @@ def load_recipe(
     """
     if not isinstance(path, str | Path):
         raise RecipeError("no recipe's file", where="load_recipe(path=...)", got=str(type(path)), expected="a path")
-    if isinstance(overrides, str | Mapping):
+    overrides = () if overrides is None else overrides
+    if isinstance(overrides, str | Mapping) or not all(isinstance(one, str) for one in overrides):
         raise RecipeError(
             "overrides are a list",
             where="load_recipe(overrides=...)",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from hfvla.errors import did_you_mean
 from hfvla.recipe.document import Problem, Steps
+from hfvla.recipe.other_names import KEY_NAMES
 
 __all__ = ["plain_problems", "shown", "validate_strictly"]
 
@@ -153,7 +154,9 @@ def _text(details: Mapping[str, Any], model: type[BaseModel] | None, location: S
     kind, got, context = details["type"], details["input"], details.get("ctx", {})
     name = location[-1] if location else ""
     if kind == "extra_forbidden":
-        return f"unknown key '{name}'. {did_you_mean(str(name), _keys(model))}"
+        meant = KEY_NAMES.get(model.__name__ if model else "", {}).get(str(name))
+        hint = f"{meant[0].upper()}{meant[1:]}." if meant else did_you_mean(str(name), _keys(model))
+        return f"unknown key '{name}'. {hint}"
     if kind == "missing":
         description = _description(model, str(name))
         return f"the key '{name}' is missing" + (f" ({description})" if description else "")

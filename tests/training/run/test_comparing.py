@@ -73,7 +73,7 @@ def test_all_runs_then_none(file, trained, tmp_path, capsys):
     assert trained == [("quick", 0, 1e-3), ("plain", 0, 5e-5), ("quick", 1, 1e-3), ("plain", 1, 5e-5)], "once each"
     assert found["reference"] == "plain" and found["budget"]["samples_seen"] == {"quick": 40, "plain": 40}
     (metric,) = found["metrics"]
-    assert metric["differences"]["quick"] == {"value": 0.5, "interval": [0.5, 0.5]}
+    assert metric["differences"]["quick"] == {"value": 0.5, "interval": [0.5, 0.5], "relative": 1.0}
     assert json.loads((tmp_path / "out" / "comparison.json").read_text()) == found
     assert "+0.500 [+0.500, +0.500]" in (tmp_path / "out" / "comparison.md").read_text()
 

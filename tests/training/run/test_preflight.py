@@ -13,7 +13,7 @@ from hfvla.registry import get_family
 from hfvla.training.estimate import plan_recipe
 from hfvla.training.run.dry_run import dry_run
 from hfvla.training.run.model_size import check_models
-from hfvla.training.run.preflight import check_arguments, check_data, check_rows, model_errors
+from hfvla.training.run.preflight import check_arguments, check_data, check_rows, model_errors, unused_arguments
 from hfvla.training.run.run import run_recipe
 
 RECIPE = "recipes/ember_vlm/smoke.yaml"
@@ -77,6 +77,22 @@ def test_every_stage_is_named_at_once():
     with pytest.raises(RecipeError) as caught:
         check_arguments(chosen, get_family("ember_vlm"))
     assert [problem.split("'")[1] for problem in caught.value.problems] == [stage.name for stage in chosen.stages]
+
+
+def test_arguments_without_an_effect_are_said_once():
+    assert unused_arguments(recipe()) == []
+    both = recipe("args.max_steps=4", "args.num_train_epochs=2", "args.save_steps=2")
+    found = unused_arguments(both)
+    assert found == [
+        "num_train_epochs has no effect: max_steps says when it ends",
+        "save_steps has no effect: save_strategy is epoch, not steps",
+    ]
+    assert plan_recipe(both, samples=64, brief=True)["unused"] == found
+    name = both.stages[1].name
+    assert unused_arguments(later(eval_steps=5, num_train_epochs=1)) == [
+        f"stage {name}: eval_steps has no effect: eval_strategy is epoch, not steps"
+    ]
+    assert unused_arguments(later(eval_steps=5, eval_strategy="steps", save_steps=5, save_strategy="steps")) == []
 
 
 def test_fewer_rows_than_a_batch_are_refused_with_the_numbers():

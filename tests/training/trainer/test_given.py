@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainingArguments
 
 import hfvla
-from hfvla import ParameterGroup, Phase, Recipe, RecipeError, Stage, load_recipe, run_recipe
+from hfvla import Lora, ParameterGroup, Phase, Recipe, RecipeError, Stage, load_recipe, run_recipe
 from hfvla.errors import DataError, TrainingError
 from hfvla.training.trainer.trainer import StagedTrainer
 
@@ -47,6 +47,8 @@ def trainer(tmp_path, **changes):
         ({"train_datset": []}, "no argument 'train_datset'. Did you mean 'train_dataset'"),
         ({"tokenizer": "x"}, "no argument 'tokenizer'. It is called processing_class now"),
         ({"train_dataset": "imdb"}, "a name is no data; got 'imdb'"),
+        ({"train_dataset": {"features": [1.0]}}, "columns are no rows; got 'features'.*Dataset.from_dict"),
+        ({"train_dataset": iter([1])}, "an iterator is used up after one epoch; got 'list_iterator'"),
         ({"stage": [STAGE, STAGE]}, "One trainer trains one stage; run_recipe trains a recipe's"),
         ({"stage": load_recipe(SMOKE)}, r"A stage of a recipe: recipe\.stages\[0\]"),
         (
@@ -80,6 +82,33 @@ def test_one_string_is_one_pattern(tmp_path):
     assert trainer(tmp_path, groups={"head": ParameterGroup("head.*")}).trained
 
 
+OUTPUTS = [
+    (lambda output: (output["loss"],), "forward returns a mapping; got 'tuple'"),
+    (lambda output: {"logits": output["logits"]}, "neither `loss` nor `loss_terms`; got 'logits'"),
+    (lambda output: {"loss_terms": [output["loss"]]}, "`loss_terms` is a mapping; got 'list'"),
+    (lambda output: {"loss_terms": {"fit": 0.5}}, "'fit' is no single number; got 'float'.*Leave it a tensor"),
+    (lambda output: {"loss_terms": {"fit": output["logits"]}}, r"'fit' is no single number; got 'shape \[4\]'"),
+    (lambda output: {"loss": output["loss"]}, "no loss term 'fit': its output has no `loss_terms`"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), OUTPUTS)
+def test_outputs_that_no_loss_can_be_made_of(tmp_path, change, message):
+    class Changed(ToyModel):
+        def forward(self, **batch):
+            return change(super().forward(**batch))
+
+    with pytest.raises(TrainingError, match=message):
+        build_trainer(tmp_path, model=build_model(kind=Changed)).train()
+
+
+@pytest.mark.parametrize("found", [None, 0.5])
+def test_metrics_that_have_no_name(tmp_path, found):
+    extra = {"eval_dataset": build_rows(), "compute_metrics": lambda prediction: found}
+    with pytest.raises(TrainingError, match=r"compute_metrics returns {name: number}"):
+        build_trainer(tmp_path, extra=extra).evaluate()
+
+
 def test_a_loss_that_reaches_nothing(tmp_path):
     model = build_model()
     model.head.scale.requires_grad_(False)
@@ -110,12 +139,17 @@ def test_patterns_that_match_nothing_show_what_is_there(tmp_path, pattern, messa
         ),
         (lambda: Stage(name="s", train="a", losses={"x": 1}), "Stage: train: expected a list; got 'a'"),
         (lambda: Stage(name="s", train=["a"], losses={"x": -1}), r"Stage: losses\.x: expected a number >= 0"),
+        (lambda: Stage("s"), r"Stage takes its fields by name; got 's'\. Write Stage\(name=\.\.\.\)"),
+        (lambda: setattr(STAGE, "train", "b"), r"a Stage does not change.*Build another: Stage\(\*\*"),
+        (lambda: setattr(STAGE, "trian", ["b"]), "does not change.*Did you mean 'train'"),
+        (lambda: ParameterGroup(3), "a parameter group has patterns; got 3"),
         (lambda: Stage(name="s", train=["a"], losses=["x"]), "Stage: losses: expected a mapping"),
         (lambda: Phase(add=["a"]), "Phase: a phase needs either `epoch` or `step`"),
         (
             lambda: Stage(name="s", train=["a"], losses={"x": 1}, phases=[{"epoch": 1}]),
             r"Stage: phases\[0\]: the phase",
         ),
+        (lambda: Lora(target="x", lora_alpha=8), "Lora: lora_alpha: unknown key 'lora_alpha'. Say `alpha`."),
         (lambda: Recipe(famly="x"), "unknown key 'famly'. Did you mean 'family'"),
     ],
 )
@@ -135,6 +169,16 @@ def test_recipes_are_files_or_recipes(tmp_path):
         run_recipe(load_recipe(SMOKE), ["seed=3"])
     with pytest.raises(RecipeError, match="overrides are a list; got 'seed=3'"):
         load_recipe(SMOKE, "seed=3")
+    with pytest.raises(RecipeError, match=r"overrides are a list; got .*'seed', 3"):
+        load_recipe(SMOKE, [("seed", 3)])
+    with pytest.raises(RecipeError, match="a family has a name; got 3; expected .*ember_vlm"):
+        hfvla.get_family(3)
+    with pytest.raises(RecipeError, match=r"no text; got 1; expected a name") as caught:
+        run_recipe(SMOKE, start_at=1)
+    assert "run_recipe(start_at=...)" in str(caught.value)
+    assert load_recipe(SMOKE, None).seed == load_recipe(SMOKE).seed
+    with pytest.raises(RecipeError, match="overrides are a list; got 'seed=3'"):
+        run_recipe(SMOKE, "seed=3")
     with pytest.raises(RecipeError, match="no recipe's file"):
         load_recipe({"family": "x"})
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from hfvla.errors import DataError, RecipeError
+from hfvla.errors import DataError, RecipeError, TrainingError
 from hfvla.family import ParameterGroup
+from hfvla.recipe import Stage
 from hfvla.training.stage.groups import expand_group
+from hfvla.training.trainer.term_names import check_first_terms
 
 from ..toy import GROUPS, build_model, build_rows, build_trainer, changed, collate, snapshot
 
@@ -206,6 +208,31 @@ def test_a_term_that_the_model_never_gives_is_an_error(tmp_path):
     trainer = build_trainer(tmp_path, losses={"ghost": 1.0}, rows=build_rows(16))
     with pytest.raises(DataError, match=r"stage 'first': no batch of an epoch gave.*'ghost'; got \['fit', 'level'\]"):
         trainer.train()
+
+
+@pytest.mark.parametrize(("written", "meant"), [("levle", "level"), ("Fit", "fit"), ("level_", "level")])
+def test_a_misspelled_term_is_found_in_the_first_batch(tmp_path, written, meant):
+    trainer = build_trainer(tmp_path, losses={written: 1.0}, rows=build_rows(64))
+    with pytest.raises(TrainingError, match=f"no loss term '{written}'. Did you mean '{meant}'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_term_that_may_come_later_is_said_and_waited_for(tmp_path, caplog):
+    args = {"max_steps": 2, "train_sampling_strategy": "sequential"}
+    losses = {"fit": 1.0, "rare": 1.0}
+    trainer = build_trainer(tmp_path, losses=losses, rows=build_rows(16, rare=(5,)), args=args)
+    with caplog.at_level("WARNING", logger="hfvla"):
+        trainer.train()
+    told = [record.getMessage() for record in caplog.records if "first batch gives no 'rare'" in record.getMessage()]
+    assert len(told) == 1 and "fit, level" in told[0] and trainer.state.global_step == 2
+
+
+def test_names_of_one_letter_of_difference_at_the_end_may_be_two():
+    stage = Stage(name="one", train=["head"], losses={"itm": 1.0})
+    check_first_terms(stage, ["itc"], own_loss=False)
+    with pytest.raises(TrainingError, match="has no loss term 'itm': its output has no `loss_terms`"):
+        check_first_terms(stage, ["loss"], own_loss=True)
 
 
 @pytest.mark.parametrize("order", ["random", "sequential"])

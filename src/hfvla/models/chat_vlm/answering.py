@@ -149,8 +149,11 @@ def chat_system(model: PreTrainedModel, processor: ProcessorMixin) -> ChatSystem
         text = rendered.suffix if rendered.suffix is not None else rendered.text[slice(*rendered.spans[-1])]
         return list(processor.tokenizer(text, add_special_tokens=False).input_ids)
 
+    def write(samples: Sequence[ChatSample], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
+        return write_answers(model, processor, samples, max_new_tokens, **sampling(temperature))
+
     return ChatSystem(
-        write=lambda samples, tokens: write_answers(model, processor, samples, tokens),
+        write=write,
         answer_losses=answer_losses,
         answer_ids=answer_ids,
         vocabulary=int(model.get_input_embeddings().weight.shape[0]),

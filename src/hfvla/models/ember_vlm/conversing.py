@@ -14,6 +14,7 @@ from hfvla.family.chat import AnswerLosses, ChatSystem
 from hfvla.losses.text import IGNORE_INDEX
 from hfvla.models.ember_vlm.conversations import as_task, asks_for_caption
 from hfvla.models.ember_vlm.processing_ember_vlm import EmberVLMProcessor, TargetText
+from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
     from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
@@ -24,7 +25,7 @@ __all__ = ["chat_system"]
 def chat_system(model: EmberVLMForRobotSelection, processor: EmberVLMProcessor) -> ChatSystem:
     """Return the model as a `ChatSystem`: one picture, questions and answers in the words of its second stage."""
 
-    def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
+    def write(samples: Sequence[ChatSample], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
         model.eval()
         rows = [as_task(sample.to_row()) for sample in samples]
         targets = [_target(processor, sample, row) for sample, row in zip(samples, rows, strict=True)]
@@ -39,6 +40,7 @@ def chat_system(model: EmberVLMForRobotSelection, processor: EmberVLMProcessor) 
                 None if pixels is None else pixels.to(model.device),
                 batch.attention_mask.to(model.device),
                 max_new_tokens=max_new_tokens,
+                **sampling(temperature),
             )
         return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 

@@ -14,6 +14,7 @@ from hfvla.data.text import clean_text
 from hfvla.errors import DataError
 from hfvla.family.chat import ChatSystem
 from hfvla.models.internvl_video_qa.frames import Clip
+from hfvla.nn.sampling import sampling
 
 if TYPE_CHECKING:
     from hfvla.models.internvl_video_qa.modeling_internvl_video_qa import InternVLForVideoQA
@@ -26,7 +27,7 @@ def chat_system(model: InternVLForVideoQA, processor: InternVLVideoQAProcessor) 
     """Return the model as a `ChatSystem`; a picture is a clip of one frame, a clip is sampled as the config says."""
 
     @torch.inference_mode()
-    def write(samples: Sequence[ChatSample], max_new_tokens: int) -> list[str]:
+    def write(samples: Sequence[ChatSample], max_new_tokens: int, temperature: float = 0.0) -> list[str]:
         model.eval()
         clips = [_clips(processor, sample, row) for row, sample in enumerate(samples)]
         tiles = processor.tiles([clip for each in clips for clip in each])
@@ -47,8 +48,8 @@ def chat_system(model: InternVLForVideoQA, processor: InternVLVideoQAProcessor) 
             features = found[tiles.index.to(model.device)]
         written = model.backbone.generate(
             inputs_embeds=model.embed(batch.input_ids.to(model.device), features),
-            attention_mask=batch.attention_mask.to(model.device), max_new_tokens=max_new_tokens, do_sample=False,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            attention_mask=batch.attention_mask.to(model.device), max_new_tokens=max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, **sampling(temperature),
         )  # fmt: skip
         return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 

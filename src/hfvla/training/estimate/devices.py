@@ -84,9 +84,9 @@ def find_gpu(name: str) -> Gpu:
     if found:
         several = ", ".join(gpu.name for gpu in found)
         raise HfvlaError(f"there are several GPUs '{name}' in the table", expected=several)
-    names = [gpu.name for gpu in GPUS]
+    names, short = [gpu.name for gpu in GPUS], name.partition(":")[0].replace(" ", "") or "mine"
     raise HfvlaError(
-        f"no GPU '{name}' in the table. {did_you_mean(name, names)} Or say its memory: --gpu {name}:24GB."
+        f"no GPU '{name}' in the table. {did_you_mean(name, names)} Or say its memory: --gpu {short}:24GB."
     )
 
 

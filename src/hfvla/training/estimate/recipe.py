@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hfvla.cache import choose_cut
+from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec
 from hfvla.nn.mixed_precision import cast_together
 from hfvla.nn.objective import objective_of
@@ -34,9 +35,8 @@ from hfvla.training.estimate.tools import (
 )
 from hfvla.training.estimate.tracker import EstimateError
 from hfvla.training.run.caching import ever_trained
-from hfvla.training.run.model_size import base_config, meta_model
-from hfvla.training.run.preflight import check_arguments
-from hfvla.training.run.stage_run import merge_config
+from hfvla.training.run.model_size import base_config, merge_config, meta_model
+from hfvla.training.run.preflight import check_arguments, unused_arguments
 from hfvla.training.stage.groups import adapter_of, assign_phases, expand_group, plain_name
 from hfvla.training.stage.phases import (
     Timeline,
@@ -80,12 +80,14 @@ def plan_recipe(
 
     Returns:
         `dict`: "family", "recipe", "parameters" (by part), "total_parameters", "stages", "gpus" (name and memory),
-            "disk" (see `disk_bytes`), "assumptions".
+            "disk" (see `disk_bytes`), "unused" (arguments without an effect, a sentence each), "assumptions".
 
     Raises:
         CheckpointError: the config of `model.pretrained` is of another family.
         RecipeError: a group that matches nothing, a phase that never begins.
     """
+    if not isinstance(recipe, Recipe):
+        raise RecipeError("no recipe", where="plan_recipe(recipe=...)", got=recipe, fix="Write load_recipe(file).")
     spec = get_family(recipe.family)
     check_arguments(recipe, spec, here=False)
     config = base_config(recipe, spec)
@@ -117,6 +119,7 @@ def plan_recipe(
         "stages": stages,
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.memory_bytes, "like": gpu.like} for gpu in gpus],
         "disk": disk_bytes(recipe, stages),
+        "unused": unused_arguments(recipe),
         "assumptions": [*counter.statements(), *device_statements(gpus, cpu), *ASSUMPTIONS],
     }
 

@@ -12,9 +12,11 @@ from hfvla.errors import DataError
 from hfvla.evaluation.comparison import ScoredRun, compare_runs, read_scored_run
 from hfvla.evaluation.comparison_file import Comparison
 from hfvla.evaluation.comparison_report import comparison_markdown
+from hfvla.evaluation.convergence import convergence, validation_curve
 from hfvla.outputs import claim_folder
 from hfvla.paths import expand_user
 from hfvla.recipe import Recipe, diff_recipes, load_recipe, load_resolved
+from hfvla.registry import get_family
 from hfvla.training.checkpoint.record import read_json, write_json
 from hfvla.training.run.run import run_recipe
 
@@ -36,7 +38,7 @@ def run_comparison(
         output_dir: default: the comparison's.
 
     Returns:
-        `dict`: content of comparison.json: "reference", "seeds", "budget", "runs", "metrics".
+        `dict`: content of comparison.json: "reference", "seeds", "budget", "runs", "metrics", "convergence".
 
     Raises:
         RecipeError: a recipe is wrong, or a folder holds a run of another one.
@@ -64,6 +66,7 @@ def run_comparison(
         "metrics": compare_runs(
             runs, comparison.metrics, comparison.reference, bootstrap_samples=comparison.bootstrap_samples
         ),
+        "convergence": _convergence(runs, recipes, comparison.reference),
         "output_dir": str(folder),
     }
     if _is_main():
@@ -130,6 +133,28 @@ def _check_budget(runs: Sequence[ScoredRun], comparison: Comparison) -> None:
         )
 
 
+def _convergence(
+    runs: Sequence[ScoredRun], recipes: Mapping[tuple[str, int], Recipe], reference: str
+) -> dict[str, Any] | None:
+    """Return how soon each recipe came near the reference's best validation score; None where they keep no one score.
+
+    The score is what the last stage with `keep_best` of every recipe keeps.
+    """
+    kept = {next((stage.keep_best for stage in reversed(one.stages) if stage.keep_best), None)
+            for one in recipes.values()}  # fmt: skip
+    name = next(iter(kept)) if len(kept) == 1 else None
+    if name is None:
+        return None
+    metric = name if name.startswith("eval_") else f"eval_{name}"
+    curves: dict[str, list[list[tuple[int, float]]]] = {}
+    for run in runs:
+        record = read_json(Path(run.folder) / "run.json") or {}
+        curves.setdefault(run.name, []).append(validation_curve(record, run.folder, metric))
+    spec = get_family(recipes[reference, runs[0].seed].family)
+    found = convergence(curves, reference, is_error=spec.metric(metric.removeprefix("eval_")).is_error)
+    return None if found is None else {"metric": metric, **found}
+
+
 def _facts(run: ScoredRun) -> dict[str, Any]:
     stages = run.stages
     return {
@@ -138,6 +163,7 @@ def _facts(run: ScoredRun) -> dict[str, Any]:
         "samples_seen": run.samples,
         "steps": sum(stage["steps"] for stage in stages),
         "seconds": sum(stage["seconds"] for stage in stages),
+        "trainable_parameters": max(stage["trainable_parameters"] for stage in stages),
         "stages": [
             {
                 "name": stage["name"],

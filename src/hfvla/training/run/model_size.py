@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,13 +14,14 @@ from hfvla.errors import CheckpointError, RecipeError
 from hfvla.family import FamilySpec
 from hfvla.fetching import local_checkpoint
 from hfvla.recipe import Recipe
+from hfvla.recipe.config_checks import change_problems
+from hfvla.recipe.document import format_steps
 from hfvla.training.run.preflight import model_errors
-from hfvla.training.run.stage_run import merge_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["base_config", "check_models", "meta_model"]
+__all__ = ["base_config", "check_models", "merge_config", "merge_keys", "meta_model"]
 
 _GIB = 2**30
 
@@ -74,6 +76,26 @@ def _known(shape: dict[str, Any]) -> Any:
 
     settings = copy.deepcopy(shape)
     return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def merge_config(config: PreTrainedConfig, changes: Mapping[str, Any]) -> Any:
+    """Return a new config of the same class with `changes` merged in, nested mappings key by key.
+
+    Raises:
+        RecipeError: a key that the config, or one of its parts, does not have, or a value of another type.
+    """
+    problems = change_problems(config, changes)
+    if problems:
+        raise RecipeError([f"model: {format_steps(problem.steps)}: {problem.text}" for problem in problems])
+    with model_errors("model"):
+        return type(config)(**merge_keys(config.to_dict(), dict(changes)))
+
+
+def merge_keys(old: Any, new: Any) -> Any:
+    """Return a value with another laid over it, mappings key by key."""
+    if isinstance(old, dict) and isinstance(new, Mapping):
+        return {**old, **{key: merge_keys(old.get(key), value) for key, value in new.items()}}
+    return copy.deepcopy(new)
 
 
 def meta_model(spec: FamilySpec, config: PreTrainedConfig) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.optimization import get_scheduler
 
 from hfvla.data.rows.mixing import is_stream
@@ -20,10 +20,14 @@ from hfvla.recipe import Recipe, Stage
 from hfvla.recipe.scalars import shortened
 from hfvla.training.run.arguments import stage_settings
 
-__all__ = ["check_arguments", "check_data", "check_rows", "model_errors"]
+__all__ = ["check_arguments", "check_data", "check_rows", "check_stream", "model_errors", "unused_arguments"]
 
 _LATER = ("deepspeed", "torch_compile", "torch_compile_backend", "torch_compile_mode", "tf32")
 """Arguments that change the process when they are built; each has a check of its own."""
+
+_ADAMW = ("adamw_torch", "adamw_torch_fused")
+
+_BATCH = 8  # TrainingArguments' own
 
 _STEPS = 8  # a schedule is asked for: warm-up, middle and end
 
@@ -86,8 +90,7 @@ def _build(recipe: Recipe, spec: FamilySpec, stage: Stage, held_out: bool, here:
         arguments = _Arguments(**settings)
         if isinstance(arguments.lr_scheduler_kwargs, str):
             raise ValueError(f"lr_scheduler_kwargs is no mapping; got {arguments.lr_scheduler_kwargs!r}")
-        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
-        optimizer = kind([torch.nn.Parameter(torch.zeros(1))], **options)
+        optimizer = _optimizer(arguments)
         schedule = get_scheduler(
             arguments.lr_scheduler_type, optimizer,
             num_warmup_steps=min(arguments.get_warmup_steps(_STEPS), 1), num_training_steps=_STEPS,
@@ -96,6 +99,47 @@ def _build(recipe: Recipe, spec: FamilySpec, stage: Stage, held_out: bool, here:
         for step in range(_STEPS if isinstance(schedule, torch.optim.lr_scheduler.LambdaLR) else 0):
             for rate in schedule.lr_lambdas:
                 rate(step)
+
+
+def unused_arguments(recipe: Recipe, stages: Sequence[Stage] = ()) -> list[str]:
+    """Return a sentence for each argument that has no effect beside another one, which the Trainer leaves unsaid.
+
+    Args:
+        recipe: a checked recipe.
+        stages: those that run; default: all.
+    """
+    found: dict[str, list[str]] = {}
+    for stage in stages or recipe.stages:
+        args = recipe.stage_args(stage)
+        if int(args.get("max_steps", -1)) > 0 and "num_train_epochs" in args:
+            found.setdefault("num_train_epochs has no effect: max_steps says when it ends", []).append(stage.name)
+        for what, default in (("eval", "epoch"), ("save", "epoch"), ("logging", "steps")):
+            strategy = str(args.get(f"{what}_strategy", default))
+            if args.get(f"{what}_steps") is not None and strategy != "steps":
+                text = f"{what}_steps has no effect: {what}_strategy is {strategy}, not steps"
+                found.setdefault(text, []).append(stage.name)
+        batch = int(args.get("per_device_train_batch_size", _BATCH))
+        if stage.grad_cache is not None and stage.grad_cache >= batch:
+            text = f"grad_cache has no effect: a batch of {batch} is no larger"
+            found.setdefault(text, []).append(stage.name)
+    count = len(stages or recipe.stages)
+    return [text if len(names) == count else f"stage {', '.join(names)}: {text}" for text, names in found.items()]
+
+
+def _optimizer(arguments: TrainingArguments) -> torch.optim.Optimizer:
+    """Build the optimizer that the `Trainer` would, around one parameter.
+
+    The default is built here: the module of the `Trainer` imports `datasets` and pandas with it, which a plan of most
+    recipes needs for nothing else.
+    """
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    if arguments.optim in _ADAMW and not arguments.optim_args:
+        betas = (arguments.adam_beta1, arguments.adam_beta2)
+        return torch.optim.AdamW(parameters, lr=arguments.learning_rate, betas=betas, eps=arguments.adam_epsilon)
+    from transformers import Trainer
+
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    return kind(parameters, **options)
 
 
 def _has_tf32() -> bool:
@@ -210,7 +254,7 @@ def check_rows(recipe: Recipe, stage: Stage, rows: int, processes: int = 1) -> N
         RecipeError: the stage would train nothing.
     """
     args = recipe.stage_args(stage)
-    batch = int(args.get("per_device_train_batch_size", 8)) * processes
+    batch = int(args.get("per_device_train_batch_size", _BATCH)) * processes
     if rows < 1:
         raise RecipeError(f"stage '{stage.name}': no training rows are left once the validation rows are held out")
     if args.get("dataloader_drop_last") and rows < batch:

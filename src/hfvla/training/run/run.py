@@ -35,7 +35,7 @@ from hfvla.training.run.finished import is_finished
 from hfvla.training.run.lock import FolderLock
 from hfvla.training.run.machine import set_attention
 from hfvla.training.run.model_size import check_models
-from hfvla.training.run.preflight import check_arguments, check_data
+from hfvla.training.run.preflight import check_arguments, check_data, unused_arguments
 from hfvla.training.run.reopening import Reopening
 from hfvla.training.run.result import RunResult
 from hfvla.training.run.run_folder import lock_run_folder, open_run_folder, replace_folder
@@ -101,10 +101,22 @@ def run_recipe(
         CheckpointError: a hand-over changes something that the recipe does not announce; a checkpoint cannot be gone
             on from with these settings; the disk is full.
     """
+    if isinstance(overrides, str) and "=" in overrides:  # no folder's name, but one override
+        raise RecipeError(
+            "overrides are a list",
+            where="run_recipe(overrides=...)",
+            got=overrides,
+            expected='["key.path=value", ...]',
+        )
     if isinstance(overrides, str | Path):
         warnings.warn("run_recipe(recipe, folder) is run_recipe(recipe, output_dir=folder) now", DeprecationWarning, 2)
         output_dir, overrides = overrides, ()
     recipe = _loaded(recipe, overrides)
+    words = {"output_dir": output_dir, "from_checkpoint": from_checkpoint, "start_at": start_at}
+    words |= {"stop_after": stop_after, "extend": extend, "resume_from": resume_from}
+    for name, value in words.items():
+        if value is not None and not isinstance(value, str | Path):
+            raise RecipeError("no text", where=f"run_recipe({name}=...)", got=value, expected="a name or a path")
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
     check_arguments(recipe, get_family(recipe.family), plan.stages)
     check_models(recipe, get_family(recipe.family))
@@ -219,6 +231,8 @@ class RecipeRun:
         data = RecipeData(self.spec, self.recipe, self.plan.stages, self.meeting)
         check_data(self.recipe, self.spec, self.plan.stages, data, self.state.num_processes)
         self.record["census"] = data.census
+        for text in unused_arguments(self.recipe, self.plan.stages):
+            logger.info("args: %s", text)
         if self.state.is_main_process:
             check_run_rows(self.output_dir, data.fingerprints(), self._allow_change)
         folders = dict(self.plan.folders)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import time
@@ -12,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from hfvla.errors import RecipeError
 from hfvla.family import FamilySpec, resolve
 from hfvla.recipe import Recipe, Stage
-from hfvla.recipe.config_checks import change_problems
-from hfvla.recipe.document import format_steps
 from hfvla.registry import load_checkpoint
 from hfvla.sealing import check_contents, seal_folder, sealed, unsealed
 from hfvla.training.checkpoint.adapters import SavedAdapters
@@ -29,8 +25,8 @@ from hfvla.training.run.caching import cached_rows
 from hfvla.training.run.context import StageContext
 from hfvla.training.run.energy import EnergyCallback, energy_callbacks
 from hfvla.training.run.machine import set_attention
+from hfvla.training.run.model_size import merge_config, merge_keys
 from hfvla.training.run.packing import ordered_rows, rows_that_fit
-from hfvla.training.run.preflight import model_errors
 from hfvla.training.run.saving import save_and_audit
 from hfvla.training.run.screen import DETAIL
 from hfvla.training.run.screen.figures import ValidationFigures
@@ -48,25 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["StageRun", "merge_config"]
 
 logger = logging.getLogger(__name__)
-
-
-def merge_config(config: PreTrainedConfig, changes: Mapping[str, Any]) -> Any:
-    """Return a new config of the same class with `changes` merged in, nested mappings key by key.
-
-    Raises:
-        RecipeError: a key that the config, or one of its parts, does not have, or a value of another type.
-    """
-    problems = change_problems(config, changes)
-    if problems:
-        raise RecipeError([f"model: {format_steps(problem.steps)}: {problem.text}" for problem in problems])
-    with model_errors("model"):
-        return type(config)(**_merge(config.to_dict(), dict(changes)))
-
-
-def _merge(old: Any, new: Any) -> Any:
-    if isinstance(old, dict) and isinstance(new, Mapping):
-        return {**old, **{key: _merge(old.get(key), value) for key, value in new.items()}}
-    return copy.deepcopy(new)
 
 
 class StageRun(StageContext):
@@ -186,7 +163,7 @@ class StageRun(StageContext):
         if source is None and self.recipe.model.pretrained is None:
             rows = data.stage_rows(self.stage).known()
             section = self.recipe.model.model_dump()
-            section["config"] = _merge(section["config"], self.stage.model)
+            section["config"] = merge_keys(section["config"], self.stage.model)
             model, processor = self.spec.load("initialise")(section, rows, self.recipe.seed)
             self._settle(model)
             report = hand_over(model, model.state_dict(), self.stage.handover, self.spec.groups, "new")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from hfvla.recipe import Recipe, Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["check_given", "check_reach"]
+__all__ = ["check_given", "check_reach", "checked_metrics"]
 
 _WHERE = "StagedTrainer"
 _RENAMED = {"tokenizer": "processing_class", "feature_extractor": "processing_class"}
@@ -124,6 +125,16 @@ def _check_rows(rows: Any) -> None:
             "a name is no data", where=f"{_WHERE}(train_dataset=...)", got=str(rows),
             fix="Load it, e.g. datasets.load_dataset(...), or name it in a recipe's `data`.",
         )  # fmt: skip
+    if isinstance(rows, Mapping):
+        raise RecipeError(
+            "columns are no rows", where=f"{_WHERE}(train_dataset=...)", got=", ".join(map(str, rows)),
+            fix="Write datasets.Dataset.from_dict(...), or a list of rows.",
+        )  # fmt: skip
+    if isinstance(rows, Iterator):
+        raise RecipeError(
+            "an iterator is used up after one epoch", where=f"{_WHERE}(train_dataset=...)", got=type(rows).__name__,
+            fix="Write list(...), or torch.utils.data.IterableDataset with args.max_steps.",
+        )  # fmt: skip
     if _length(rows) == 0:
         raise DataError("the training data has no row", where=f"{_WHERE}(train_dataset=...)", expected="at least one")
 
@@ -133,6 +144,25 @@ def _length(rows: Any) -> int | None:
         return len(rows)
     except (TypeError, RuntimeError):  # None, or rows that are a stream
         return None
+
+
+def checked_metrics(compute_metrics: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `compute_metrics` whose result is looked at; `Trainer` writes into it whatever it is.
+
+    Raises:
+        TrainingError: when it is called and returns no mapping.
+    """
+
+    @wraps(compute_metrics)
+    def checked(*given: Any, **more: Any) -> Any:
+        found = compute_metrics(*given, **more)
+        if not isinstance(found, Mapping) and not more:  # batch by batch (`compute_result`) only the last call tells
+            raise TrainingError(
+                "compute_metrics returns {name: number}", where=f"{_WHERE}(compute_metrics=...)", got=found
+            )
+        return found
+
+    return checked
 
 
 def check_reach(loss: Tensor, terms: Collection[str], stage: Stage) -> None:

@@ -28,6 +28,7 @@ from hfvla.training.trainer.loss_reach import keep_in_step, output_terms, zero_l
 from hfvla.training.trainer.nonfinite import FiniteCheck, check_best, comparable_metric, step_rows
 from hfvla.training.trainer.source_log import SourceLog, source_names
 from hfvla.training.trainer.term_counts import TermShares, term_counts
+from hfvla.training.trainer.term_names import check_first_terms, check_output
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
@@ -41,6 +42,7 @@ class ObjectiveTrainer(ExactResume):
     trained: Mapping[str, str]
     timeline: Timeline | None = None  # known once the data loader is, when training starts
     _frozen: Any
+    _names_checked = False  # of the loss terms; a recipe's are, against its family, before anything is built
 
     def build_objective(self) -> None:
         """Build what combines, counts, follows and checks the loss terms; runs once the Trainer is set up."""
@@ -108,10 +110,15 @@ class ObjectiveTrainer(ExactResume):
             evaluate_frozen(self._frozen)
         cache = self.grad_cache if training else None
         outputs = model(**inputs) if cache is None else cache.forward(model, inputs)
+        if training and not self._names_checked and cache is None:
+            check_output(outputs, self.stage)
         (terms, reach), weights = output_terms(outputs), self.loss_weights(training)
         counted = {name: terms[name] for name in self._wanted(training) if name in terms}
         counts = term_counts(self._bare_model(), self.shares.names, inputs)
         if training:
+            if not self._names_checked:
+                check_first_terms(self.stage, terms, own_loss=outputs.get("loss_terms") is None)
+                self._names_checked = True
             self._last_weights = weights
             self.finite.add(counted)
         if training or self._counted_rows:

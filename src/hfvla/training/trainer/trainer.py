@@ -35,7 +35,7 @@ from hfvla.training.trainer.checkpointing import checkpoint_frozen_layers
 from hfvla.training.trainer.devices import one_gpu_a_process, stage_out_of_memory_told
 from hfvla.training.trainer.extra_terms import add_terms
 from hfvla.training.trainer.fsdp import joined_parts_only, prepare_fsdp
-from hfvla.training.trainer.given import check_given
+from hfvla.training.trainer.given import check_given, checked_metrics
 from hfvla.training.trainer.group_batches import GroupSampler, build_group_sampler
 from hfvla.training.trainer.honoured import (
     check_learning_rates,
@@ -106,7 +106,10 @@ class StagedTrainer(ObjectiveTrainer):
     ) -> None:
         check_given(model, args, stage, groups, kwargs)
         assert stage is not None and groups is not None  # `check_given` says so in words
+        if kwargs.get("compute_metrics") is not None:
+            kwargs["compute_metrics"] = checked_metrics(kwargs["compute_metrics"])
         self.stage, self.groups = stage, groups
+        self._names_checked = from_recipe
         where = f"stage '{stage.name}'"
         check_learning_rates(stage)
         check_lora_trains(stage, groups)
