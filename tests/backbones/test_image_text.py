@@ -41,6 +41,9 @@ def test_a_batch_says_what_each_row_says_alone(system):
     ]
     together = system.write(rows, 6)
     assert together == [system.write([row], 6)[0] for row in rows]
+    torch.manual_seed(0)
+    assert system.write(rows, 6, temperature=50.0) != together  # far above 1 all words are alike
+    assert system.write(rows, 6, temperature=1e-9) == together
     assert all(len(text.split()) <= 6 and "<" not in text.replace("<unk>", "") for text in together)
 
 

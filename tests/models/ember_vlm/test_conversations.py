@@ -137,6 +137,9 @@ def test_answers_are_written_and_their_losses_are_those_of_training(mine, data):
     samples = [ChatSample.from_row(row) for row in data.dataset]
     alone = [system.write([sample], 5)[0] for sample in samples]
     assert system.write(samples, 5) == alone
+    torch.manual_seed(0)
+    assert system.write(samples, 5, temperature=50.0) != alone  # far above 1 all words are alike
+    assert system.write(samples, 5, temperature=1e-9) == alone
     found = system.answer_losses(samples)
     collator = FAMILY.load("collator")(processor, model.config, losses=("instruct",))
     with torch.no_grad():

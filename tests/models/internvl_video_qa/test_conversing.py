@@ -28,6 +28,9 @@ def test_batches_pictures_and_clips(model, processor, rows, tmp_path):
     system = chat_system(model, processor)
     together = system.write(samples, 6)
     assert together == [system.write([sample], 6)[0] for sample in samples]
+    torch.manual_seed(0)
+    assert system.write(samples, 6, temperature=50.0) != together  # far above 1 all words are alike
+    assert system.write(samples, 6, temperature=1e-9) == together
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert load_chat_system(tmp_path, "cpu").write(samples, 6) == together

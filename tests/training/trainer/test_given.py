@@ -47,7 +47,7 @@ def trainer(tmp_path, **changes):
         ({"train_datset": []}, "no argument 'train_datset'. Did you mean 'train_dataset'"),
         ({"tokenizer": "x"}, "no argument 'tokenizer'. It is called processing_class now"),
         ({"train_dataset": "imdb"}, "a name is no data; got 'imdb'"),
-        ({"train_dataset": {"features": [1.0]}}, "columns are no rows; got 'features'.*Dataset.from_dict"),
+        ({"train_dataset": {"features": [1.0]}}, "a mapping is no rows; got 'features'.*Dataset.from_dict"),
         ({"train_dataset": iter([1])}, "an iterator is used up after one epoch; got 'list_iterator'"),
         ({"stage": [STAGE, STAGE]}, "One trainer trains one stage; run_recipe trains a recipe's"),
         ({"stage": load_recipe(SMOKE)}, r"A stage of a recipe: recipe\.stages\[0\]"),

@@ -127,8 +127,8 @@ def _check_rows(rows: Any) -> None:
         )  # fmt: skip
     if isinstance(rows, Mapping):
         raise RecipeError(
-            "columns are no rows", where=f"{_WHERE}(train_dataset=...)", got=", ".join(map(str, rows)),
-            fix="Write datasets.Dataset.from_dict(...), or a list of rows.",
+            "a mapping is no rows", where=f"{_WHERE}(train_dataset=...)", got=", ".join(map(str, rows)),
+            fix="Write datasets.Dataset.from_dict(...), a list of rows, or one part of a DatasetDict.",
         )  # fmt: skip
     if isinstance(rows, Iterator):
         raise RecipeError(
