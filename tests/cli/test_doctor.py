@@ -414,3 +414,9 @@ def test_the_parent_process_stays_light():
     code = "import sys, hfvla.cli.doctor; print('torch' in sys.modules, 'decord' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_reader_that_does_not_exist_is_a_warning(monkeypatch):
+    monkeypatch.setenv("HFVLA_VIDEO_BACKEND", "opencv")
+    found = [seen for seen in video.check_video({"av": DECODES}) if seen.status == "warn"]
+    assert [seen.found for seen in found] == ["HFVLA_VIDEO_BACKEND=opencv is none of auto, pyav, torchcodec, decord"]

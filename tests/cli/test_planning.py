@@ -57,6 +57,7 @@ def test_plan_of_a_shape_in_json(hfvla_cli):
         (["r.yaml", "--batch", "8"], "--batch goes with --shape"),
         ([TINY, "--gpu", "a100"], "several GPUs 'a100' in the table; expected a100-40, a100-80"),
         (["--shape", "internvl3_9b"], "no shape 'internvl3_9b'"),
+        (["--shape", "internvl3_1b", "--train", "projector", "--optim", "adam"], "Did you mean 'adamw_torch'?"),
         (["--shape", "internvl3_1b", "--gpu", "c200"], "no GPU 'c200'"),
         (["--shape", "internvl3_1b", "--measured", "nothing.json"], "cannot read measured throughputs"),
         (["--shape", "internvl3_1b", "--lora-r", "8"], "adapters need --lora-target"),

@@ -146,3 +146,20 @@ def test_json_where_stdout_cannot_show_it(monkeypatch):
     assert to_json({"a": "ü"}) == '{\n  "a": "ü"\n}'
     monkeypatch.setattr("sys.stdout", Ascii())
     assert to_json({"a": "ü"}) == '{\n  "a": "\\u00fc"\n}'
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("train", "r.yaml", "--learning-rate", "1e-4"), "hfvla train RECIPE args.learning_rate=..."),
+        (("plan", "r.yaml", "--args.bf16=true"), "hfvla plan RECIPE args.bf16=..."),
+        (("train", "r.yaml", "--seed", "3"), "hfvla train RECIPE seed=..."),
+    ],
+)
+def test_values_given_as_options_are_told_how_they_are_given(capsys, words, meant):
+    code, printed = ended(capsys, *words)
+    assert code == 2 and meant in printed.err
+
+
+def test_other_mistakes_get_no_such_hint(capsys):
+    assert "without dashes" not in ended(capsys, "train", "no-such-recipe.yaml", "seed=3")[1].err

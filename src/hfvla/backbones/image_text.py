@@ -46,12 +46,7 @@ def image_text_system(
         processor: its processor, with a chat template.
         max_pictures: of a sample.
     """
-    tokenizer = processor.tokenizer
-    ends = _ends(model, tokenizer)
-    settings: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id}
-    if ends:
-        settings |= {"eos_token_id": ends}
-        settings["pad_token_id"] = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    tokenizer, settings = processor.tokenizer, _special_tokens(model, processor.tokenizer)
 
     @torch.inference_mode()
     def write(samples: Sequence[ChatSample], max_new_tokens: int, temperature: float) -> list[str]:
@@ -94,6 +89,15 @@ def image_text_system(
         vocabulary=int(model.config.get_text_config().vocab_size),
         max_pictures=max_pictures,
     )
+
+
+def _special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return with which tokens answers end, and with which they are filled up."""
+    ends, pad = _ends(model, tokenizer), tokenizer.pad_token_id
+    return {
+        "pad_token_id": pad if pad is not None or not ends else ends[0],
+        **({"eos_token_id": ends} if ends else {}),
+    }
 
 
 def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -26,6 +26,14 @@ _WITH_TRANSFORMERS = frozenset(
     + ("inspect",)
 )
 
+_OF_RECIPES = ("train", "plan", "cache")
+_RECIPE_KEYS = ("seed", "name", "model", "data", "args", "evaluation", "hub", "stages", "output_dir", "plugins")
+_ARGUMENTS = (
+    ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size")
+    + ("gradient_accumulation_steps", "gradient_checkpointing", "bf16", "fp16", "optim", "report_to", "warmup_steps")
+    + ("weight_decay", "logging_steps", "save_steps", "eval_steps", "lr_scheduler_type", "max_grad_norm", "deepspeed")
+)
+"""What scripts on `TrainingArguments` take as options, as far as people type it."""
 
 _caller_freezes = False
 
@@ -88,6 +96,8 @@ def run(argv: Sequence[str]) -> None:
         sys.exit(USER_ERROR)
     with _watched() as streams, _noticed() as interrupts, _thawed():
         code = _run(argv, streams, interrupts)
+        if code == USER_ERROR:
+            _hint(argv)
         for stream in streams:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -100,6 +110,17 @@ def run(argv: Sequence[str]) -> None:
     if broken:
         _to_nowhere()
     sys.exit(code)
+
+
+def _hint(argv: Sequence[str]) -> None:
+    """Say how a recipe's value is given, where somebody gave one as an option."""
+    for word in argv[1:] if argv and argv[0] in _OF_RECIPES else ():
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        if not word.startswith("--") or name.partition(".")[0] not in {*_RECIPE_KEYS, *_ARGUMENTS}:
+            continue
+        key = f"args.{name}" if name in _ARGUMENTS else name
+        _say(f"A recipe's values are words without dashes: hfvla {argv[0]} RECIPE {key}=...")
+        return
 
 
 def _run(argv: Sequence[str], streams: Sequence[_Watched], interrupts: _Interrupts) -> int | str | None:

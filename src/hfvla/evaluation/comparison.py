@@ -171,12 +171,7 @@ def compare_runs(
                 for name in names
             },
             "differences": {
-                name: {
-                    **_entry(f"-\n{name}\n{shown}", values, bounds),
-                    "relative": _relative(values[f"-\n{name}\n{shown}"], values[f"{reference}\n{shown}"]),
-                }
-                for name in names
-                if name != reference
+                name: _difference(name, reference, shown, values, bounds) for name in names if name != reference
             },
         }
         for shown, parts in metrics.items()
@@ -191,8 +186,11 @@ def _entry(key: str, values: Mapping[str, float], bounds: Mapping[str, tuple[flo
     return {"value": values[key], "interval": list(bounds[key]) if key in bounds else None}
 
 
-def _relative(difference: float, before: float) -> float | None:
-    return difference / abs(before) if before else None
+def _difference(
+    name: str, reference: str, shown: str, values: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
+    found, before = _entry(f"-\n{name}\n{shown}", values, bounds), values[f"{reference}\n{shown}"]
+    return {**found, "relative": found["value"] / abs(before) if before else None}
 
 
 def _mean(parts: Sequence[np.ndarray]) -> float:

@@ -99,7 +99,7 @@ def load_report_data(folder: Path) -> tuple[dict[str, EvaluationResult], dict[st
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         fix = "Score the checkpoint first: hfvla eval, or the same hfvla train once more."
         raise DataError("nothing was evaluated here", where=str(path.parent), expected=path.name, fix=fix) from None
     except (OSError, ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from hfvla.errors import did_you_mean
 from hfvla.recipe.argument_ranges import range_problems
 from hfvla.recipe.document import Problem, Steps
-from hfvla.recipe.other_names import ARGUMENT_NAMES
+from hfvla.recipe.other_names import ARGUMENT_NAMES, meant_value
 from hfvla.recipe.words import plain_problems, shown
 
 __all__ = ["ENGINE_ARGUMENTS", "argument_problems"]
@@ -142,7 +142,7 @@ def _value_problems(key: str, value: Any, hint: Any, steps: Steps) -> Iterator[P
     if allowed and value is not None:
         if value not in allowed or (value in (0, 1) and not isinstance(value, bool)):
             names = [str(choice).lower() if isinstance(choice, bool) else choice for choice in allowed]
-            yield Problem(steps, f"no such choice; got {shown(value)}. {did_you_mean(str(value)[:60], names)}")
+            yield Problem(steps, f"no such choice; got {shown(value)}. {meant_value(key, str(value), names)}")
         return
     adapter = None if key in _PYTHON_ONLY else _adapter(key)
     if adapter is None:

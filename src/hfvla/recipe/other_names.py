@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-__all__ = ["ARGUMENT_NAMES", "KEY_NAMES"]
+from hfvla.errors import did_you_mean
+
+__all__ = ["ARGUMENT_NAMES", "KEY_NAMES", "meant_value"]
 
 _EPOCHS, _STEPS = "say 'args.num_train_epochs'", "say 'args.max_steps'"
 _BATCH, _RATE = "say 'args.per_device_train_batch_size'", "say 'args.learning_rate', or by part in `learning_rates`"
@@ -84,3 +86,14 @@ KEY_NAMES: Mapping[str, Mapping[str, str]] = {
     },
 }  # fmt: skip
 """By the class of a section: keys that it does not have."""
+
+_VALUES: Mapping[str, Mapping[str, str]] = {
+    "optim": dict.fromkeys(("adam", "adamw", "adamw_hf", "AdamW"), "adamw_torch"),
+    "lr_scheduler_type": {"warmup_cosine": "cosine", "linear_warmup": "linear", "none": "constant"},
+}
+
+
+def meant_value(key: str, value: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for a value that an argument does not take, or what it takes."""
+    meant = _VALUES.get(key, {}).get(value)
+    return f"Did you mean '{meant}'?" if meant else did_you_mean(value[:60], known)

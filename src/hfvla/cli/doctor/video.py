@@ -16,6 +16,8 @@ ORDER = ("av", "torchcodec", "decord")
 """Readers by module, in the order of `hfvla.data.video.backends.BACKENDS`. Without PyAV (av), which reads the table of
 frames for the others too, no clip is read."""
 
+_CHOICES = ("auto", "pyav", "torchcodec", "decord")
+
 
 def probe_video() -> dict[str, Answer | None]:
     """Let each installed reader decode a clip that PyAV makes in memory; None where there was no clip to decode."""
@@ -42,13 +44,16 @@ def check_video(readers: dict[str, Answer | None]) -> Iterator[Check]:
         untried = "" if readers[usable[0]] else " (not tried: PyAV makes the test clip)"
         others = f"; also {', '.join(usable[1:])}" if usable[1:] else ""
         chosen = os.environ.get("HFVLA_VIDEO_BACKEND") or "auto"
-        named = f"; HFVLA_VIDEO_BACKEND={chosen} is used in its place" if chosen not in ("auto", "pyav") else ""
+        named = f"; HFVLA_VIDEO_BACKEND={chosen} is used in its place" if chosen in _CHOICES[2:] else ""
         yield Check("video", "ok", f"{usable[0]} is used{untried}{others}{named}")
     elif readers:
         yield Check("video", "warn", f"no installed reader works: {', '.join(readers)}", 'pip install "hfvla[video]"')
     else:
         found = "no reader (decord, torchcodec, av); only recipes with video need one"
         yield Check("video", "info", found, 'pip install "hfvla[video]"')
+    chosen = os.environ.get("HFVLA_VIDEO_BACKEND") or "auto"
+    if chosen not in _CHOICES:
+        yield Check("video", "warn", f"HFVLA_VIDEO_BACKEND={chosen} is none of {', '.join(_CHOICES)}", "unset it")
     for name, answer in readers.items():
         if answer is not None and answer.problem:
             fix = "make system-libs" if name == "torchcodec" else f"pip install --force-reinstall {name}"

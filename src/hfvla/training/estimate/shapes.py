@@ -15,6 +15,7 @@ from hfvla.errors import HfvlaError, RecipeError, did_you_mean
 from hfvla.family import ParameterGroup
 from hfvla.nn.mixed_precision import cast_together
 from hfvla.recipe import Lora
+from hfvla.recipe.other_names import meant_value
 from hfvla.training.estimate.costs import ASSUMPTIONS, Workload, training_costs
 from hfvla.training.estimate.devices import GPUS, Gpu
 from hfvla.training.estimate.sizes import find_precision
@@ -162,11 +163,12 @@ def plan_shape(
         brief: follow the plain setting alone; others only where it fits no GPU.
 
     Raises:
-        HfvlaError: unknown shape or precision, or images that do not fit the tokens.
+        HfvlaError: unknown shape, precision or optimizer, or images that do not fit the tokens.
         RecipeError: a group or LoRA target that matches nothing.
     """
     run = run or ShapeRun()
     precision = find_precision(run.precision)
+    _check_optimizer(run.optim)
     if not run.train and run.lora is None:
         raise RecipeError("nothing trains", got=list(run.train), fix="Give --train, --lora-target or both.")
     model, groups = shape_model(name)
@@ -225,3 +227,11 @@ def _stage(
         "notes": [],
         **saved,
     }
+
+
+def _check_optimizer(name: str) -> None:
+    from transformers.training_args import OptimizerNames
+
+    known = [str(one.value) for one in OptimizerNames]
+    if name not in known:
+        raise HfvlaError(f"no optimizer '{name}'. {meant_value('optim', name, known)}", where="--optim")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfvla.data.processes import Meeting, Processes
-from hfvla.errors import RecipeError
 from hfvla.evaluation.output import command_line, write_training_report
 from hfvla.evaluation.run import evaluate_together, write_evaluation
 from hfvla.family import EvaluationContext, EvaluationResult, FamilySpec
@@ -20,7 +18,7 @@ from hfvla.hub.card import CARD, write_card
 from hfvla.hub.forms import push_checkpoint
 from hfvla.hub.push import check_access
 from hfvla.paths import expand_user
-from hfvla.recipe import Recipe, Stage, load_recipe, resolved_dict, save_resolved
+from hfvla.recipe import Recipe, Stage, resolved_dict, save_resolved
 from hfvla.registry import get_family
 from hfvla.sealing import check_contents, seal_folder
 from hfvla.training.checkpoint.adapters import share_adapter
@@ -30,6 +28,7 @@ from hfvla.training.checkpoint.record import environment, read_json, saving, wri
 from hfvla.training.checkpoint.rows import check_run_rows
 from hfvla.training.checkpoint.writing import save_by_names
 from hfvla.training.run.arguments import start_processes
+from hfvla.training.run.asked import asked_recipe
 from hfvla.training.run.eval_sets import EvalSets
 from hfvla.training.run.finished import is_finished
 from hfvla.training.run.lock import FolderLock
@@ -101,23 +100,12 @@ def run_recipe(
         CheckpointError: a hand-over changes something that the recipe does not announce; a checkpoint cannot be gone
             on from with these settings; the disk is full.
     """
-    if isinstance(overrides, str) and "=" in overrides:  # no folder's name, but one override
-        raise RecipeError(
-            "overrides are a list",
-            where="run_recipe(overrides=...)",
-            got=overrides,
-            expected='["key.path=value", ...]',
-        )
-    if isinstance(overrides, str | Path):
-        warnings.warn("run_recipe(recipe, folder) is run_recipe(recipe, output_dir=folder) now", DeprecationWarning, 2)
-        output_dir, overrides = overrides, ()
-    recipe = _loaded(recipe, overrides)
     words = {"output_dir": output_dir, "from_checkpoint": from_checkpoint, "start_at": start_at}
     words |= {"stop_after": stop_after, "extend": extend, "resume_from": resume_from}
-    for name, value in words.items():
-        if value is not None and not isinstance(value, str | Path):
-            raise RecipeError("no text", where=f"run_recipe({name}=...)", got=value, expected="a name or a path")
+    recipe = asked_recipe(recipe, overrides, words)
+    output_dir = words["output_dir"]
     plan = StagePlan.from_recipe(recipe, start_at, from_checkpoint, stop_after)
+    plan.check_given(Path(expand_user(str(output_dir or recipe.output_dir))))
     check_arguments(recipe, get_family(recipe.family), plan.stages)
     check_models(recipe, get_family(recipe.family))
     if recipe.hub is not None:
@@ -128,27 +116,6 @@ def run_recipe(
         return RunResult(run.execute())
     finally:
         run.close_folder()
-
-
-def _loaded(recipe: Any, overrides: Sequence[str]) -> Recipe:
-    """Return a recipe from its file, or as it is.
-
-    Raises:
-        RecipeError: what is passed is no recipe, or overrides with one that is loaded.
-    """
-    if isinstance(recipe, str | Path):
-        return load_recipe(recipe, overrides)
-    if not isinstance(recipe, Recipe):
-        raise RecipeError(
-            "no recipe", where="run_recipe(recipe=...)", got=str(type(recipe)), expected="a file, or a Recipe",
-            fix="Write Recipe(**recipe)." if isinstance(recipe, Mapping) else None,
-        )  # fmt: skip
-    if overrides:
-        raise RecipeError(
-            "overrides change a recipe's file, and this recipe is loaded", where="run_recipe(overrides=...)",
-            got=overrides, fix="Give them to load_recipe.",
-        )  # fmt: skip
-    return recipe
 
 
 class RecipeRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfvla.errors import RecipeError, did_you_mean
+from hfvla.errors import CheckpointError, RecipeError, did_you_mean
 from hfvla.paths import expand_user
 from hfvla.recipe import Recipe, Stage
 
@@ -70,3 +70,17 @@ class StagePlan:
                 )
             known.append(stage.name)
         return cls(stages, given)
+
+    def check_given(self, output_dir: Path) -> None:
+        """Look at the checkpoint that stands for the stage before, before data is read; a finished stage needs none.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        for folder in self.folders.values():
+            first = output_dir / self.stages[0].name
+            if not (folder / "config.json").is_file() and not (first / "config.json").is_file():
+                raise CheckpointError(
+                    "not a checkpoint: no config.json in this folder", where=str(folder),
+                    fix="Pass the folder of a stage, e.g. outputs/<run>/<stage>.",
+                )  # fmt: skip
