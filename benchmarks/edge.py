@@ -1,16 +1,18 @@
 """EmberVLM at its real size on two cores: int8 ONNX against torch in float32, and against what a small computer has.
 
-    python benchmarks/edge.py [--real robot_selection.json ...] [--checkpoint DIR] [--steps 150] [--output FILE.json]
+    python benchmarks/edge.py --trained outputs/small/final [--real robot_selection.json ...] [--output FILE.json]
 
-Without a checkpoint the model (36 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of
-50,263) has random weights, on which fusion and head learn to select, so that it has decisions to keep. Then it is
-exported with 8 bits (`--method`, by default mixed: convolutions calibrated on training rows, products in blocks), and
+Without `--checkpoint` the model (36 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of
+50,263) has random weights, on which fusion and head learn to select for `--steps`, so that it has decisions to keep.
+Then it is exported with 8 bits (`--method`, by default blocks: products in blocks, convolutions as float16), and
 
 - the size of the two graphs that a selection needs (vision, select) is summed, and that of the decoder said beside it;
 - a fresh process with NumPy and ONNX Runtime alone says how far it grows by loading both and selecting once;
 - it selects robots for one picture and one task, again and again, on two threads: p50 and p95, without text; and the
   processor time of a selection on one thread, which other processes do not lengthen much;
-- generated rows of the test split, and rows of real files where `--real` names them, are decided by both.
+- generated rows of the test split, and rows of real files where `--real` names them, are decided by both; those of a
+  checkpoint of any size that was trained in earnest, too (`--trained`): where weights are random, log-odds lie so near
+  to the threshold that any rounding decides. How near they lie is said beside each share (`margin`).
 
 Goals: at most 50 MB, 100 MB, 30 ms, and 99.5 % of the decisions equal.
 """
@@ -175,6 +177,9 @@ def decided(engine: Any, model: Any, processor: Any, rows: list[dict[str, Any]])
 def compare(engines: tuple[Any, Any], model: Any, processor: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Decide rows with both engines."""
     (first, ours), (second, theirs) = (decided(engine, model, processor, rows) for engine in engines)
+    threshold = model.config.calibration["threshold"]
+    line = model.config.calibration["temperature"] * np.log(threshold / (1 - threshold))
+    margins = np.abs(ours - line).min(axis=1)
     gold = [tuple(name in row["robots"] for name in model.config.robots) for row in rows]
     exact = [
         float(np.mean([one == right for one, right in zip(found, gold, strict=True)])) for found in (first, second)
@@ -183,6 +188,7 @@ def compare(engines: tuple[Any, Any], model: Any, processor: Any, rows: list[dic
         "rows": len(rows),
         "alike": float(np.mean([one == other for one, other in zip(first, second, strict=True)])),
         "different_sets": len(set(first)),
+        "margin": {f"p{share}": float(np.percentile(margins, share)) for share in (1, 5, 50)},
         "max_difference": float(np.abs(ours - theirs).max()),
         "mean_difference": float(np.abs(ours - theirs).mean()),
         "exact_match": {"float32": float(exact[0]), "int8": float(exact[1])},
@@ -228,6 +234,8 @@ def main() -> None:
     trained_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as name:
         found = export_and_compare(model, processor, Path(arguments.graphs or name), arguments)
+        if arguments.trained:
+            found["trained"] = trained_decisions(Path(name) / "trained", arguments)
     found |= {
         "parameters": sum(one.numel() for one in model.parameters()), "losses": losses[:1] + losses[-1:],
         "trained_s": trained_s, "seed": arguments.seed, "goals": GOALS,
@@ -242,29 +250,54 @@ def export_and_compare(model: Any, processor: Any, folder: Path, arguments: argp
     """Write float32 and int8 graphs, measure both, and decide rows."""
     plan = export_plan(model, processor)
     parts = [part for part in plan.parts if arguments.decoder or part.name in SELECTION]
+    left = written(plan, parts, model, processor, folder, arguments)
+    test = fleet_rows("test", arguments.rows, arguments.seed)
+    measures = {}
+    for name in ("float32", "int8"):
+        place = folder / name
+        measures[name] = measured(place, processor, test[0], arguments.threads, arguments.runs, arguments.pause)
+        sizes = {part.name: (place / f"{part.name}.onnx").stat().st_size / 1e6 for part in parts}
+        measures[name] |= {"file_mb": sum(sizes[part] for part in SELECTION), "parts_mb": sizes}
+    sets = decisions(plan, model, processor, folder, test, arguments)
+    return {"engines": measures, "sets": sets, "left_whole": left, "method": arguments.method}
+
+
+def written(plan: Any, parts: list[Any], model: Any, processor: Any, folder: Path, arguments: Any) -> dict[str, Any]:
+    """Write `float32/` and `int8/`, and return what stayed whole; graphs of an earlier run in `--graphs` stay."""
     whole, small = folder / "float32", folder / "int8"
     for place in (whole, small):
-        place.mkdir(parents=True)
-    write_onnx(parts, whole)
+        place.mkdir(parents=True, exist_ok=True)
+    write_onnx([part for part in parts if not (whole / f"{part.name}.onnx").is_file()], whole)
     given = Recorder(TorchEngine(plan.parts))
-    for row in fleet_rows("train", _CALIBRATED, arguments.seed):
+    for row in fleet_rows("train", _CALIBRATED, arguments.seed) if arguments.method in ("static", "mixed") else ():
         selected(given, model.config, processor, [row["task"]], [row["image"]])
     left = {}
     for part in parts:
         (small / f"{part.name}.onnx").write_bytes((whole / f"{part.name}.onnx").read_bytes())
         quantise(small / f"{part.name}.onnx", 8, arguments.method, given.rows.get(part.name, []))
         left[part.name] = left_whole(small / f"{part.name}.onnx")
-    test = fleet_rows("test", arguments.rows, arguments.seed)
-    measures = {}
-    for name, place in (("float32", whole), ("int8", small)):
-        measures[name] = measured(place, processor, test[0], arguments.threads, arguments.runs, arguments.pause)
-        sizes = {part.name: (place / f"{part.name}.onnx").stat().st_size / 1e6 for part in parts}
-        measures[name] |= {"file_mb": sum(sizes[part] for part in SELECTION), "parts_mb": sizes}
-    engines = TorchEngine(plan.parts), OnnxEngine(small, arguments.threads)
+    return left
+
+
+def decisions(plan: Any, model: Any, processor: Any, folder: Path, test: list[Any], arguments: Any) -> dict[str, Any]:
+    """Decide rows of every set with torch and with the int8 graphs."""
+    engines = TorchEngine(plan.parts), OnnxEngine(folder / "int8", arguments.threads)
     sets = {"generated": compare(engines, model, processor, test)}
     if arguments.real:
         sets["real"] = compare(engines, model, processor, real_rows(arguments.real))
-    return {"engines": measures, "sets": sets, "left_whole": left, "method": arguments.method}
+    return sets
+
+
+def trained_decisions(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Export the checkpoint of `--trained` the same way, and decide rows with it."""
+    from hfvla.registry import load_checkpoint
+
+    _, model, processor = load_checkpoint(arguments.trained, family="ember_vlm")
+    plan = export_plan(model, processor)
+    written(plan, [part for part in plan.parts if part.name in SELECTION], model, processor, folder, arguments)
+    found = decisions(plan, model, processor, folder, fleet_rows("test", arguments.rows, arguments.seed), arguments)
+    parameters = sum(one.numel() for one in model.parameters())
+    return {"parameters": parameters, "image_size": model.config.image_size, "sets": found}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -282,21 +315,26 @@ def show(found: dict[str, Any]) -> None:
     ):  # fmt: skip
         goal = f"<= {GOALS[key]:g}" if key in GOALS else ""
         table.add_row(label, f"{engines['float32'][key]:.1f}", f"{engines['int8'][key]:.1f}", goal)
-    for name, one in found["sets"].items():
+    trained = {f"trained, {name}": one for name, one in found.get("trained", {}).get("sets", {}).items()}
+    for name, one in {**found["sets"], **trained}.items():
         table.add_row(
             f"{name}: decided alike, {one['rows']} rows", "", f"{one['alike']:.2%}", f">= {GOALS['alike']:.1%}"
         )
-        table.add_row(f"{name}: log-odds apart, at most", "", f"{one['max_difference']:.3f}", "")
+        apart = f"{one['mean_difference']:.3f}; {one['max_difference']:.3f}"
+        table.add_row(f"{name}: log-odds apart, mean; most", "", apart, "")
+        margin = f"{one['margin']['p1']:.3f}; {one['margin']['p50']:.3f}"
+        table.add_row(f"{name}: nearest to the threshold, 1 %; median", margin, "", "")
     Console().print(table)
 
 
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="a trained checkpoint in place of random weights")
+    parser.add_argument("--checkpoint", help="a checkpoint in place of random weights")
+    parser.add_argument("--trained", help="a trained checkpoint of any size, to compare decisions on")
     parser.add_argument("--real", nargs="*", default=[], help="robot-selection files")
     parser.add_argument("--config", help="JSON of config values, for another size")
-    parser.add_argument("--method", default="mixed", help="of 8 bits: dynamic, static or mixed")
+    parser.add_argument("--method", default="blocks", help="of 8 bits: dynamic, static, blocks or mixed")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--train-rows", type=int, default=1200, help="generated tasks without a picture")
@@ -306,7 +344,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pause", type=float, default=0.05, help="seconds between two selections")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--graphs", help="new folder to keep the graphs in")
+    parser.add_argument("--graphs", help="folder to keep the graphs in; float32 ones that are there are taken")
     parser.add_argument("--decoder", action="store_true", help="also export the decoder")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "edge.json")
     return parser.parse_args()

@@ -17,7 +17,16 @@ from typing import Any
 
 from hfvla.errors import CheckpointError
 
-__all__ = ["MANIFEST", "check_contents", "check_manifest", "honour_umask", "seal_folder", "sealed", "unsealed"]
+__all__ = [
+    "MANIFEST",
+    "check_contents",
+    "check_manifest",
+    "honour_umask",
+    "resealed",
+    "seal_folder",
+    "sealed",
+    "unsealed",
+]
 
 MANIFEST = "complete.json"
 """Written last into a folder: size and hash of every file in it, and facts about the run that wrote it."""
@@ -84,6 +93,18 @@ def seal_folder(folder: Path, facts: Mapping[str, Any], skip: Collection[str] = 
     files = {name: path.stat().st_size for name, path in paths.items()}
     text = json.dumps(sealed({**facts, "files": files, "hashes": hashes}), indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def resealed(content: Mapping[str, Any], changed: Mapping[str, Path]) -> dict[str, Any]:
+    """Return a manifest's content for a folder in which files were changed or added.
+
+    Args:
+        content: of `complete.json`.
+        changed: the files, by name in the folder.
+    """
+    files = {**content.get("files", {}), **{name: path.stat().st_size for name, path in changed.items()}}
+    hashes = {**content.get("hashes", {}), **{name: file_hash(path) for name, path in changed.items()}}
+    return sealed({**content, "files": files, "hashes": hashes})
 
 
 def check_contents(folder: str | Path) -> None:

@@ -141,3 +141,13 @@ def test_a_model_of_transformers_is_its_own_backbone(tmp_path):
     assert told["left_out"] == 0 and told["class"] == type(built.model).__name__
     with pytest.raises(CheckpointError, match="the adapter form needs one adapter"):
         write_adapter(tmp_path / "plain", tmp_path / "adapter")
+
+
+def test_an_adapter_above_four_bits_is_not_handed_on_for_whole_weights(trained, tmp_path):
+    final, _, _ = trained
+    recipe = json.loads((final / "recipe.json").read_text())
+    stages = [{"name": "one"}, {"name": "two", "lora": {"target": "language", "qlora": True}}]
+    (final / "recipe.json").write_text(json.dumps({**recipe, "stages": stages}))
+    with pytest.raises(CheckpointError, match=r"trained on four-bit weights.*Take the form 'merged' or 'final'"):
+        write_adapter(final, tmp_path / "adapter")
+    assert write_backbone(final, tmp_path / "merged")["left_out"] == 0  # the same checkpoint has this form

@@ -50,7 +50,7 @@ def test_graphs_compute_what_the_model_does(family, tmp_path):
 def test_eight_bits_reach_every_weight(tmp_path):
     pytest.importorskip("onnxruntime")
     folder = saved("ember_vlm", tmp_path / "checkpoint")
-    for method in ("dynamic", "static", "mixed"):
+    for method in ("dynamic", "static", "blocks", "mixed"):
         found = export_checkpoint(folder, tmp_path / method, bits=8, method=method, rows=8, least=0.0)
         assert found["left_whole"] == {"vision": [], "select": [], "decoder": []}
         assert 0 < found["values"]["selection_logits"]["max_difference"] < 0.5
@@ -107,13 +107,15 @@ def test_the_command_says_what_it_can(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", [16, 8])
+@pytest.mark.parametrize("bits", [16, 8, 4])
 def test_a_merged_backbone_answers_inside_the_model(tmp_path, bits):
-    if bits == 8:
+    if bits < 16:
         pytest.importorskip("torchao")
+    if bits == 4:
+        pytest.importorskip("bitsandbytes")  # torchao's kernel is not on every machine
     folder = saved("internvl_video_qa", tmp_path / "checkpoint")
     found = export_checkpoint(folder, tmp_path / "merged", format="merged", bits=bits, rows=4, least=0.0)
-    assert 0 < found["values"]["log_likelihoods"]["max_difference"] < 0.05
+    assert 0 < found["values"]["log_likelihoods"]["max_difference"] < (0.5 if bits == 4 else 0.05)
     assert found["engines"]["merged"]["bytes"] < 0.6 * found["engines"]["torch"]["bytes"]
     left = found["left_whole"]["backbone"]
     assert not [name for name in left if "layers." in name or "layer." in name]  # every block was reached
@@ -125,3 +127,45 @@ def test_a_backbone_without_linear_layers_is_not_called_quantised(tmp_path):
     with pytest.raises(HfvlaError, match=r"no layer of this backbone could be given 8 bits; got 'GPT2LMHeadModel'"):
         export_checkpoint(saved("ember_vlm", tmp_path / "c"), tmp_path / "out", format="merged", bits=8, rows=2)
     assert not (tmp_path / "out").exists()
+
+
+def test_four_bits_are_made_by_what_the_machine_has(tmp_path, monkeypatch):
+    pytest.importorskip("torchao")
+    from hfvla.export import merged
+
+    asked = []
+
+    class Backbone:
+        @staticmethod
+        def from_pretrained(folder, *, quantization_config, **_):
+            asked.append(quantization_config)
+            if quantization_config != "nf4":
+                raise ImportError("no kernel")
+            return "quantised"
+
+    monkeypatch.setattr(merged, "_nf4", lambda: "nf4")
+    monkeypatch.setattr(merged, "find_spec", lambda name: name == "bitsandbytes")
+    assert merged._quantised(Backbone, tmp_path, 4) == "quantised" and len(asked) == 2
+    with pytest.raises(HfvlaError, match=r"8 bits cannot be made on this machine.*ImportError: no kernel"):
+        merged._quantised(Backbone, tmp_path, 8)
+    monkeypatch.setattr(merged, "find_spec", lambda name: None)
+    with pytest.raises(HfvlaError, match=r"4 bits cannot be made.*hfvla\[qlora\]"):
+        merged._quantised(Backbone, tmp_path, 4)
+
+
+@pytest.mark.slow
+def test_a_graph_with_its_weights_beside_it_is_exported_moved_and_run(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("hfvla.export.storing.MOST_BYTES", 20_000)
+    folder = saved("sensor_vla", tmp_path / "checkpoint")
+    for bits in (32, 8):
+        found = export_checkpoint(folder, tmp_path / "onnx", bits=bits, method="blocks", rows=4, least=0.0)
+        assert (tmp_path / "onnx" / "act.onnx.data").is_file()
+        beside = (tmp_path / "onnx" / "act.onnx.data").stat().st_size
+        assert beside < found["engines"]["onnxruntime"]["bytes"]
+        (tmp_path / "onnx").rename(tmp_path / f"moved{bits}")
+        spec, model, processor = load_checkpoint(folder)
+        part = spec.load("export")(model, processor).parts[0]
+        again = load_engine(tmp_path / f"moved{bits}")("act", part.inputs)["actions"]
+        wanted = TorchEngine([part])("act", part.inputs)["actions"]
+        np.testing.assert_allclose(again, wanted, atol=1e-4 if bits == 32 else 0.2)

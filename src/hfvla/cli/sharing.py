@@ -27,6 +27,9 @@ def push(
     license_: Annotated[
         str | None, typer.Option("--license", help="Licence of the weights, for the card, e.g. apache-2.0.")
     ] = None,
+    code: Annotated[
+        bool, typer.Option("--code", help="Push the family's code along with final, for people without hfvla.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document; logs go to stderr.")] = False,
 ) -> None:
     """Push a checkpoint with its model card and report to the hub, in one commit."""
@@ -37,7 +40,8 @@ def push(
         from hfvla.errors import RecipeError
         from hfvla.recipe.schema import HubRecipe
 
-        given: Mapping[str, Any] = {"repo": repo, "private": not public, "what": what, "license": license_}
+        given: Mapping[str, Any] = {"repo": repo, "private": not public, "what": what, "license": license_,
+                                    "code": code}  # fmt: skip
         try:
             hub = HubRecipe.model_validate(given)
         except ValidationError as error:

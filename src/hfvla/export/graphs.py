@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import CheckpointError
+from hfvla.export import storing
 from hfvla.export.engines import need, quieted
 from hfvla.family import ExportPart
 
@@ -24,6 +25,8 @@ OPSET = 20
 
 def write_onnx(parts: Iterable[ExportPart], folder: Path) -> None:
     """Write `<part>.onnx` for every part, by torch's exporter (`dynamo=True`).
+
+    Weights that a graph cannot hold lie in `<part>.onnx.data` beside it (`hfvla.export.storing`).
 
     Args:
         parts: of an `ExportPlan`; on the CPU, float32.
@@ -47,14 +50,21 @@ def write_onnx(parts: Iterable[ExportPart], folder: Path) -> None:
                 torch.onnx.export(
                     part.module, (), str(folder / f"{part.name}.onnx"), kwargs=dict(part.inputs), dynamo=True,
                     input_names=list(part.inputs), output_names=list(part.outputs), dynamic_shapes=shapes,
-                    opset_version=OPSET, external_data=False, verbose=False,
+                    opset_version=OPSET, external_data=_weight_bytes(part) > storing.MOST_BYTES, verbose=False,
                 )  # fmt: skip
         except Exception as error:  # the exporter's own classes change between versions
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise CheckpointError(
                 "this part cannot be exported", where=part.name, got=f"{type(error).__name__}: {reason}"[:300]
             ) from error
-        logger.info("wrote %s.onnx, %.1f MB", part.name, (folder / f"{part.name}.onnx").stat().st_size / 1e6)
+        size = sum(path.stat().st_size for path in folder.glob(f"{part.name}.onnx*"))
+        logger.info("wrote %s.onnx, %.1f MB", part.name, size / 1e6)
+
+
+def _weight_bytes(part: ExportPart) -> int:
+    """Return what a part's weights take in its graph, or a little more: tied ones count once, unused ones too."""
+    tensors = [*part.module.parameters(), *part.module.buffers()]
+    return sum(one.numel() * one.element_size() for one in tensors)
 
 
 def _axis(label: str, shared: dict[str, Any]) -> Any:

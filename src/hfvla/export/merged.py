@@ -1,11 +1,14 @@
-"""The plain backbone in transformers' layout with 32, 16, 8 or 4 bits (torchao), compared inside the family's model.
+"""The plain backbone in transformers' layout with 32, 16, 8 or 4 bits, compared inside the family's model.
 
-8 and 4 bits are weight-only: int8 with a scale a row, or int4 in groups of 32, of every linear layer. Embeddings,
-norms and convolutions keep their type. transformers and vLLM load such a folder where torchao is installed.
+8 and 4 bits are weight-only: torchao's int8 with a scale a row, or its int4 in groups of 32, of every linear layer;
+where torchao has no kernel for 4 bits (CPUs), NF4 of bitsandbytes. Embeddings, norms and convolutions keep their type.
+transformers and vLLM load such a folder where that package is installed.
 """
 
 from __future__ import annotations
 
+import logging
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 __all__ = ["write_merged"]
+
+logger = logging.getLogger(__name__)
 
 _GROUP = 32
 
@@ -79,7 +84,9 @@ def _left_whole(model: PreTrainedModel, folder: Path, bits: int) -> list[str]:
         CheckpointError: it was none at all (GPT-2's layers are no linear ones).
     """
     matrices = {name: value for name, value in model.named_parameters() if value.ndim >= 2}
-    whole = [name for name, value in matrices.items() if type(value.data) is torch.Tensor]
+    whole = [
+        name for name, value in matrices.items() if type(value.data) is torch.Tensor and value.is_floating_point()
+    ]
     if len(whole) == len(matrices):
         raise CheckpointError(
             f"no layer of this backbone could be given {bits} bits", where=str(folder), got=type(model).__name__,
@@ -93,24 +100,38 @@ def _quantised(kind: Any, folder: Path, bits: int) -> Any:
 
     Raises:
         MissingExtraError: torchao is not installed.
-        CheckpointError: this machine's torchao has no such kernel.
+        CheckpointError: neither this machine's torchao nor bitsandbytes has such a kernel.
     """
     need("torchao", what=f"{bits} bits")
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
     config = Int8WeightOnlyConfig() if bits == 8 else Int4WeightOnlyConfig(group_size=_GROUP)
-    try:
-        return kind.from_pretrained(
-            folder, use_safetensors=True, dtype=torch.bfloat16 if bits == 4 else torch.float32,
-            quantization_config=TorchAoConfig(config),
-        )  # fmt: skip
-    except HfvlaError:
-        raise
-    except Exception as error:  # kernels that are not there raise whatever they like
-        raise CheckpointError(
-            f"{bits} bits cannot be made on this machine",
-            where=str(folder),
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}"[:300],
-            fix="Take 8 bits, ONNX with 4 bits, or a machine with a GPU.",
-        ) from error
+    ways = [TorchAoConfig(config), *([_nf4()] if bits == 4 and find_spec("bitsandbytes") else [])]
+    problems = []
+    for way in ways:
+        try:
+            return kind.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.bfloat16 if bits == 4 else torch.float32,
+                quantization_config=way,
+            )  # fmt: skip
+        except HfvlaError:
+            raise
+        except Exception as error:  # kernels that are not there raise whatever they like
+            problems.append(error)
+            logger.info("%s: %s", type(way).__name__, error)
+    reasons = "; ".join(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:200] for error in problems)
+    install = "" if bits == 8 or find_spec("bitsandbytes") else 'pip install "hfvla[qlora]" for NF4, '
+    raise CheckpointError(
+        f"{bits} bits cannot be made on this machine", where=str(folder), got=reasons,
+        fix=f"Take {install}8 bits, ONNX with 4 bits, or a machine with a GPU.",
+    ) from problems[0]  # fmt: skip
+
+
+def _nf4() -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip

@@ -91,8 +91,8 @@ def write_adapter(checkpoint: str | Path, target: Path, base: str | None = None)
         `dict`: "base", "adapter_parameters", "whole_modules", "left_out".
 
     Raises:
-        CheckpointError: there are no adapters, or several; the run did not begin from a backbone; an adapter lies
-            outside of it; the base is not the one that the adapter was trained on.
+        CheckpointError: there are no adapters, or several; they trained on four-bit weights; the run did not begin
+            from a backbone; an adapter lies outside of it; the base is not the one that the adapter was trained on.
     """
     from peft import get_peft_model, set_peft_model_state_dict
 
@@ -104,6 +104,7 @@ def write_adapter(checkpoint: str | Path, target: Path, base: str | None = None)
             got="none" if saved is None else f"{len(saved.adapters)}, one above the other",
             fix="Take the form 'merged' or 'final'.",
         )  # fmt: skip
+    _refuse_four_bits(folder)
     spec, model, processor = load_checkpoint(folder)
     plain = plain_backbone(spec, model, processor)
     named, revision = _base_of(folder, plain.option) if base is None else (base, None)
@@ -133,6 +134,23 @@ def write_adapter(checkpoint: str | Path, target: Path, base: str | None = None)
         "whole_modules": whole,
         "left_out": sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in plain.model.parameters()),
     }
+
+
+def _refuse_four_bits(folder: Path) -> None:
+    """Refuse an adapter that trained on four-bit weights: on whole ones it computes something else.
+
+    Raises:
+        CheckpointError: the last stage of its recipe says `lora.qlora`.
+    """
+    path = folder / "recipe.json"
+    stages = read_object(path).get("stages") if path.is_file() else None
+    last = stages[-1] if isinstance(stages, list) and stages and isinstance(stages[-1], dict) else {}
+    if (last.get("lora") or {}).get("qlora"):
+        raise CheckpointError(
+            "the adapter was trained on four-bit weights, and a stranger would put it on whole ones",
+            where=str(folder), got="lora.qlora: true", expected="an adapter of a stage without it",
+            fix="Take the form 'merged' or 'final': they have the four-bit values, in full, with the adapter added.",
+        )  # fmt: skip
 
 
 def _base_of(folder: Path, option: str) -> tuple[str, str | None]:

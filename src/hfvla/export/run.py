@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 FORMATS: Mapping[str, tuple[int, ...]] = {"onnx": (32, 16, 8, 4), "openvino": (32, 16, 8), "merged": (32, 16, 8, 4)}
 """Bits that each format has."""
 
-METHODS = ("dynamic", "static", "mixed")
-"""Ways to 8 bits in ONNX; the last two calibrate with the first rows."""
+METHODS = ("dynamic", "static", "blocks", "mixed")
+"""Ways to 8 bits in ONNX; "static" and "mixed" calibrate with the first rows."""
 
 _CALIBRATION_ROWS = 32
 
@@ -183,7 +183,7 @@ def _write_graphs(
 
 
 def _bytes(folder: Path) -> int:
-    kinds = (".onnx", ".xml", ".bin", ".safetensors")
+    kinds = (".onnx", ".data", ".xml", ".bin", ".safetensors")
     return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in kinds)
 
 

@@ -56,6 +56,7 @@ def card_text(
     repo: str | None = None,
     what: str = "final",
     license: str | None = None,
+    code: bool = False,
 ) -> str:
     """Return a model card: metadata for the hub, then what a reader must know before using the weights.
 
@@ -65,6 +66,7 @@ def card_text(
         repo: name on the hub, e.g. "user/name", for the lines that load it.
         what: form of the weights beside the card: "final", "merged" or "adapter" (`hfvla.hub.forms`).
         license: of the weights; the recipe's `hub.license` when not given.
+        code: whether the family's code lies beside them (`hfvla.hub.code`).
     """
     import jinja2
 
@@ -78,7 +80,7 @@ def card_text(
         title=facts.plain(recipe["name"]),
         what=f"{spec.name}: {spec.summary}. Trained with hfvla {(record.get('versions') or {}).get('hfvla', '')}.",
         opening=facts.opening(record, spec, results),
-        loading=facts.loading(recipe, spec, repo, what),
+        loading=facts.loading(recipe, spec, repo, what, code),
         scores=[facts.score_section(name, result) for name, result in results.items()],
         unscored="The checkpoint was not scored: the recipe names no `data.eval`, or the run ended before it.",
         recipe=facts.recipe_section(record),
@@ -127,7 +129,7 @@ def card_of_run(folder: str | Path, **more: Any) -> str:
 
     Args:
         folder: the run's.
-        **more: `repo`, `what` and `license` of `card_text`.
+        **more: `repo`, `what`, `license` and `code` of `card_text`.
 
     Raises:
         DataError: no run.

@@ -80,7 +80,9 @@ def opening(record: Mapping[str, Any], spec: FamilySpec, results: Mapping[str, E
     return lines
 
 
-def loading(recipe: Mapping[str, Any], spec: FamilySpec, repo: str | None, what: str) -> list[dict[str, str]]:
+def loading(
+    recipe: Mapping[str, Any], spec: FamilySpec, repo: str | None, what: str, code_along: bool = False
+) -> list[dict[str, str]]:
     """Return ways to load the weights, for the form they are in."""
     place = repo or "outputs/<run>/final"
     base = base_model(recipe) or "<the backbone>"
@@ -95,10 +97,17 @@ def loading(recipe: Mapping[str, Any], spec: FamilySpec, repo: str | None, what:
         return [{"text": "An adapter for the plain backbone; hfvla is not needed.", "kind": "python", "code": code}]
     code = f'from hfvla import load_checkpoint\n\nspec, model, processor = load_checkpoint("{place}")'
     command = f"pip install hfvla\nhfvla predict --checkpoint {place} --help"
-    return [
+    ways = [
         {"text": "In Python:", "kind": "python", "code": code},
         {"text": "From the command line; `eval` and `serve` take the same name:", "kind": "bash", "code": command},
     ]
+    if code_along:
+        code = "from transformers import AutoModel, AutoProcessor\n"
+        for auto in ("model = AutoModel", "processor = AutoProcessor"):
+            code += f'\n{auto}.from_pretrained("{place}", trust_remote_code=True, revision="<commit>")'
+        text = "Without hfvla, with the code beside the weights; read it first, and name the commit that you read:"
+        ways.append({"text": text, "kind": "python", "code": code})
+    return ways
 
 
 def score_section(name: str, result: EvaluationResult) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What of a checkpoint is pushed, in three forms.
 
-final      every file of the checkpoint, for hfvla: heads, processor, recipe, adapters
+final      every file of the checkpoint, for hfvla: heads, processor, recipe, adapters; with `code` for others, too
 merged     the plain backbone with what was trained in it, in transformers' layout; hfvla is not needed
 adapter    the trained adapters for the plain backbone, in peft's layout; hfvla is not needed
 """
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from hfvla.errors import CheckpointError
+from hfvla.family import FamilySpec
 from hfvla.hub.card import CARD, card_of_run, card_text
+from hfvla.hub.code import files_with_code
 from hfvla.hub.push import push_files
 from hfvla.loading import check_folder, read_object
 from hfvla.outputs import MARK
@@ -68,12 +70,31 @@ def pushed_files(folder: Path, hub: HubRecipe) -> Iterator[dict[str, Path]]:
 
             (write_backbone if hub.what == "merged" else write_adapter)(checkpoint, made / "form")
             files = _files(made / "form")
+        if hub.code:
+            (made / "code").mkdir()
+            files = files_with_code(_family(checkpoint, hub), files, made / "code")
         if of_final:
             files |= {one: run / one for one in _OF_A_RUN if (run / one).is_file()}
-        if of_final or hub.what != "final" or CARD not in files:
+        if of_final or hub.what != "final" or CARD not in files or hub.code:
             (made / CARD).write_text(_card(checkpoint, run if of_final else None, hub), encoding="utf-8")
             files[CARD] = made / CARD
         yield files
+
+
+def _family(checkpoint: Path, hub: HubRecipe) -> FamilySpec:
+    """Return the family whose code goes along.
+
+    Raises:
+        CheckpointError: the form needs no code.
+    """
+    if hub.what != "final":
+        raise CheckpointError(
+            "code goes with the whole checkpoint alone", where=f"hub.code with hub.what: {hub.what}",
+            fix="Leave out `code`: transformers and peft load this form as it is.",
+        )  # fmt: skip
+    from hfvla.registry import family_of_checkpoint
+
+    return family_of_checkpoint(checkpoint)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -88,11 +109,11 @@ def _card(checkpoint: Path, run: Path | None, hub: HubRecipe) -> str:
         CheckpointError: nothing is known of where it comes from.
     """
     if run is not None:
-        return card_of_run(run, repo=hub.repo, what=hub.what, license=hub.license)
+        return card_of_run(run, repo=hub.repo, what=hub.what, license=hub.license, code=hub.code)
     if not (checkpoint / "recipe.json").is_file():
         raise CheckpointError(
             "there is no model card, and no recipe to write one from", where=str(checkpoint),
             expected=f"{CARD} or recipe.json in it", fix="Write a card, or push the run's folder.",
         )  # fmt: skip
     record: Mapping[str, Any] = {"recipe": read_object(checkpoint / "recipe.json")}
-    return card_text(record, {}, repo=hub.repo, what=hub.what, license=hub.license)
+    return card_text(record, {}, repo=hub.repo, what=hub.what, license=hub.license, code=hub.code)

@@ -19,11 +19,16 @@ def hub_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) ->
         families: known families by name.
     """
     hub = tree.get("hub")
-    what = hub.get("what") if isinstance(hub, Mapping) else None
+    if not isinstance(hub, Mapping):
+        return
+    what, name = hub.get("what"), tree.get("family")
+    spec = families.get(name) if isinstance(name, str) else None
+    if hub.get("code") is True and what in ("adapter", "merged"):
+        yield Problem(("hub", "code"), f"'{what}' needs no code: transformers and peft load it as it is")
+    if hub.get("code") is True and spec is not None and spec.plain:
+        yield Problem(("hub", "code"), f"models of '{name}' are transformers' own and need no code")
     if what not in ("adapter", "merged"):
         return
-    name = tree.get("family")
-    spec = families.get(name) if isinstance(name, str) else None
     if spec is not None and spec.path("plain_backbone") is None:
         yield Problem(("hub", "what"), f"models of '{name}' have no backbone that stands alone; say final")
         return
@@ -31,3 +36,8 @@ def hub_problems(tree: Mapping[str, Any], families: Mapping[str, FamilySpec]) ->
     last = stages[-1] if stages and isinstance(stages[-1], Mapping) else {}
     if what == "adapter" and not last.get("lora"):
         yield Problem(("hub", "what"), "the last stage trains no adapters (`lora`); say final or merged")
+    elif what == "adapter" and isinstance(last["lora"], Mapping) and last["lora"].get("qlora") is True:
+        yield Problem(
+            ("hub", "what"), "the last stage's adapters train on four-bit weights (`lora.qlora`), and would be put on "
+            "whole ones; say final or merged",
+        )  # fmt: skip

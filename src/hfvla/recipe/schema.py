@@ -67,6 +67,9 @@ class HubRecipe(Section):
         description="The whole checkpoint for hfvla, the adapters for peft, or the plain backbone for transformers.",
     )
     license: str | None = Field(None, description="Licence of the weights for the model card, e.g. apache-2.0.")
+    code: bool = Field(
+        False, description="Whether the family's code goes along with `final`, for people who have no hfvla."
+    )
 
 
 class Recipe(Section):
