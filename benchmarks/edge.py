@@ -1,18 +1,19 @@
 """EmberVLM at its real size on two cores: int8 ONNX against torch in float32, and against what a small computer has.
 
-    python benchmarks/edge.py --trained outputs/small/final [--real robot_selection.json ...] [--output FILE.json]
+    python benchmarks/edge.py --trained outputs/demo/final [--real robot_selection.json ...] [--output FILE.json]
 
-Without `--checkpoint` the model (36 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of
-50,263) has random weights, on which fusion and head learn to select for `--steps`, so that it has decisions to keep.
-Then it is exported with 8 bits (`--method`, by default blocks: products in blocks, convolutions as float16), and
+The model (36 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of 50,263) has random
+weights unless `--checkpoint` names others: sizes and times do not depend on them. It is exported with 8 bits
+(`--method`, by default blocks: products in blocks, convolutions as float16), and
 
 - the size of the two graphs that a selection needs (vision, select) is summed, and that of the decoder said beside it;
 - a fresh process with NumPy and ONNX Runtime alone says how far it grows by loading both and selecting once;
 - it selects robots for one picture and one task, again and again, on two threads: p50 and p95, without text; and the
   processor time of a selection on one thread, which other processes do not lengthen much;
-- generated rows of the test split, and rows of real files where `--real` names them, are decided by both; those of a
-  checkpoint of any size that was trained in earnest, too (`--trained`): where weights are random, log-odds lie so near
-  to the threshold that any rounding decides. How near they lie is said beside each share (`margin`).
+- generated rows of the test split, and rows of real files where `--real` names them, are decided by both: by a
+  checkpoint of any size that was trained in earnest (`--trained`), for where weights are random, log-odds lie so near
+  to the threshold that any rounding decides. How near they lie is said beside each share (`margin`). Without it
+  fusion and head of the model itself learn to select for `--steps` behind all the rest.
 
 Goals: at most 50 MB, 100 MB, 30 ms, and 99.5 % of the decisions equal.
 """
@@ -219,7 +220,7 @@ def main() -> None:
     """Build or load, export, measure, print and write."""
     arguments = parsed()
     torch.manual_seed(arguments.seed)
-    train = fleet_rows("train", arguments.pictures, arguments.seed)
+    train = fleet_rows("train", arguments.pictures, arguments.seed) if not arguments.trained else []
     train += fleet_rows("train", arguments.train_rows, arguments.seed + 1, images=False)
     layers = json.loads(arguments.config) if arguments.config else {}
     started, losses = time.perf_counter(), []
@@ -229,16 +230,15 @@ def main() -> None:
         _, model, processor = load_checkpoint(arguments.checkpoint, family="ember_vlm")
     else:
         model, processor = real_size(train, layers, arguments.seed)
-        settle(model, processor, train)
-        losses = learn(model, processor, train, arguments.steps, arguments.batch, arguments.seed)
-    trained_s = time.perf_counter() - started
+        if not arguments.trained:
+            settle(model, processor, train)
+            losses = learn(model, processor, train, arguments.steps, arguments.batch, arguments.seed)
+    built_s = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as name:
         found = export_and_compare(model, processor, Path(arguments.graphs or name), arguments)
-        if arguments.trained:
-            found["trained"] = trained_decisions(Path(name) / "trained", arguments)
     found |= {
         "parameters": sum(one.numel() for one in model.parameters()), "losses": losses[:1] + losses[-1:],
-        "trained_s": trained_s, "seed": arguments.seed, "goals": GOALS,
+        "built_s": built_s, "seed": arguments.seed, "goals": GOALS,
         "hardware": {"cpu": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
     }  # fmt: skip
     show(found)
@@ -258,8 +258,10 @@ def export_and_compare(model: Any, processor: Any, folder: Path, arguments: argp
         measures[name] = measured(place, processor, test[0], arguments.threads, arguments.runs, arguments.pause)
         sizes = {part.name: (place / f"{part.name}.onnx").stat().st_size / 1e6 for part in parts}
         measures[name] |= {"file_mb": sum(sizes[part] for part in SELECTION), "parts_mb": sizes}
-    sets = decisions(plan, model, processor, folder, test, arguments)
-    return {"engines": measures, "sets": sets, "left_whole": left, "method": arguments.method}
+    found = {"engines": measures, "left_whole": left, "method": arguments.method}
+    if not arguments.trained:
+        return {**found, "sets": decisions(plan, model, processor, folder, test, arguments)}
+    return {**found, **trained_decisions(folder / "trained", test, arguments)}
 
 
 def written(plan: Any, parts: list[Any], model: Any, processor: Any, folder: Path, arguments: Any) -> dict[str, Any]:
@@ -288,16 +290,15 @@ def decisions(plan: Any, model: Any, processor: Any, folder: Path, test: list[An
     return sets
 
 
-def trained_decisions(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def trained_decisions(folder: Path, test: list[Any], arguments: argparse.Namespace) -> dict[str, Any]:
     """Export the checkpoint of `--trained` the same way, and decide rows with it."""
     from hfvla.registry import load_checkpoint
 
     _, model, processor = load_checkpoint(arguments.trained, family="ember_vlm")
     plan = export_plan(model, processor)
     written(plan, [part for part in plan.parts if part.name in SELECTION], model, processor, folder, arguments)
-    found = decisions(plan, model, processor, folder, fleet_rows("test", arguments.rows, arguments.seed), arguments)
-    parameters = sum(one.numel() for one in model.parameters())
-    return {"parameters": parameters, "image_size": model.config.image_size, "sets": found}
+    about = {"parameters": sum(one.numel() for one in model.parameters()), "image_size": model.config.image_size}
+    return {"trained": about, "sets": decisions(plan, model, processor, folder, test, arguments)}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -315,8 +316,7 @@ def show(found: dict[str, Any]) -> None:
     ):  # fmt: skip
         goal = f"<= {GOALS[key]:g}" if key in GOALS else ""
         table.add_row(label, f"{engines['float32'][key]:.1f}", f"{engines['int8'][key]:.1f}", goal)
-    trained = {f"trained, {name}": one for name, one in found.get("trained", {}).get("sets", {}).items()}
-    for name, one in {**found["sets"], **trained}.items():
+    for name, one in found["sets"].items():
         table.add_row(
             f"{name}: decided alike, {one['rows']} rows", "", f"{one['alike']:.2%}", f">= {GOALS['alike']:.1%}"
         )
@@ -330,7 +330,7 @@ def show(found: dict[str, Any]) -> None:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", help="a checkpoint in place of random weights")
+    parser.add_argument("--checkpoint", help="a checkpoint of the size to measure, in place of random weights")
     parser.add_argument("--trained", help="a trained checkpoint of any size, to compare decisions on")
     parser.add_argument("--real", nargs="*", default=[], help="robot-selection files")
     parser.add_argument("--config", help="JSON of config values, for another size")

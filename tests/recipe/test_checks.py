@@ -43,7 +43,6 @@ MISTAKES = [
     ("hub={repo: ../name}", "hub.repo: expected a repository on the hub as user/name"),
     ("hub={repo: me/x, what: all}", "hub.what"),
     ("hub={repo: me/x, what: merged}", "hub.what: models of 'toy' have no backbone that stands alone; say final"),
-    ("hub={repo: me/x, what: merged, code: true}", "hub.code: 'merged' needs no code"),
     ("hub={repo: me/x, privat: true}", "unknown key 'privat'. Did you mean 'private'?"),
     ("args.optim=galore_adamw", "args.optim: 'galore_adamw' chooses its parameters itself, and a stage has its own"),
     ("args.optim=adalomo", "'adalomo' chooses its parameters itself"),
@@ -213,7 +212,7 @@ def test_options_are_built_or_refused_in_the_same_words(family):
         build_options(family, "maid", {})
 
 
-def test_an_adapter_above_four_bits_is_not_pushed_as_one():
+def test_forms_on_the_hub_that_a_run_does_not_have():
     from hfvla.recipe.hub_checks import hub_problems
     from hfvla.registry import available_families
 
@@ -222,5 +221,7 @@ def test_an_adapter_above_four_bits_is_not_pushed_as_one():
     assert [one.steps for one in found] == [("hub", "what")] and "four-bit weights" in found[0].text
     tree["stages"][0]["lora"]["qlora"] = False
     assert list(hub_problems(tree, available_families())) == []
+    tree["hub"] = {"repo": "me/x", "what": "merged", "code": True}
+    assert [one.steps for one in hub_problems(tree, available_families())] == [("hub", "code")]
     plain = {"family": "chat_vlm", "hub": {"repo": "me/x", "code": True}, "stages": [{}]}
     assert "need no code" in next(iter(hub_problems(plain, available_families()))).text
