@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hfvla.cli import main
-from hfvla.errors import DataError
+from hfvla.errors import CheckpointError, DataError
 from hfvla.evaluation import checkpoint_comparison
 from hfvla.evaluation.checkpoint_comparison import compare_checkpoints
 from hfvla.family import EvaluationResult
@@ -57,6 +57,13 @@ def test_an_interval_across_zero_is_no_verdict(scored, tmp_path):
     found = compare_checkpoints([OLD, OLD], {"x": {}}, tmp_path / "out", bootstrap_samples=200)
     own = found["sets"]["held_out"]["metrics"][0]["differences"]["ember_vlm_2"]
     assert own["value"] == 0 and own["verdict"].startswith("no difference")
+
+
+def test_every_checkpoint_is_looked_at_before_the_first_is_scored(scored, tmp_path):
+    scored()
+    with pytest.raises(CheckpointError, match="nowhere: no such checkpoint folder"):
+        compare_checkpoints([OLD, tmp_path / "nowhere"], {"x": {}}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_compared(scored, tmp_path):

@@ -171,6 +171,13 @@ def test_a_wrong_file_is_named_with_its_line(file, text, message):
         load_comparison(file(text))
 
 
+def test_what_is_no_comparison_says_what_it_is(file, tmp_path):
+    with pytest.raises(RecipeError, match="a folder is no file of recipes.*--checkpoint A --checkpoint B"):
+        load_comparison(tmp_path)
+    with pytest.raises(RecipeError, match=r"this is a recipe.*Write runs: {one: {recipe: compare\.yaml}"):
+        load_comparison(file("family: ember_vlm\nstages: []\n"))
+
+
 def test_markdown_has_every_number(scored):
     runs = [scored("new", rows=rows([1] * 6 + [0] * 2)), scored("old", rows=rows([1, 0] * 4))]
     result = {

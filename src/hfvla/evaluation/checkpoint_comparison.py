@@ -54,8 +54,8 @@ def compare_checkpoints(
     if len(checkpoints) < 2:
         raise HfvlaError("a comparison needs two checkpoints", where="--checkpoint", got=len(checkpoints))
     names = _names(checkpoints)
+    spec = [family_of_checkpoint(checkpoint) for checkpoint in checkpoints][0]  # all, before the first is scored
     folder = claim_folder(output_dir, "comparison")
-    spec = family_of_checkpoint(checkpoints[0])
     results = {
         name: evaluate_checkpoint(
             checkpoint, data, folder / name, seed=seed, bootstrap_samples=bootstrap_samples, **settings

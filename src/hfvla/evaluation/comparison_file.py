@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from hfvla.errors import RecipeError
 from hfvla.recipe.base import RunName, Section
 from hfvla.recipe.document import Problem, read_document
 from hfvla.recipe.words import plain_problems
@@ -66,7 +67,17 @@ def load_comparison(path: str | Path) -> Comparison:
         RecipeError: with every problem, each with its line.
     """
     path = Path(path)
+    if path.is_dir():
+        raise RecipeError(
+            "a folder is no file of recipes", where=str(path),
+            fix="Checkpoints: hfvla compare --checkpoint A --checkpoint B --data SOURCE --output DIR.",
+        )  # fmt: skip
     document = read_document(path)
+    if "stages" in document.data and "runs" not in document.data:
+        raise RecipeError(
+            "this is a recipe, and recipes are compared by a file that names them", where=str(path),
+            fix=f"Write runs: {{one: {{recipe: {path.name}}}, other: {{recipe: ...}}}} and metrics in one.",
+        )  # fmt: skip
     try:
         found = Comparison.model_validate(document.data)
     except ValidationError as error:

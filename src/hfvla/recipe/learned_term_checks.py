@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hfvla.errors import did_you_mean
@@ -35,7 +35,7 @@ def learned_term_problems(tree: Mapping[str, Any], families: Mapping[str, Family
 
 
 def _entry_problems(
-    entries: list[Any], base: Steps, stages: list[Mapping[str, Any]], spec: FamilySpec
+    entries: Sequence[Any], base: Steps, stages: Sequence[Mapping[str, Any]], spec: FamilySpec
 ) -> Iterator[Problem]:
     for index, entry in enumerate(entries):
         named = as_mapping(entry).get("losses")

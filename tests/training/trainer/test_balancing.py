@@ -246,7 +246,7 @@ def test_resumed_in_the_middle_it_ends_bit_equal(tmp_path, kind):
         assert torch.equal(resumed.model.state_dict()[name], value), name
     expected, found = whole.balancer.state(), resumed.balancer.state()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
-    measured = ("runtime", "per_second", "memory_gb")
+    measured = ("runtime", "per_second", "data_s", "memory_gb")
     histories = [
         [{key: line[key] for key in line if not key.endswith(measured)} for line in trainer.state.log_history]
         for trainer in (whole, resumed)
