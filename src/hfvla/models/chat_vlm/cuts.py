@@ -55,7 +55,7 @@ def encode_vision(model: PreTrainedModel, batch: Mapping[str, Any]) -> list[dict
     device = next(model.get_encoder(modality="image").parameters()).device
     found = []
     for inputs, kept in zip(batch["rows"], batch["kept"], strict=True):
-        features = {}
+        features: dict[str, Tensor] = {}
         for slot, given in inputs.items():
             asked = slot if slot.pixels in given else IMAGES  # of a model with one name for pictures and videos
             reads = read_tower(model, {name: value.to(device) for name, value in given.items()}, asked)

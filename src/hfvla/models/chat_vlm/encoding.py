@@ -94,8 +94,8 @@ def encode_conversations(
     """
     if len(conversations) > 1 and any(one.clips for one in conversations):
         rows = [encode_conversations(processor, [one], max_length) for one in conversations]
-        names, pad = [one.where for one in conversations], processor.tokenizer.pad_token_id or 0
-        return join_rows(rows, names, pad, axes=axes_of(conversations, rows))
+        pad = processor.tokenizer.pad_token_id or 0
+        return join_rows(rows, [one.where for one in conversations], pad, axes=axes_of(conversations, rows))
     try:
         suffixes = [c.rendered.suffix for c in conversations if c.rendered.suffix is not None]
         more: dict[str, Any] = {"suffix": suffixes} if suffixes else {}

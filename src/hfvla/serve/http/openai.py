@@ -112,7 +112,7 @@ class _Reader:
         url = part.get(kind)
         url = url.get("url") if isinstance(url, Mapping) else url
         if not isinstance(url, str) or not url:
-            expected = f'{{"url": "data:{kind.removesuffix("_url")}/...;base64,..."}}'
+            expected = f'{{"url": "data:{str(kind).removesuffix("_url")}/...;base64,..."}}'
             raise RequestError(f"no {name}", where=where, expected=expected)
         if len(self.pictures) + len(self.videos) >= self.limits.pictures:
             raise RequestError(f"too many {name}s", status=413, expected=f"at most {self.limits.pictures}")
