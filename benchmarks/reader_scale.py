@@ -10,6 +10,10 @@
    decodes JPEG at a smaller scale.
 3. Tars: the reader's stream against the `webdataset` package, bytes alone and decoded.
 
+4. With `--layout`, that alone: tables of `--records` rows, one batch written again and again, in batches of a hundred
+   rows (as `datasets.arrow_writer` writes them) and of four thousand (as the reader does); memory once they are open,
+   and after 19,200 rows in random order. Some minutes for five million.
+
 Pairs take turns in one process; a ratio is that of processor time in one round, the median of all rounds is given.
 
 Run:  python benchmarks/reader_scale.py --records 5000000        # some ten minutes on one core, 6 GB of disk
@@ -175,11 +179,67 @@ def part_list(path: Path, cache: Path) -> dict[str, Any]:
     return {"rows": len(records), "seconds": round(seconds, 3), "shuffled_rows_per_s": round(rate), **memory()}
 
 
+def part_layout(path: Path, cache: Path) -> dict[str, Any]:
+    """Open a table, and take rows in random order; memory of the imports, once it is open, and at the end."""
+    from datasets import Dataset
+
+    found: dict[str, Any] = {"imports": memory()}
+    rows, draw = Dataset.from_file(str(path)), random.Random(0)
+    found |= {"rows": len(rows), "opened": memory()}
+    start = time.process_time()
+    for _ in range(300):
+        rows[[draw.randrange(len(rows)) for _ in range(BATCH)]]
+    rate = round(300 * BATCH / (time.process_time() - start))
+    return {**found, "shuffled_rows_per_processor_s": rate, "after_random_order": memory()}
+
+
+def write_repeated(path: Path, records: int, rows_a_batch: int) -> None:
+    """Write a table of one batch, again and again."""
+    import pyarrow as pa
+
+    from hfvla.data.samples.chat import ChatSample, ImageRef, chat_features, text_turn
+
+    schema, rows = chat_features().arrow_schema, []
+    for number in range(rows_a_batch):
+        asked = text_turn("user", f"What does picture {number} show, and what is behind it?", images=1)
+        said = text_turn("assistant", f"Thing number {number} stands on a table, and behind it is a window.")
+        image = ImageRef(path=f"{path.parent}/set/pictures/{number % PICTURES:06d}.jpg")
+        group = f"{number % PICTURES:06d}"
+        rows.append(ChatSample(f"{number:09d}", (asked, said), (image,), source="instruct", group=group).to_row())
+    batch = pa.Table.from_pylist(rows, schema=schema)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        for _ in range(records // rows_a_batch):
+            stream.write_table(batch)
+
+
+def compare_layouts(output: Path, records: int) -> None:
+    """Measure tables in short and in long batches; write the result beside the other, and print it."""
+    report: dict[str, Any] = {"command": f"python benchmarks/reader_scale.py --layout --records {records}"}
+    report["versions"] = versions("datasets", "pyarrow")
+    table = Table(title=f"a table of {records:,} rows, opened")
+    for name in ("rows a batch", "opened, GB (without mapped files)", "after 19,200 shuffled rows", "rows a second"):
+        table.add_column(name)
+    with tempfile.TemporaryDirectory(prefix="hfvla-layout-") as work:
+        for rows_a_batch in (100, 4000):
+            path = Path(work) / "rows.arrow"
+            write_repeated(path, records, rows_a_batch)
+            found = report[f"batches_of_{rows_a_batch}"] = measured("layout", path, Path(work))
+            held = [
+                f"{found[at]['peak_gb']:.2f} ({found[at]['anonymous_gb']:.2f})"
+                for at in ("opened", "after_random_order")
+            ]
+            table.add_row(str(rows_a_batch), *held, f"{found['shuffled_rows_per_processor_s']:,}")
+            path.unlink()
+    write_result(output.with_name(f"{output.stem}_layout.json"), report)
+    Console(width=120).print(table)
+
+
 PARTS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "index": part_index,
     "open": part_open,
     "stream": part_stream,
     "list": part_list,
+    "layout": part_layout,
 }
 
 
@@ -344,12 +404,16 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=500, help="decoded from files")
     parser.add_argument("--pairs", type=int, default=2000, help="of a tar; a tenth of them where they are decoded")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layout", action="store_true", help="only compare tables in short and in long batches")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         print(json.dumps(PARTS[args.part](args.path, args.cache)))
+        return
+    if args.layout:
+        compare_layouts(args.output, args.records)
         return
     report: dict[str, Any] = {
         "command": "python benchmarks/reader_scale.py"

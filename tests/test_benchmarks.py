@@ -111,6 +111,16 @@ def test_reader_scale(repository, monkeypatch, tmp_path, capsys):
     assert "opened again, first shuffled rows" in capsys.readouterr().out
 
 
+def test_layouts_of_tables(repository, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        "sys.argv", ["reader_scale.py", "--output", str(tmp_path / "s.json"), "--layout", "--records", "8000"]
+    )
+    runpy.run_path(str(repository / "benchmarks/reader_scale.py"), run_name="__main__")
+    found = json.loads((tmp_path / "s_layout.json").read_text())
+    assert found["batches_of_100"]["rows"] == found["batches_of_4000"]["rows"] == 8000
+    assert found["batches_of_100"]["opened"]["anonymous_gb"] > 0 and "8,000 rows" in capsys.readouterr().out
+
+
 def without(monkeypatch, package):
     """Let a package be not installed, here and in processes that are started."""
     find = importlib.util.find_spec
