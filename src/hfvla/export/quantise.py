@@ -5,7 +5,7 @@
                  the weights alone, which keeps their sums exact in float32
     8 static     activations, too, with ranges from calibration rows
     8 blocks     matrix products in blocks of 128, inputs quantised block by block as they come; convolutions as
-                 float16, computed in float32: the nearest to it, and no slower
+                 float16, computed in float32: the nearest to it
     8 mixed      as blocks, and convolutions static
     4            weights of every matrix product in blocks of 32 with a scale each; embeddings and convolutions in 8
 
