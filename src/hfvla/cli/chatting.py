@@ -52,7 +52,7 @@ def chat(
         answers = load_chat_system(checkpoint, device)
         set_seed(seed)
         typer.echo(_HELP, err=True)
-        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
         converse(answers, _lines(), typer.echo, told=system, **settings)
 
     run_command(work, lambda _: None, as_json=False)
