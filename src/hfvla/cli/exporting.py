@@ -20,7 +20,7 @@ def export(
     output: Annotated[str, typer.Option(metavar="DIR", parser=expand_user, help="New folder for the export.")],
     format_: Annotated[str, typer.Option("--format", help="onnx, openvino, or merged (the plain backbone).")] = "onnx",
     bits: Annotated[int, typer.Option(help="Of the weights: 32, 16, 8 or 4.")] = 32,
-    method: Annotated[str, typer.Option(help="Of 8 bits in ONNX: dynamic, static, blocks or mixed.")] = "dynamic",
+    method: Annotated[str, typer.Option(help="Of 8 bits in ONNX: blocks, dynamic, static or mixed.")] = "blocks",
     data: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Rows to compare on; default: the family's example rows.")
     ] = None,

@@ -41,7 +41,7 @@ def export_checkpoint(
     *,
     format: str = "onnx",
     bits: int = 32,
-    method: str = "dynamic",
+    method: str = "blocks",
     data: str | None = None,
     rows: int = 64,
     least: float = 0.995,
