@@ -44,7 +44,7 @@ def _entry_problems(
 
 
 def _term_problems(
-    named: list[str], steps: Steps, stages: list[Mapping[str, Any]], spec: FamilySpec
+    named: list[str], steps: Steps, stages: Sequence[Mapping[str, Any]], spec: FamilySpec
 ) -> Iterator[Problem]:
     if not spec.separable:
         yield Problem(steps, f"family '{spec.name}' learns every loss term from every row; leave `losses` out")
