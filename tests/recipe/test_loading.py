@@ -53,7 +53,7 @@ def test_a_file_name_becomes_a_run_name(write, good, families):
 
 def test_a_recipe_cannot_be_changed(write, good, families):
     recipe = load_recipe(write(good), families=families)
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(RecipeError, match="a Recipe does not change once it is checked"):
         recipe.seed = 9
 
 
@@ -115,7 +115,7 @@ def test_a_resolved_recipe_comes_back_equal(write, good, families, tmp_path):
     assert load_resolved(path) == recipe
     data = json.loads(path.read_text())
     assert data["evaluation"]["max_generate"] == 64 and data["stages"][1]["handover"]["from"] == "align"
-    assert data["data"]["train"][0] == {"source": "made", "name": None, "weight": 2.0, "size": 20}
+    assert data["data"]["train"][0] == {"source": "made", "name": None, "weight": 2.0, "losses": None, "size": 20}
     assert data == resolved_dict(recipe)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +68,7 @@ def load_comparison(path: str | Path) -> Comparison:
         RecipeError: with every problem, each with its line.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib raises where a name is too long for a path
         raise RecipeError(
             "a folder is no file of recipes", where=str(path),
             fix="Checkpoints: hfvla compare --checkpoint A --checkpoint B --data SOURCE --output DIR.",
@@ -86,7 +87,7 @@ def load_comparison(path: str | Path) -> Comparison:
     runs, problems = {}, list(document.problems)
     for name, run in found.runs.items():
         places = [Path(run.recipe), path.parent / run.recipe]
-        known = [str(place) for place in places if place.is_file()]
+        known = [str(place) for place in places if os.path.isfile(place)]
         if not known:
             problems.append(Problem(("runs", name, "recipe"), f"no such recipe; got '{run.recipe}'"))
         runs[name] = run.model_copy(update={"recipe": known[0] if known else run.recipe})
