@@ -98,6 +98,10 @@ def test_the_fingerprint_survives_saving_and_loading(built, cut, checkpoint, tmp
     assert cache(loaded, cut, tmp_path).store.fingerprint == cache(built, cut, tmp_path).store.fingerprint
     built.processor.tokenizer(["a longer text", "b"], padding=True, truncation=True, max_length=2)
     assert cache(loaded, cut, tmp_path).store.fingerprint == cache(built, cut, tmp_path).store.fingerprint
+    built.processor.save_pretrained(tmp_path / "used")  # as at the end of a stage, whose batches were padded
+    used = built.spec.load("processor").from_pretrained(tmp_path / "used")
+    again = dataclasses.replace(built, processor=used)
+    assert cache(again, cut, tmp_path).store.fingerprint == cache(built, cut, tmp_path).store.fingerprint
 
 
 def test_a_cut_names_what_exists(built, cut):

@@ -29,6 +29,9 @@ _LIBRARIES = ("torch", "torchvision", "transformers", "timm", "pillow")
 _VOLATILE = {"transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "dtype", "torch_dtype"}
 _VOLATILE |= {"architectures", "processor_class", "_processor_class", "padding", "truncation"}
 _VOLATILE |= {"is_local", "local_files_only", "model_specific_special_tokens"}  # of tokenizers that were loaded
+# What a tokenizer that was saved after a padded call says of that call when it is loaded and saved again.
+_LAST_CALL = {"max_length", "pad_to_multiple_of", "pad_token_type_id", "padding_side"}
+_LAST_CALL |= {"stride", "truncation_side", "truncation_strategy"}
 _HASH_LENGTH = 40
 
 
@@ -154,7 +157,10 @@ def _state_hash(part: Any) -> str:
             if path.is_file():
                 content = path.read_bytes()
                 if path.suffix == ".json":
-                    content = _canonical_json(_plain(json.loads(content))).encode()
+                    told = _plain(json.loads(content))
+                    if path.name == "tokenizer_config.json":
+                        told = {key: value for key, value in told.items() if key not in _LAST_CALL}
+                    content = _canonical_json(told).encode()
                 digest.update(f"{path.relative_to(folder)}|{len(content)}|".encode())
                 digest.update(content)
     return digest.hexdigest()[:_HASH_LENGTH]
