@@ -10,7 +10,7 @@ __all__ = ["column"]
 def column(rows: Any, name: str) -> list[Any]:
     """Return all values of a column.
 
-    To go through `rows[name]` of a `datasets.Dataset` reads and decodes row by row, thirty times slower than the
+    To go through `rows[name]` of a `datasets.Dataset` reads and decodes row by row, much slower than the
     column alone in one piece. Pictures are better read where they are needed: here all are held in memory.
 
     Args:
