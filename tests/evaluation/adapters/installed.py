@@ -33,7 +33,7 @@ def run(python: str, arguments: list[str], folder: Path, **more: str) -> subproc
     }  # fmt: skip
     command = [python, *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=540, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     print(done.stdout[-4000:] + done.stderr[-4000:])  # shown where the test fails
