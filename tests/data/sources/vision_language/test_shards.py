@@ -95,6 +95,18 @@ def test_conversations_in_a_shard(tmp_path):
     assert said(sample) == [("user", "<image>What?"), ("assistant", "A dog.")] and sample.images[0].size
 
 
+def test_a_split_that_a_sample_of_a_shard_names_is_kept_apart(tmp_path):
+    """As `hfvla data convert` writes them: what was validation before does not train as a tar."""
+    talk = {"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A dog."}]}
+    members = []
+    for number, split in enumerate(("val", "train", "")):
+        members += [(f"{number}.png", encoded()), (f"{number}.json", json.dumps({**talk, "split": split}).encode())]
+    path = write_tar(tmp_path / "talk" / "0.tar", members)
+    samples, census = read(path, split="train")
+    assert [(sample.id, sample.split) for sample in samples] == [("1", "train"), ("2", "")]
+    assert census["left_out"] == {"val": 1} and [sample.split for sample in read(path, split="val")[0]] == ["val", ""]
+
+
 @pytest.mark.parametrize(
     ("members", "reason"),
     [

@@ -22,7 +22,7 @@ __all__ = ["cache_folder", "cache_key", "cached_rows", "kept_facts", "write_rows
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2  # of what readers make of a record; another number, and tables are made anew
+_VERSION = 3  # of what readers make of a record; another number, and tables are made anew
 _ROWS = "rows.arrow"
 _FACTS = "source.json"
 _BATCH_ROWS = 4000

@@ -69,9 +69,12 @@ def read_shards(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
             except (tarfile.TarError, OSError, EOFError) as error:
                 reading.reject(name, "", UnusableError("tar that is cut short or damaged", str(error)))
                 break
+            told = _own_split(group) or split
+            if not reading.wants(told):
+                continue
             with reading.record(f"{name}:{group.key}", group.key):
                 sample = _sample(group, f"{name}:{group.key}", head, taken.source, reading)
-                yield from reading.take(replace(sample, split=split))
+                yield from reading.take(replace(sample, split=told))
 
 
 def _groups(head: Head, reading: Reading) -> Iterator[_Group]:
@@ -176,6 +179,17 @@ def _facts(group: _Group, where: str) -> Mapping[str, Any]:
     except DataError as error:
         raise UnusableError("JSON that cannot be read", error.what) from error
     return found if isinstance(found, Mapping) else {}
+
+
+def _own_split(group: _Group) -> str:
+    """Return the official split that a sample's JSON names, as `hfvla data convert` writes it; "" for none."""
+    if b'"split"' not in group.texts.get("json", b""):
+        return ""
+    try:
+        own = _facts(group, "").get("split")
+    except UnusableError:  # counted where the sample is made
+        return ""
+    return own if isinstance(own, str) else ""
 
 
 def _check(picture: ImageRef, where: str, reading: Reading) -> None:
