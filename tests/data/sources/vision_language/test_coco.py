@@ -82,6 +82,15 @@ def test_a_box_that_cannot_be_used_is_counted_and_the_others_stay(root, changes,
     assert (census["found"], census["usable"]) == (4, 3)
 
 
+def test_a_box_that_stands_twice_counts_once(root):
+    path = root / "annotations" / "instances_train2017.json"
+    value = json.loads(path.read_text())
+    value["annotations"].append(value["annotations"][0])
+    (sample,), census = read(write(path, value), max_bad_fraction=0.9)
+    assert len(sample.boxes) == 3
+    assert census["rejected"] == {"duplicate id": {"count": 1, "first": "annotations/instances_train2017.json:4 (1): 1"}}
+
+
 def test_an_edge_outside_by_rounding_is_cut(root):
     (sample,), census = read(changed(root, bbox=[4.5, 1.0, 3.9, 3.0]))
     assert sample.boxes[0].xyxy == (4.5, 1.0, 8.0, 4.0) and not census["rejected"]

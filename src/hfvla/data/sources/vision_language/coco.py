@@ -97,6 +97,7 @@ def read_instances(taken: Taken, reading: Reading) -> Iterator[ChatSample]:
                 if part.section == "annotations" and part.number is not None:
                     with reading.record(f"{name}:{part.number}", record_id(part.value, "id")):
                         key, value = _instance(part.value, images, categories, reading)
+                        reading.once(name, record_id(part.value, "id"))
                         boxes.put(key, value)
             boxes.sort()
             for key, values in boxes.groups():

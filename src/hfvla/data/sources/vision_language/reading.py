@@ -233,6 +233,15 @@ class Reading:
         self.files_left_out[self.name(path)] = split
         return False
 
+    def once(self, file: str, record: str) -> None:
+        """Refuse a record of a file, by its id, that came by before; one without an id is taken.
+
+        Raises:
+            UnusableError: it did.
+        """
+        if record and self._ids.add("record of", file, record):
+            raise UnusableError("duplicate id", record)
+
     def take(self, sample: ChatSample, *, again: str = "reject") -> Iterator[ChatSample]:
         """Yield a sample after the last checks.
 
