@@ -88,7 +88,8 @@ def test_a_box_that_stands_twice_counts_once(root):
     value["annotations"].append(value["annotations"][0])
     (sample,), census = read(write(path, value), max_bad_fraction=0.9)
     assert len(sample.boxes) == 3
-    assert census["rejected"] == {"duplicate id": {"count": 1, "first": "annotations/instances_train2017.json:4 (1): 1"}}
+    where = "annotations/instances_train2017.json:4 (1): 1"
+    assert census["rejected"] == {"duplicate id": {"count": 1, "first": where}}
 
 
 def test_an_edge_outside_by_rounding_is_cut(root):
