@@ -56,6 +56,26 @@ def test_the_index_and_the_navigation_know_every_page(repository):
     assert not pages - navigation - {"api.md"}
 
 
+def test_every_link_of_a_page_leads_to_a_page_or_a_picture_beside_it(repository):
+    """What mkdocs refuses when it builds strictly, said by the suite: the site holds `docs/` and nothing above it."""
+    docs = repository / "docs"
+    links = [
+        (page, target)
+        for page in docs.glob("**/*.md")
+        for target in re.findall(
+            r"\]\((?![a-z]+:)([^)#\s]+)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+        )
+    ]
+    assert len(links) > 100
+    lost = [(page.name, target) for page, target in links if not _in_site(docs, page, target)]
+    assert not lost
+
+
+def _in_site(docs, page, target):
+    place = (page.parent / target).resolve()
+    return place.is_relative_to(docs.resolve()) and place.is_file()
+
+
 def test_the_page_of_keys_is_what_the_classes_check(repository, monkeypatch):
     monkeypatch.syspath_prepend(repository / "docs")
     import make_keys
