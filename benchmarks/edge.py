@@ -1,6 +1,6 @@
 """EmberVLM at its real size on two cores: int8 ONNX against torch in float32, and against what a small computer has.
 
-    python benchmarks/edge.py --trained outputs/demo/final [--real robot_selection.json ...] [--output FILE.json]
+    python benchmarks/edge.py --trained outputs/demo/final ... [--real robot_selection.json ...] [--output FILE.json]
 
 The model (36 M parameters: RepViT-M0.9 at 224 pixels, six layers of width 384, a vocabulary of 50,263) has random
 weights unless `--checkpoint` names others: sizes and times do not depend on them. It is exported with 8 bits
@@ -8,11 +8,12 @@ weights unless `--checkpoint` names others: sizes and times do not depend on the
 
 - the size of the two graphs that a selection needs (vision, select) is summed, and that of the decoder said beside it;
 - a fresh process with NumPy and ONNX Runtime alone says how far it grows by loading both and selecting once;
-- it selects robots for one picture and one task, again and again, on two threads: p50 and p95, without text; and the
+- it selects robots for one picture and one task, one selection after another, on two threads: p50 and p95, without
+  text; the same with a pause before each, after which a virtual core wakes slowly and finds its caches cold; and the
   processor time of a selection on one thread, which other processes do not lengthen much;
-- generated rows of the test split, and rows of real files where `--real` names them, are decided by both: by a
-  checkpoint of any size that was trained in earnest (`--trained`), for where weights are random, log-odds lie so near
-  to the threshold that any rounding decides. How near they lie is said beside each share (`margin`). Without it
+- generated rows of the test split, and rows of real files where `--real` names them, are decided by both: by
+  checkpoints of any size that were trained in earnest (`--trained`), for where weights are random, log-odds lie so
+  near to the threshold that any rounding decides. How near they lie is said beside each share (`margin`). Without it
   fusion and head of the model itself learn to select for `--steps` behind all the rest.
 
 Goals: at most 50 MB, 100 MB, 30 ms, and 99.5 % of the decisions equal.
@@ -199,19 +200,20 @@ def compare(engines: tuple[Any, Any], model: Any, processor: Any, rows: list[dic
 def measured(
     folder: Path, processor: Any, row: dict[str, Any], threads: int, runs: int, pause_s: float
 ) -> dict[str, Any]:
-    """Memory and time of a selection in a fresh process."""
+    """Memory and time of a selection in a fresh process: one after another, and each after a pause."""
     batch = processor.prompts([row["task"]], [row["image"]])
     np.savez(folder / "inputs.npz", **{name: value.numpy() for name, value in batch.items()})
 
-    def run(count: int) -> dict[str, Any]:
-        words = [sys.executable, "-c", MEASURE, str(folder), str(count), str(runs), str(pause_s)]
+    def run(count: int, pause: float = 0.0) -> dict[str, Any]:
+        words = [sys.executable, "-c", MEASURE, str(folder), str(count), str(runs), str(pause)]
         return dict(json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout))
 
-    found, alone = run(threads), run(1)
+    found, rested, alone = run(threads), run(threads, pause_s), run(1)
     clock, cpu = found["clock_ms"], found["cpu_ms"]
     return {
         "memory_mb": found["memory_mb"], "p50_ms": float(np.median(clock)), "p95_ms": float(np.percentile(clock, 95)),
-        "best_ms": min(clock), "p50_cpu_ms": float(np.median(cpu)), "runs": runs, "threads": threads,
+        "p50_rested_ms": float(np.median(rested["clock_ms"])), "pause_s": pause_s, "best_ms": min(clock),
+        "p50_cpu_ms": float(np.median(cpu)), "runs": runs, "threads": threads,
         "one_thread_cpu_ms": float(np.median(alone["cpu_ms"])), "one_thread_best_ms": min(alone["clock_ms"]),
     }  # fmt: skip
 
@@ -284,21 +286,28 @@ def written(plan: Any, parts: list[Any], model: Any, processor: Any, folder: Pat
 def decisions(plan: Any, model: Any, processor: Any, folder: Path, test: list[Any], arguments: Any) -> dict[str, Any]:
     """Decide rows of every set with torch and with the int8 graphs."""
     engines = TorchEngine(plan.parts), OnnxEngine(folder / "int8", arguments.threads)
-    sets = {"generated": compare(engines, model, processor, test)}
+    sets = {"generated": [compare(engines, model, processor, test)]}
     if arguments.real:
-        sets["real"] = compare(engines, model, processor, real_rows(arguments.real))
+        sets["real"] = [compare(engines, model, processor, real_rows(arguments.real))]
     return sets
 
 
 def trained_decisions(folder: Path, test: list[Any], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Export the checkpoint of `--trained` the same way, and decide rows with it."""
+    """Export the checkpoints of `--trained` the same way, and decide rows with each."""
     from hfvla.registry import load_checkpoint
 
-    _, model, processor = load_checkpoint(arguments.trained, family="ember_vlm")
-    plan = export_plan(model, processor)
-    written(plan, [part for part in plan.parts if part.name in SELECTION], model, processor, folder, arguments)
-    about = {"parameters": sum(one.numel() for one in model.parameters()), "image_size": model.config.image_size}
-    return {"trained": about, "sets": decisions(plan, model, processor, folder, test, arguments)}
+    about: list[dict[str, Any]] = []
+    sets: dict[str, list[Any]] = {}
+    for number, checkpoint in enumerate(arguments.trained):
+        place = folder / str(number)
+        _, model, processor = load_checkpoint(checkpoint, family="ember_vlm")
+        plan = export_plan(model, processor)
+        written(plan, [part for part in plan.parts if part.name in SELECTION], model, processor, place, arguments)
+        size = sum(one.numel() for one in model.parameters())
+        about.append({"parameters": size, "image_size": model.config.image_size})
+        for name, found in decisions(plan, model, processor, place, test, arguments).items():
+            sets.setdefault(name, []).extend(found)
+    return {"trained": about, "sets": sets}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -311,12 +320,13 @@ def show(found: dict[str, Any]) -> None:
     engines = found["engines"]
     for key, label in (
         ("file_mb", "vision + select, MB"), ("memory_mb", "memory of loading, MB"), ("p50_ms", "selection p50, ms"),
-        ("p95_ms", "selection p95, ms"), ("best_ms", "selection, fastest, ms"),
+        ("p95_ms", "selection p95, ms"), ("p50_rested_ms", "p50 after a pause, ms"),
+        ("best_ms", "selection, fastest, ms"),
         ("p50_cpu_ms", "processor time, all threads, ms"), ("one_thread_cpu_ms", "processor time, one thread, ms"),
     ):  # fmt: skip
         goal = f"<= {GOALS[key]:g}" if key in GOALS else ""
         table.add_row(label, f"{engines['float32'][key]:.1f}", f"{engines['int8'][key]:.1f}", goal)
-    for name, one in found["sets"].items():
+    for name, one in [(name, one) for name, several in found["sets"].items() for one in several]:
         table.add_row(
             f"{name}: decided alike, {one['rows']} rows", "", f"{one['alike']:.2%}", f">= {GOALS['alike']:.1%}"
         )
@@ -331,7 +341,9 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", help="a checkpoint of the size to measure, in place of random weights")
-    parser.add_argument("--trained", help="a trained checkpoint of any size, to compare decisions on")
+    parser.add_argument(
+        "--trained", nargs="*", default=[], help="trained checkpoints of any size, to compare decisions on"
+    )
     parser.add_argument("--real", nargs="*", default=[], help="robot-selection files")
     parser.add_argument("--config", help="JSON of config values, for another size")
     parser.add_argument("--method", default="blocks", help="of 8 bits: dynamic, static, blocks or mixed")
