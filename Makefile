@@ -60,9 +60,9 @@ test: $(READY) ## unit tests; names the ten slowest
 test-system: $(READY) ## unit tests that need libraries of the system; fails without them (make system-libs)
 	HFVLA_TESTS_SYSTEM=1 $(PYTEST) -m "system and not slow and not gpu and not distributed and not matrix" $(XDIST) $(ARGS)
 
-test-slow: $(READY) ## tests that train whole recipes, then those that start several processes (DDP, ZeRO), one by one
+test-slow: $(READY) ## tests that train whole recipes, then those that start several processes (DDP, ZeRO)
 	$(PYTEST) -m "slow and not distributed and not gpu and not matrix" --durations=10 $(XDIST) $(ARGS) || test $$? -eq 5
-	$(PYTEST) -m "distributed and not gpu and not matrix" --durations=10 $(ARGS) || test $$? -eq 5
+	$(PYTEST) -m "distributed and not gpu and not matrix" --durations=10 $(XDIST) $(ARGS) || test $$? -eq 5
 
 test-matrix: $(READY) ## every family, switch and precision; a covering sample of them is in `make test`
 	$(PYTEST) -m matrix $(XDIST) $(ARGS)

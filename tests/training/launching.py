@@ -1,6 +1,7 @@
 """Starting worker scripts on several processes, without the cost of a launcher."""
 
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -13,9 +14,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """A port that nobody uses: below those that the system gives away, in a range of this worker of pytest."""
+    first = 20_000 + 1_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for port in random.sample(range(first, first + 1_000), 1_000):
+        with socket.socket() as found:
+            try:
+                found.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no free port from {first} on")
 
 
 def launch(count, script, *arguments, timeout_s=900):

@@ -16,6 +16,7 @@ from hfvla.training.trainer.fsdp import prepare_fsdp
 
 from .. import fsdp_on_cpu
 from .. import phases_worker as tower
+from ..launching import free_port
 
 
 def distributed(test):
@@ -108,7 +109,7 @@ def test_the_saved_checkpoint_is_whole(folder):
 @pytest.mark.parametrize("recipe", ["internvl_video_qa/smoke", "chat_vlm/smoke"])
 def test_a_whole_run_as_the_machine_file_starts_it(recipe, tmp_path, repository):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(repository / "src")}
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", str(free_port())]
     command += ["--config_file", str(repository / "recipes/accelerate/fsdp2.yaml"), "--num_processes", "2"]
     command += [fsdp_on_cpu.__file__, str(repository / "recipes/train.py"), str(repository / f"recipes/{recipe}.yaml")]
     command += [f"output_dir={tmp_path / 'run'}", "args.use_cpu=true"]

@@ -17,6 +17,7 @@ from hfvla.training.run.arguments import stage_arguments
 from hfvla.training.trainer.zero import fill_bucket_sizes
 
 from .. import phases_worker as tower
+from ..launching import free_port
 from ..recipes import build_recipe, reasoning_stage, selection_stage, tasks, write_tasks
 
 
@@ -117,6 +118,7 @@ def folders(tmp_path_factory, repository):
     script = str(repository / "recipes/train.py")
     config = str(repository / "recipes/accelerate/zero3.yaml")
     launch = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
+    launch += ["--main_process_port", str(free_port())]
     for name, how in (("one", []), ("two", launch)):
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(repository / "src")
