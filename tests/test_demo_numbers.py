@@ -34,14 +34,23 @@ def test_a_picture_or_a_number_of_another_run_is_noticed(demo, tmp_path):
     chains = {f"reasoning/{name}": 1.0 for name in ("n", "four_steps", "consistency", "contradiction_free")}
     metrics = {**scores, **chains, "baselines": {"tfidf_logreg": scores}, "ablations": parts}
     told = {"commit": "a" * 40, "seed": 3, "stages": [{"seconds": 89.0}] * 2, "hardware": {"cores": 2}}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    (tmp_path / "run.json").write_text(json.dumps(told))
-    facts = demo.facts_of(tmp_path)
+    for seed, exact in ((3, 0.8), (4, 0.9)):
+        run = tmp_path / str(seed)
+        run.mkdir()
+        (run / "metrics.json").write_text(json.dumps({**metrics, "exact_match": exact}))
+        (run / "run.json").write_text(json.dumps({**told, "seed": seed}))
+    facts = demo.facts_of(tmp_path / "3")
     demo.stamp(tmp_path / "new.png", facts)
     assert demo.stamped(tmp_path / "new.png") == facts and facts["ece"] == 0.012 and facts["minutes"] == 3
     with Image.open(tmp_path / "new.png") as kept:
         assert kept.getpixel((2, 2)) == (255, 0, 0)
     other = demo.paragraph({**facts, "exact_match": 0.801})
     assert other != demo.paragraph(facts) and "exact 0.801" in other and "`aaaaaaa`" in other
+    both = demo.facts_of(tmp_path / "3", tmp_path / "4")
+    assert (both["exact_match"], both["spread/exact_match"]) == (0.85, 0.071)
+    words = demo.paragraph(both)
+    assert "seeds 3, 4" in words and "exact 0.850 ± 0.071" in words and "one seed" not in words
+    with pytest.raises(ValueError, match="different seeds"):
+        demo.facts_of(tmp_path / "3", tmp_path / "3")
     with pytest.raises(ValueError, match="no lines between"):
         demo.written("# hfvla\n")
