@@ -30,6 +30,7 @@ import data
 ROOT = Path(__file__).resolve().parents[2]
 _DONE = "real.json"
 DRIVES = {"train": 800, "test": 100}
+PICTURE_SIDE = 128  # pixels of what a robot's camera shows, for the tower
 LANGUAGE_LAYERS = 4  # of SmolLM2's thirty: what two CPU cores train in minutes
 
 
@@ -43,6 +44,7 @@ class Work:
         console: where tables go.
         robot_selection: folder of the real robot-selection files, which no package carries.
         signs: archive of the real tracks of traffic signs, which no package carries either.
+        bridge: folder of real robot episodes as RLDS files, likewise.
         skipped: what was not done, and why.
         saved: samples that no tower had to see again, and the seconds that a first look at as many took.
     """
@@ -52,6 +54,7 @@ class Work:
     console: Console
     robot_selection: Path | None = None
     signs: Path | None = None
+    bridge: Path | None = None
     skipped: list[str] = field(default_factory=list)
     saved: dict[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -252,7 +255,7 @@ def run_video_qa(work: Work) -> None:
     options += [f"stages.{stage}.cache.folder={work.output / family / 'cache'}" for stage in ("see", "tell")]
     rows = {}
     for label, name, pair in (
-        ("pretrained tower and language model, by letter", "pretrained", (tower, language)),
+        ("pretrained tower and language model", "pretrained", (tower, language)),
         ("the same, both at random", "random", chance),
     ):
         backbone = parts.join(*pair, work.parts / f"signs-vlm-{name}", video_qa.signs.SIDE)
@@ -266,17 +269,57 @@ def run_video_qa(work: Work) -> None:
     show(work, title, ("all", *kinds), rows, work.output / family / "signs.md")
 
 
+def run_robot(work: Work) -> None:
+    """Real robot episodes: the next actions from pretrained and random parts, beside ridges and the nearest step."""
+    import bridge
+    import robot
+
+    if work.bridge is None:
+        raise OSError("no package carries real robot episodes: --bridge FOLDER of RLDS files (BridgeData V2)")
+    family = "sensor_vla"
+    for name in ("efficientnet-lite0", "smollm2-135m"):
+        parts.build(name, work.parts)
+    tower = work.parts / "efficientnet-lite0"
+    language = parts.shorten(work.parts / "smollm2-135m", work.parts / "smollm2-first", LANGUAGE_LAYERS)
+    (work.parts / "random").mkdir(exist_ok=True)
+    chance = [parts.randomise(part, work.parts / "random" / part.name) for part in (tower, language)]
+    folder = bridge.build_bridge(work.bridge, work.data / "bridge")
+    steps = bridge.rows_of(folder)
+    features = robot.tower_features(tower, steps, PICTURE_SIDE)
+    splits = {seed: bridge.split_episodes(steps, seed) for seed in work.seeds}
+    found: dict[str, list[dict[str, float]]] = {}
+    for label, name, pair in (
+        ("pretrained tower and language model", "pretrained", (tower, language)),
+        ("the same, both at random", "random", chance),
+    ):
+        backbone = parts.join(*pair, work.parts / f"arm-vlm-{name}", PICTURE_SIDE)
+        for seed, split in splits.items():
+            options = [
+                f"model.options.backbone={backbone}",
+                f"stages.expert.cache.folder={work.output / family}/cache",
+            ]
+            for place, part in (("train.lerobot", "train"), ("eval.held_out", "test")):
+                options += [f"data.{place}.path={folder}", f"data.{place}.episodes={split[part]}"]
+            for said, scores in robot.of_run(work.train(family, name, seed, options)).items():
+                found.setdefault(label + said, []).append(scores)
+    for split in splits.values():
+        for label, scores in robot.baselines(steps, features, split).items():
+            found.setdefault(label, []).append(scores)
+    rows = {
+        name: [spread([one[score] for one in runs], percent=False) for score in robot.SCORES]
+        for name, runs in found.items()
+    }
+    title = f"{family}, next {bridge.HORIZON} actions in episodes held out, {len(work.seeds)} seeds and splits"
+    show(work, title, robot.SCORES, rows, work.output / family / "bridge.md")
+
+
 FAMILIES: dict[str, Callable[[Work], None]] = {
     "internvl_retrieval": run_retrieval,
     "internvl_video_qa": run_video_qa,
+    "sensor_vla": run_robot,
     "ember_vlm": run_ember,
 }
 """What is run for each family."""
-
-NOT_RUN = {
-    "sensor_vla": "real force windows here have no pictures or actions; episodes of a simulator were not recorded",
-}
-"""What has no real recipe here, and why."""
 
 
 def main() -> int:
@@ -287,8 +330,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs/real"))
     parser.add_argument("--robot-selection", type=Path, help="folder of the real robot-selection files")
     parser.add_argument("--signs", type=Path, help="zip of GTSRB's training tracks, all of their frames or some")
+    parser.add_argument("--bridge", type=Path, help="folder of RLDS files of BridgeData V2 (*train.tfrecord-*)")
     asked = parser.parse_args()
-    work = Work(asked.output, asked.seeds, Console(width=160), asked.robot_selection, asked.signs)
+    work = Work(asked.output, asked.seeds, Console(width=160), asked.robot_selection, asked.signs, asked.bridge)
     started, failed = time.perf_counter(), 0
     for name in asked.families:
         try:
@@ -298,7 +342,7 @@ def main() -> int:
             work.skipped.append(f"{name}: {error}")
     for name, (samples, seconds) in work.saved.items():
         print(f"feature cache, {name}: {samples:,} pictures not encoded again, about {seconds:.0f} s of this machine")
-    for line in [*work.skipped, *(f"{name}: {why}" for name, why in NOT_RUN.items())]:
+    for line in work.skipped:
         print(f"skipped: {line}")
     print(f"{time.perf_counter() - started:.0f} s in all; reports below {work.output}")
     return 1 if failed else 0

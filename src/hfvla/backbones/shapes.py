@@ -127,8 +127,16 @@ TINY_VLMS: dict[str, dict[str, Any]] = {
         "scale_factor": 2, "image_token_id": 2, "pad_token_id": 1,
     },
     "internvl": {**tiny_backbone(pad_token_id=1), "image_token_id": 4},
+    "fast_vlm": {
+        "text_config": {"model_type": "llama", **_TINY_TEXT},
+        "vision_config": {
+            "architecture": "test_efficientnet", "do_pooling": False, "num_classes": 0, "global_pool": "",
+            "hidden_size": 256, "pretrained_cfg": {"input_size": [3, 64, 64]},
+        },
+        "image_seq_length": 4, "image_token_id": 2,
+    },
 }  # fmt: skip
-"""By model type: hidden 32, two layers each, pictures of 32 x 32 pixels (4 tokens)."""
+"""By model type: hidden 32, two layers each, pictures of 32 x 32 pixels, or of 64 x 64 for timm's tower (4 tokens)."""
 
 
 def tiny_vlm(model_type: str) -> dict[str, Any]:

@@ -101,3 +101,21 @@ def test_another_kind_of_backbone_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(RecipeError, match="'internvl' or 'fast_vlm'"):
         build_config({"options": {"backbone": str(tmp_path)}})
+
+
+def test_neighbouring_tokens_of_a_tile_are_averaged_to_one(folder, rows, made):
+    asked = section(folder)
+    pooled, processor = initialise({**asked, "config": {**asked["config"], "tile_pool": 2}}, rows, seed=0)
+    assert pooled.config.tokens_per_tile == processor.tokens_per_tile == 1
+    pixels = torch.randn(2, 3, SIDE, SIDE)
+    pooled.eval(), made[0].eval()
+    with torch.no_grad():
+        tokens = made[0].get_image_features(pixels)  # the same weights: [2, CELLS, WIDTH]
+        torch.testing.assert_close(pooled.get_image_features(pixels), tokens.mean(1, keepdim=True))
+        maps = pooled.get_tower_features(pixels)
+        assert maps.shape == (2, CELLS, 256)  # the cut before the projector keeps every cell
+        torch.testing.assert_close(pooled.project(maps), tokens.mean(1, keepdim=True))
+        batch = FAMILY.load("collator")(processor, pooled.config, ("letters",))(list(rows))
+        assert torch.isfinite(pooled(**batch).letter_logits[:, :2]).all()
+    with pytest.raises(CheckpointError, match="divisor of 2"):
+        build_config({**asked, "config": {**asked["config"], "tile_pool": 3}})

@@ -70,7 +70,7 @@ FAMILY = FamilySpec(
             required=("video",),
             replaces=("pixel_values", "tile_index"),
             provides=("image_features",),
-            config=("backbone_config", "frames", "tiling", "support_dropout"),
+            config=("backbone_config", "frames", "tiling", "tile_pool", "support_dropout"),
             processor=("image_processor", "frames", "tiling", "tokens_per_tile"),
             description="projected tiles of the frames, [tiles, tokens, D] a question",
         ),

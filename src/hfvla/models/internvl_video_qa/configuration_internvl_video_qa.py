@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         backbone_config (`dict` or config): vision tower, projector and language model, one of `MODEL_TYPES`.
         frames (`dict`): {"fewest", "most", "seconds_per_frame", "margin_s"}, see `FRAMES`.
         tiling (`dict`): {"most_tiles", "token_budget"}, see `TILING`.
+        tile_pool (`int`): p; the mean of p x p neighbouring tokens of a tile is one token of the language model.
         prompts (`dict`): {"instruction", "in_words", "frame", "answer", "system"}, see `PROMPTS`; the processor's too.
         support_dropout (`float`): share of training rows whose support frames are not used: tests have none.
         shuffle_choices (`bool`): put choices into a random order while training.
@@ -79,6 +81,7 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     backbone_config: Any = None
     frames: dict[str, float] | None = None
     tiling: dict[str, int] | None = None
+    tile_pool: int = 1
     prompts: dict[str, str] | None = None
     support_dropout: float = 0.3
     shuffle_choices: bool = True
@@ -116,6 +119,18 @@ class InternVLVideoQAConfig(PreTrainedConfig):
         where, backbone = "InternVLVideoQAConfig", self.backbone_config
         if not 1 <= self.frames["fewest"] <= self.frames["most"]:
             raise CheckpointError("no such range of frames", where=where, got=self.frames, expected="fewest <= most")
+        side = math.isqrt(self._backbone_tokens)
+        if (
+            self.tile_pool < 1
+            or side % self.tile_pool
+            or (self.tile_pool > 1 and side * side != self._backbone_tokens)
+        ):
+            raise CheckpointError(
+                "tile_pool does not divide a tile's grid of tokens",
+                where=where,
+                got=self.tile_pool,
+                expected=f"a divisor of {side} ({self._backbone_tokens} tokens a tile)",
+            )
         if self.tiling["token_budget"] < self.frames["most"] * self.tokens_per_tile:
             raise CheckpointError(
                 "the token budget is below one tile a frame",
@@ -124,12 +139,12 @@ class InternVLVideoQAConfig(PreTrainedConfig):
                 expected=f">= {self.frames['most'] * self.tokens_per_tile}",
                 fix="Raise tiling.token_budget or lower frames.most.",
             )
-        if backbone.image_seq_length != self.tokens_per_tile:
+        if backbone.image_seq_length != self._backbone_tokens:
             raise CheckpointError(
                 "image_seq_length is not what a tile leaves after pixel shuffle",
                 where=where,
                 got=backbone.image_seq_length,
-                expected=self.tokens_per_tile,
+                expected=self._backbone_tokens,
             )
         if len(set(self.letter_token_ids)) != len(LETTERS):
             raise CheckpointError(
@@ -156,6 +171,11 @@ class InternVLVideoQAConfig(PreTrainedConfig):
     @property
     def tokens_per_tile(self) -> int:
         """Placeholders that a tile takes in `input_ids`."""
+        return self._backbone_tokens // self.tile_pool**2
+
+    @property
+    def _backbone_tokens(self) -> int:
+        """Tokens that the backbone makes of a tile."""
         vision = self.backbone_config.vision_config
         if self.backbone_config.model_type == "fast_vlm":
             return int(self.backbone_config.image_seq_length)

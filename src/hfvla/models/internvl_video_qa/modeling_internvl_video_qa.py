@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,25 +79,38 @@ class InternVLForVideoQA(VideoAnswerMixin, InternVLVideoQAPreTrainedModel):
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """Encode tiles [N, 3, S, S] to [N, tokens_per_tile, D]: vision tower, pixel shuffle, projector."""
+        return self._pooled(self._projected(pixel_values))
+
+    def _projected(self, pixel_values: Tensor) -> Tensor:
         return self.backbone.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output
 
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """Average the square neighbourhoods of a tile's tokens [N, side x side, D]; see `config.tile_pool`."""
+        pool = self.config.tile_pool
+        if pool == 1:
+            return tokens
+        count = math.isqrt(tokens.shape[1]) // pool
+        grid = tokens.reshape(tokens.shape[0], count, pool, count, pool, tokens.shape[2])
+        return grid.mean(dim=(2, 4)).flatten(1, 2)
+
     def get_tower_features(self, pixel_values: Tensor) -> Tensor:
-        """Encode tiles [N, 3, S, S] to [N, tokens_per_tile, C]: what `project` makes language tokens of."""
+        """Encode tiles [N, 3, S, S] to [N, tokens, C]: what `project` makes language tokens of."""
         found: list[Tensor] = []
         # Each backbone shuffles and cuts in its own way before its projector: taken where the projector takes it.
         hook = self.backbone.model.multi_modal_projector.register_forward_pre_hook(
             lambda _, given: found.append(given[0])
         )
         try:
-            self.get_image_features(pixel_values)
+            self._projected(pixel_values)
         finally:
             hook.remove()
         return found[0]
 
     def project(self, tower_features: Tensor) -> Tensor:
-        """Turn `get_tower_features` [M, tokens, C] into language tokens [M, tokens, D]."""
+        """Turn `get_tower_features` [M, tokens, C] into language tokens [M, tokens_per_tile, D]."""
         projector = self.backbone.model.multi_modal_projector
-        return projector(tower_features.to(next(projector.parameters()).dtype))  # a cache keeps half precision
+        # A cache keeps half precision.
+        return self._pooled(projector(tower_features.to(next(projector.parameters()).dtype)))
 
     def embed(self, input_ids: Tensor, image_features: Tensor | None) -> Tensor:
         """Embed tokens and write image features [M, tokens, D] over the image placeholders, in order.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ __all__ = [
     "backbone_kind",
     "new_image_processor",
     "processor_arguments",
+    "timm_side",
     "tokens_per_picture",
     "wrap_processor",
 ]
@@ -32,7 +34,7 @@ class BackboneKind:
 
     Attributes:
         processor: class in transformers that puts text and pictures together.
-        video_processor: class that it wants to have, though no video is read here.
+        video_processor: class that it wants to have, though no video is read here; "" where it wants none.
         image_text: what stands for one picture in a prompt without chat template.
         tokens: special tokens of a learned tokenizer, by the name under which the processor looks for them.
         ids: keys of the backbone's config that hold the id of one of `tokens`.
@@ -84,6 +86,13 @@ KINDS: dict[str, BackboneKind] = {
         ids={"image_token_id": "context_image_token"},
         call={"crop_to_patches": False},
     ),
+    "fast_vlm": BackboneKind(
+        "LlavaProcessor",
+        "",
+        image_text="<image>",
+        tokens={"image_token": "<image>"},
+        ids={"image_token_id": "image_token"},
+    ),
 }
 """By `model_type` of the backbone's config. Another model of transformers is one entry here."""
 
@@ -100,12 +109,19 @@ def backbone_kind(model_type: str) -> BackboneKind:
 
 
 def tokens_per_picture(config: PreTrainedConfig) -> int:
-    """Return the placeholders a picture takes, where the backbone has pictures of one size (SmolVLM, InternVL)."""
+    """Return the placeholders a picture takes, where the backbone has pictures of one size (all but Qwen's)."""
     vision = config.vision_config
+    if config.model_type == "fast_vlm":
+        return int(config.image_seq_length)
     if config.model_type == "internvl":
         side = int(vision.image_size[0] // vision.patch_size[0] * config.downsample_ratio)
         return side * side
     return (vision.image_size // vision.patch_size) ** 2 // config.scale_factor**2
+
+
+def timm_side(config: PreTrainedConfig) -> int:
+    """Return the side in pixels of the pictures that FastVLM's convolutional tower of timm takes."""
+    return int(config.vision_config.pretrained_cfg["input_size"][-1])
 
 
 def new_image_processor(config: PreTrainedConfig, most_pixels: int) -> Any:
@@ -130,6 +146,9 @@ def new_image_processor(config: PreTrainedConfig, most_pixels: int) -> Any:
         height, width = vision.image_size
         size = {"height": height, "width": width}
         return transformers.GotOcr2ImageProcessor(size=size, image_mean=_MEAN, image_std=_STD)
+    if config.model_type == "fast_vlm":
+        size = {"height": timm_side(config), "width": timm_side(config)}
+        return transformers.SiglipImageProcessor(size=size, image_mean=_MEAN, image_std=_STD)
     edge = {"longest_edge": vision.image_size}
     return transformers.SmolVLMImageProcessor(do_image_splitting=False, size=edge, max_image_size=edge)
 
@@ -153,11 +172,11 @@ def wrap_processor(
     import transformers
 
     kind = backbone_kind(model_type)
-    video = getattr(transformers, kind.video_processor)()
+    parts = [image_processor, tokenizer]
+    if kind.video_processor:
+        parts.append(getattr(transformers, kind.video_processor)())
     try:
-        return getattr(transformers, kind.processor)(
-            image_processor, tokenizer, video, chat_template=chat_template, **arguments
-        )
+        return getattr(transformers, kind.processor)(*parts, chat_template=chat_template, **arguments)
     except ImportError as error:  # SmolVLM wants num2words
         raise CheckpointError(
             f"the processor of '{model_type}' cannot be made", got=str(error), fix="pip install 'hfvla[actions]'"
@@ -170,4 +189,7 @@ def processor_arguments(config: PreTrainedConfig) -> dict[str, Any]:
         return {"image_seq_length": tokens_per_picture(config)}
     if config.model_type == "smolvlm":
         return {"image_seq_len": tokens_per_picture(config)}
+    if config.model_type == "fast_vlm":  # its processor counts cells: as many to a side as the tower's map has
+        cells = math.isqrt(tokens_per_picture(config))
+        return {"patch_size": timm_side(config) // cells, "vision_feature_select_strategy": "full"}
     return {}

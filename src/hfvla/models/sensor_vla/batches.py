@@ -16,7 +16,7 @@ from hfvla.data.signals.normalize import Normalizer, StatisticsFitter
 from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.errors import DataError
 from hfvla.family import CACHED_FEATURES, as_names
-from hfvla.models.sensor_vla.backbones import tokens_per_picture
+from hfvla.models.sensor_vla.backbones import timm_side, tokens_per_picture
 from hfvla.models.sensor_vla.configuration_sensor_vla import SensorVLAConfig
 from hfvla.models.sensor_vla.processing_sensor_vla import SensorVLAProcessor
 
@@ -288,6 +288,9 @@ def _pictures(backbone: Any, batch_size: int, views: int) -> tuple[dict[str, Any
     tokens = tokens_per_picture(backbone)
     if backbone.model_type == "internvl":
         return {"pixel_values": torch.empty(count, 3, *vision.image_size, device="meta")}, tokens
+    if backbone.model_type == "fast_vlm":
+        side = timm_side(backbone)
+        return {"pixel_values": torch.empty(count, 3, side, side, device="meta")}, tokens
     side = vision.image_size
     shape = (batch_size, views, side, side)
     return {

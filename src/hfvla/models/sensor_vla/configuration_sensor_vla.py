@@ -62,7 +62,8 @@ class SensorVLAConfig(PreTrainedConfig):
 
     Args:
         backbone_config (`dict` or `PreTrainedConfig`): any image-text model of transformers, e.g. "qwen2_5_vl",
-            "qwen3_vl", "smolvlm", "internvl" (key `model_type`).
+            "qwen3_vl", "smolvlm", "internvl", or "fast_vlm", a tower of timm before any language model (key
+            `model_type`).
         backbone_dtype (`str`, *optional*): type that the backbone is loaded in, where it differs from the rest's.
         views (`list[str]`): cameras by name, in the order in which a prompt shows them.
         view_dropout (`float`): share of training rows in which each view but one goes missing.
