@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from hfvla.data.ngrams import hashed_ngrams
+from hfvla.data.rows.epoch import EpochRows
 from hfvla.models.ember_vlm.batches import EmberVLMCollator
 from hfvla.models.ember_vlm.build import initialise
 from hfvla.models.ember_vlm.modeling_ember_vlm import EmberVLMForRobotSelection
@@ -52,3 +54,47 @@ def test_saved_and_loaded_bit_equal(with_ngrams, tmp_path):
 def test_reasoning_is_written_from_the_same_batch(with_ngrams):
     model, processor = with_ngrams
     assert len(model.generate_answers(processor, ["Survey the dam"], [None], max_new_tokens=4)) == 1
+
+
+@pytest.fixture(scope="module")
+def of_words(rows):
+    """A narrow table that reads the task's own words, some of them left out while training."""
+    settings = {"ngram_buckets": 512, "ngram_width": 8, "ngram_word_dropout": 0.5, "ngram_words_apart": True}
+    return initialise(recipe(**settings), rows, seed=0)
+
+
+def words_apart(text):
+    return hashed_ngrams(text, 512, apart=True)
+
+
+def test_the_prompt_around_a_task_is_no_ngram_of_it(of_words, with_ngrams):
+    prompts = [of_words[1].task_prompt("Survey the dam", with_image=shown) for shown in (True, False)]
+    for prompt in prompts:
+        assert of_words[1].ngram_ids([prompt])[0].tolist() == words_apart("Survey the dam")
+        assert with_ngrams[1].ngram_ids([prompt])[0].tolist() != hashed_ngrams("Survey the dam", 512)
+
+
+def test_words_are_left_out_of_training_rows_alone(of_words, rows):
+    model, processor = of_words
+    collator = EmberVLMCollator(processor, model.config)
+    task = words_apart(rows[0]["task"])
+    seeded = EpochRows(rows, seed=3)
+    drawn = []
+    for epoch in range(2):
+        seeded.set_epoch(epoch)
+        drawn.append(collator([seeded[0]])["ngram_ids"][0].tolist())
+    assert collator([dict(rows[0])])["ngram_ids"][0].tolist() == task
+    assert drawn[0] != drawn[1]
+    assert all(len(ids) < len(task) and set(ids) <= {0, *task} for ids in drawn)
+    assert collator([seeded[1], seeded[0]])["ngram_ids"][1].tolist()[: len(drawn[1])] == drawn[1]
+
+
+def test_a_narrow_table_is_mixed_in_and_saved(of_words, tmp_path):
+    model, processor = of_words
+    assert model.fusion.ngrams.embedding.weight.shape == (1025, 8)
+    model.save_pretrained(tmp_path), processor.save_pretrained(tmp_path)
+    again, reader = EmberVLMForRobotSelection.from_pretrained(tmp_path), EmberVLMProcessor.from_pretrained(tmp_path)
+    reader.check_config(again.config)
+    batch = reader.prompts(["Survey the dam"], [None])
+    with torch.no_grad():
+        assert torch.equal(again.eval()(**batch).selection_logits, model.eval()(**batch).selection_logits)

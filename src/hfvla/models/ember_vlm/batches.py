@@ -78,10 +78,12 @@ class EmberVLMCollator:
                 for row, kind, _ in sequences
             ]
             batch["robot_mask"] = torch.tensor(gold)
+        seeds = self._seeds(sequences) if AUGMENTATION_SEED in rows[0] else None
         if self.processor.ngram_buckets:
-            batch["ngram_ids"] = self.processor.ngram_ids([text.prompt for _, _, text in sequences])
-        if self.config.word_dropout and AUGMENTATION_SEED in rows[0]:
-            batch["noise_seeds"] = torch.tensor(self._seeds(sequences))
+            dropout = self.config.ngram_word_dropout if seeds else 0.0
+            batch["ngram_ids"] = self.processor.ngram_ids([text.prompt for _, _, text in sequences], dropout, seeds)
+        if self.config.word_dropout and seeds:
+            batch["noise_seeds"] = torch.tensor(seeds)
         if "itc" in self.losses:
             batch.update(self._captions([row for row, kind, _ in sequences if kind == "caption"]))
         return batch

@@ -144,6 +144,7 @@ def _build_processor(options: EmberVLMOptions, config: EmberVLMConfig, train_row
         max_length=config.text_config.max_position_embeddings,
         ngram_buckets=config.ngram_buckets,
         explain_decision=config.explain_decision,
+        ngram_words_apart=config.ngram_words_apart,
     )
 
 

@@ -63,6 +63,11 @@ class EmberVLMConfig(PreTrainedConfig):
         task_paraphrase (`float`): share of training rows whose task is put in other words, anew in each epoch; see
             `hfvla.data.paraphrase`.
         ngram_buckets (`int`): ids of the hashed n-gram path to the selection head; 0 = without that path.
+        ngram_words_apart (`bool`): words and word pairs get n-gram ids and a sum of their own (in one sum, a word's
+            ten parts drown it), and the prompt around the task has no n-grams.
+        ngram_width (`int`, *optional*): of an n-gram's vector; the language model's width where not given.
+        ngram_word_dropout (`float`): share of a task's words that its n-grams are made without while training: no
+            pair and no part of such a word is left to give it away.
         explain_decision (`bool`): the language model is told which robots were picked before it writes: it explains
             the choice that was made, in place of arguing for one of its own.
         told_alone (`float`): with `explain_decision`, share of training rows whose chain is shown neither task nor
@@ -99,6 +104,9 @@ class EmberVLMConfig(PreTrainedConfig):
     word_dropout: float = 0.1
     task_paraphrase: float = 0.0
     ngram_buckets: int = 0
+    ngram_words_apart: bool = False
+    ngram_width: int | None = None
+    ngram_word_dropout: float = 0.0
     explain_decision: bool = False
     told_alone: float = 0.0
     selection_loss: str = "focal"

@@ -90,13 +90,15 @@ class PromptFusion(nn.Module):
     def __init__(self, config: EmberVLMConfig) -> None:
         super().__init__()
         width, buckets = config.text_config.hidden_size, config.ngram_buckets
-        self.ngrams = NgramEmbedding(buckets, width, config.word_dropout) if buckets else None
+        narrow, apart = config.ngram_width or width, config.ngram_words_apart
+        sums = (2 if apart else 1) if buckets else 0
+        self.ngrams = NgramEmbedding(buckets, narrow, config.word_dropout, apart) if buckets else None
         self.no_image = nn.Parameter(torch.zeros(width))
         self.text_norm = nn.LayerNorm(width)
         self.word_norm = nn.LayerNorm(width)
         self.image_norm = nn.LayerNorm(width)
-        self.ngram_norm = nn.LayerNorm(width) if buckets else None
-        self.mix = nn.Linear((4 if buckets else 3) * width, width)
+        self.ngram_norm = nn.LayerNorm(narrow) if buckets else None
+        self.mix = nn.Linear(3 * width + sums * narrow, width)
 
     def forward(
         self,
@@ -119,5 +121,5 @@ class PromptFusion(nn.Module):
                 raise ValueError(
                     "config.ngram_buckets is set, so the model needs ngram_ids; take it from the processor"
                 )
-            parts.append(self.ngram_norm(self.ngrams(ngram_ids, generator)))
+            parts.append(self.ngram_norm(self.ngrams(ngram_ids, generator)).flatten(1))
         return self.mix(torch.cat(parts, dim=-1))

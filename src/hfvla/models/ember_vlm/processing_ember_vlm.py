@@ -74,6 +74,7 @@ class EmberVLMProcessor(ProcessorMixin):
         max_length (`int`): positions of the language model.
         ngram_buckets (`int`): ids of the hashed n-grams; 0 = none.
         explain_decision (`bool`): the chain begins with the robots that were picked, which are told to it.
+        ngram_words_apart (`bool`): words and word pairs get n-gram ids of their own, and only those of the task count.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class EmberVLMProcessor(ProcessorMixin):
         max_length: int = 1024,
         ngram_buckets: int = 0,
         explain_decision: bool = False,
+        ngram_words_apart: bool = False,
         chat_template: str | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
@@ -95,6 +97,7 @@ class EmberVLMProcessor(ProcessorMixin):
         self.max_length = max_length
         self.ngram_buckets = ngram_buckets
         self.explain_decision = explain_decision
+        self.ngram_words_apart = ngram_words_apart
         self.yes_token_id, self.no_token_id = self._verdict_ids()
 
     def special_ids(self) -> dict[str, int]:
@@ -122,7 +125,7 @@ class EmberVLMProcessor(ProcessorMixin):
         pairs: dict[str, tuple[Any, Any]] = {name: (value, getattr(config, name)) for name, value in ids.items()}
         side = self.image_processor.size
         pairs["image_size"] = ([side.get("height"), side.get("width")], [config.image_size, config.image_size])
-        for name in ("robots", "num_visual_tokens", "ngram_buckets", "explain_decision"):
+        for name in ("robots", "num_visual_tokens", "ngram_buckets", "ngram_words_apart", "explain_decision"):
             pairs[name] = (getattr(self, name), getattr(config, name))
         pairs["max_length"] = (min(self.max_length, config.text_config.max_position_embeddings), self.max_length)
         pairs["tokens"] = (max(len(self.tokenizer), config.text_config.vocab_size), config.text_config.vocab_size)
@@ -166,13 +169,25 @@ class EmberVLMProcessor(ProcessorMixin):
         """Write each `<image>` as `num_visual_tokens` placeholders."""
         return text.replace("<image>", "<image>" * self.num_visual_tokens)
 
-    def ngram_ids(self, texts: Sequence[str]) -> Any:
-        """Return [B, G] ids of the hashed n-grams of each text, 0 = padding; None without `ngram_buckets`."""
+    def ngram_ids(self, texts: Sequence[str], dropout: float = 0.0, seeds: Sequence[int] | None = None) -> Any:
+        """Return [B, G] ids of the hashed n-grams of each prompt, 0 = padding; None without `ngram_buckets`.
+
+        Args:
+            texts: prompts, as `task_prompt` makes them.
+            dropout: share of whole words that are left out.
+            seeds: one a text, of the words that are; needed with `dropout`.
+        """
         if not self.ngram_buckets:
             return None
         import torch
 
-        bags = [hashed_ngrams(text.replace("<image>", ""), self.ngram_buckets) or [0] for text in texts]
+        texts = [text.replace("<image>", "") for text in texts]
+        if self.ngram_words_apart:
+            texts = [text.removeprefix("Task: ") for text in texts]
+        drawn = seeds if dropout and seeds is not None else [0] * len(texts)
+        pairs = zip(texts, drawn, strict=True)
+        how = (self.ngram_buckets, dropout)
+        bags = [hashed_ngrams(text, *how, seed, self.ngram_words_apart) or [0] for text, seed in pairs]
         width = max(len(bag) for bag in bags)
         return torch.tensor([bag + [0] * (width - len(bag)) for bag in bags])
 
