@@ -3,7 +3,6 @@
 import dataclasses
 import subprocess
 import sys
-import time
 from fnmatch import fnmatchcase
 
 import pytest
@@ -91,13 +90,10 @@ def test_every_source_refuses_unknown_keys(family):
 # ---- the model ---------------------------------------------------------------------------------------------------
 
 
-def test_a_tiny_train_step_is_fast(built):
-    model, batch = built.copy().train(), built.batch()
-    started = time.perf_counter()
-    model(**batch).loss.backward()
-    assert time.perf_counter() - started < 2
-    config = built.spec.tiny_config()
-    assert config.get_text_config().hidden_size <= 64
+def test_the_tiny_model_is_tiny(built):
+    """What keeps hundreds of tests that train it in minutes."""
+    assert built.spec.tiny_config().get_text_config().hidden_size <= 64
+    assert sum(one.numel() for one in built.model.parameters()) < 1_000_000
 
 
 def test_forward_returns_a_typed_output(built):
