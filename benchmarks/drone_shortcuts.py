@@ -1,10 +1,13 @@
 """How far do colours alone carry on the generated drone scenes, in plain and in varied conditions?
 
-    python benchmarks/drone_shortcuts.py
+    python benchmarks/drone_shortcuts.py [--checkpoint outputs/internvl_retrieval_tiny/final]
 
 For both, text to image over the held-out buildings of the tiny recipe, one caption a picture: chance, the ridge from
 colour layout to words that evaluations set beside a model, and a reader that knows every picture's facts and counts
 which of a caption's statements are true of it. The reader is what a caption allows: the scenes are answerable.
+
+With a checkpoint also what that model finds by its vectors, and the difference to the ridge with a paired interval:
+both answer the same queries, and buildings are drawn anew.
 """
 
 from __future__ import annotations
@@ -12,17 +15,21 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from hfvla.data.boxes import relation_words
-from hfvla.metrics.retrieval import chance_recalls, retrieval_scores
+from hfvla.metrics.bootstrap import bootstrap_intervals
+from hfvla.metrics.retrieval import RetrievalRanks, chance_recalls, first_hit_ranks, recalls
 from hfvla.metrics.retrieval_baselines import fit_colour_layout, picture_features
 from hfvla.worlds.drone import BUILDING, DroneOptions, draw_picture, scene_boxes
-from hfvla.worlds.drone.builder import DroneImage, draw_images
+from hfvla.worlds.drone.builder import DroneImage, draw_images, write_images
 from hfvla.worlds.drone.conditions import road_side
 from hfvla.worlds.drone.holdout import MARKS, ROOFS, SHAPES
 
@@ -66,8 +73,48 @@ def statements(caption: str) -> set[str]:
     return found
 
 
-def measure(conditions: str, train: int, test: int, size: int, seed: int) -> dict[str, dict[str, float]]:
-    """Return recalls by system."""
+def model_vectors(
+    checkpoint: Path, images: Sequence[DroneImage], captions: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return unit vectors of pictures [I, D] and captions [T, D] by a trained model; pictures as its data has them."""
+    from hfvla import InternVLForRetrieval, InternVLRetrievalProcessor
+    from hfvla.models.internvl_retrieval.search import encode_images, encode_texts
+
+    model = InternVLForRetrieval.from_pretrained(checkpoint).eval()
+    processor = InternVLRetrievalProcessor.from_pretrained(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(images, model.config.image_size, Path(folder))
+        paths = [str(Path(folder) / image.image_id) for image in images]
+        seen = encode_images(model, processor, paths, batch_size=80).embed
+    read = encode_texts(model, processor, list(captions), batch_size=80)
+    return tuple(torch.nn.functional.normalize(one, dim=-1).numpy() for one in (seen, read))  # type: ignore[return-value]
+
+
+def paired(ours: RetrievalRanks, ridge: RetrievalRanks, groups: Sequence[str], seed: int) -> dict[str, list[float]]:
+    """Return [difference, low, high] of each recall, of ours less the ridge's: 95 % over buildings drawn anew."""
+    arrays = {
+        f"{name}_{part}": getattr(ranks, part)
+        for name, ranks in (("ours", ours), ("ridge", ridge))
+        for part in ("t2i", "i2t", "text_has_hit", "image_has_hit")
+    }  # a picture has one caption: a row is both
+
+    def differences(**drawn: np.ndarray) -> dict[str, float]:
+        both = [
+            recalls(
+                RetrievalRanks(*(drawn[f"{name}_{part}"] for part in ("t2i", "i2t", "text_has_hit", "image_has_hit")))
+            )
+            for name in ("ours", "ridge")
+        ]
+        return {name: both[0][name] - both[1][name] for name in both[0]}
+
+    intervals = bootstrap_intervals(differences, arrays, groups, seed=seed)
+    return {name: [value, *intervals[name]] for name, value in differences(**arrays).items()}
+
+
+def measure(
+    conditions: str, train: int, test: int, size: int, seed: int, checkpoint: Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return recalls by system, and with a checkpoint the paired differences."""
     made = {
         part: draw_images(DroneOptions(buildings=count, captions=1, split=part, conditions=conditions), seed)
         for part, count in (("train", train), ("test", test))
@@ -87,32 +134,46 @@ def measure(conditions: str, train: int, test: int, size: int, seed: int) -> dic
         "a reader of the picture's facts": (2 * true - 1, said),  # true statements less false ones
         "ridge on colour layout": (fitted.images(features["test"]), fitted.texts(captions["test"])),
     }
-    found = {
-        name: retrieval_scores(*(torch.from_numpy(np.asarray(one, np.float32)) for one in pair), ids, ids)
+    if checkpoint is not None:
+        sides["the model"] = model_vectors(checkpoint, made["test"], captions["test"])
+    ranks = {
+        name: first_hit_ranks(*(torch.from_numpy(np.asarray(one, np.float32)) for one in pair), ids, ids)
         for name, pair in sides.items()
     }
+    found: dict[str, dict[str, Any]] = {name: recalls(one) for name, one in ranks.items()}
+    if checkpoint is not None:
+        names = [image.building.name for image in made["test"]]
+        found["the model less the ridge"] = paired(ranks["the model"], ranks["ridge on colour layout"], names, seed)
     return {**found, "chance": chance_recalls(ids, ids)}
 
 
 def main() -> None:
-    """Print a table for both conditions, and write it as JSON."""
+    """Print a table for each of the conditions, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=int, default=1600, help="buildings")
     parser.add_argument("--test", type=int, default=250, help="buildings")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, nargs="+", default=[7])
+    parser.add_argument("--checkpoint", type=Path, help="folder of a trained internvl_retrieval model")
+    parser.add_argument("--conditions", nargs="+", choices=["plain", "varied"], default=["plain", "varied"])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/drone_shortcuts.json"))
     asked = parser.parse_args()
     result = {
         conditions: {
-            str(seed): measure(conditions, asked.train, asked.test, asked.image_size, seed) for seed in asked.seeds
+            str(seed): measure(conditions, asked.train, asked.test, asked.image_size, seed, asked.checkpoint)
+            for seed in asked.seeds
         }
-        for conditions in ("plain", "varied")
+        for conditions in asked.conditions
     }
     for conditions, by_seed in result.items():
         for seed, found in by_seed.items():
             for name, scores in found.items():
-                line = "  ".join(f"{key} {value:.3f}" for key, value in scores.items())
+                line = "  ".join(
+                    f"{key} {value:.3f}"
+                    if isinstance(value, float)
+                    else f"{key} {value[0]:+.3f} ({value[1]:+.3f} to {value[2]:+.3f})"
+                    for key, value in scores.items()
+                )
                 print(f"{conditions:7} seed {seed}  {name:32} {line}")
     asked.output.parent.mkdir(parents=True, exist_ok=True)
     asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

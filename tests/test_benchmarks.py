@@ -277,6 +277,20 @@ def test_drone_shortcuts(repository, conditions):
     assert reader["mean_recall"] > 0.95 > chance["mean_recall"]
 
 
+def test_drone_shortcuts_pairs_a_model_with_the_ridge(repository):
+    import numpy as np
+
+    from hfvla.metrics.retrieval import RetrievalRanks
+
+    paired = runpy.run_path(str(repository / "benchmarks/drone_shortcuts.py"))["paired"]
+    groups, hit = [f"b{row // 2}" for row in range(40)], np.ones(40, bool)
+    near, far = np.zeros(40, int), np.where(np.arange(40) < 20, 0, 3)  # the ridge has half at rank 3: R@1 0.5, R@5 1
+    found = paired(RetrievalRanks(near, near, hit, hit), RetrievalRanks(far, near, hit, hit), groups, seed=0)
+    difference, low, high = found["t2i_r1"]
+    assert difference == 0.5 and 0.2 < low < 0.5 < high < 0.8
+    assert found["t2i_r5"] == [0.0, 0.0, 0.0] and found["i2t_r1"] == [0.0, 0.0, 0.0]
+
+
 def test_trainer_and_loop_end_with_the_same_weights(repository, monkeypatch):
     """The three do the same work: equal starts and rows end in weights as near as dropout's other draws allow."""
     import torch

@@ -150,8 +150,7 @@ def test_the_recipe_trains_on_episodes_and_is_scored_on_others(folder, tmp_path)
     joined = parts.join(tmp_path / "tower", write_language(tmp_path / "language", layers=1), tmp_path / "joined", 64)
     split = bridge.split_episodes(bridge.rows_of(folder), 7)
     options = [f"model.options.backbone={joined}", "evaluation.bootstrap_samples=20", "evaluation.ablations=false"]
-    options += [f"stages.{stage}.args.max_steps=2" for stage in ("expert", "projector")]
-    options += [f"stages.expert.cache.folder={tmp_path / 'cache'}"]
+    options += ["stages.expert.args.max_steps=2", f"stages.expert.cache.folder={tmp_path / 'cache'}"]
     for place, part in (("train.lerobot", "train"), ("eval.held_out", "test")):
         options += [f"data.{place}.path={folder}", f"data.{place}.episodes={split[part]}"]
     run_recipe(load_recipe(ROOT / "recipes/sensor_vla/real.yaml", options), output_dir=tmp_path / "run")
