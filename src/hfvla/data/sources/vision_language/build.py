@@ -81,6 +81,10 @@ def _log(options: VisionLanguageOptions, plan: Plan, reading: Reading) -> None:
     more += [(f"left out: split {name}", count) for name, count in reading.left_out.items()]
     more += list(reading.notes.items())
     reading.census.log(options.path, more)
+    _log_files(plan, reading)
+
+
+def _log_files(plan: Plan, reading: Reading) -> None:
     for name, kind in plan.files.items():
         split = reading.files_left_out.get(name)
         logger.info("%s: taken for %s%s", name, kind, f"; left out, of the split {split}" if split else "")
@@ -144,7 +148,8 @@ def _streamed(options: VisionLanguageOptions, plan: Plan) -> SourceData:
         "unknown": dict(list(plan.unknown.items())[:_MOST_NAMED]),
         "rejected": {},
     }
-    _log(options, plan, _reading(options, plan))
+    logger.info("%s is streamed: its records are counted at the end of each pass", options.path)
+    _log_files(plan, _reading(options, plan))
     return SourceData(rows, census)
 
 
