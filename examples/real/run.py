@@ -306,7 +306,10 @@ def run_robot(work: Work) -> None:
         for label, scores in robot.baselines(steps, features, split).items():
             found.setdefault(label, []).append(scores)
     rows = {
-        name: [spread([one[score] for one in runs], percent=False) for score in robot.SCORES]
+        name: [
+            spread([one[score] for one in runs], percent=False) if np.isfinite(runs[0][score]) else ""
+            for score in robot.SCORES
+        ]
         for name, runs in found.items()
     }
     title = f"{family}, next {bridge.HORIZON} actions in episodes held out, {len(work.seeds)} seeds and splits"

@@ -124,7 +124,7 @@ def test_the_real_recipe_trains_on_cached_maps_and_is_scored_by_kind(tmp_path, f
     import video_qa
 
     timm.models.save_for_hf(timm.create_model("test_efficientnet"), str(tmp_path / "tower"), safe_serialization=True)
-    joined = parts.join(tmp_path / "tower", write_language(tmp_path / "language", layers=1), tmp_path / "joined", 64)
+    joined = parts.join(tmp_path / "tower", write_language(tmp_path / "language", layers=4), tmp_path / "joined", 64)
     options = [f"model.options.backbone={joined}", f"data.train.road_videos.path={folder / 'train.json'}"]
     options += [f"data.eval.signs.path={folder / 'test.json'}", "evaluation.bootstrap_samples=20"]
     options += [f"stages.see.data.train.road_videos.path={folder / 'names.json'}", "model.config.tile_pool=2"]
