@@ -14,7 +14,8 @@ from hfvla.training.estimate import plan_recipe
 from hfvla.worlds.reaching import ReachingOptions, build_reaching
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes" / "sensor_vla").glob("*.yaml"))
+REAL = ROOT / "recipes" / "sensor_vla" / "real.yaml"  # needs parts and episodes: test_real_bridge.py
+RECIPES = sorted(set((ROOT / "recipes" / "sensor_vla").glob("*.yaml")) - {REAL})
 FULL = [path for path in RECIPES if path.stem.startswith("full")]
 BACKBONE = 3_754_622_976  # Qwen2.5-VL-3B; its output layer is tied
 EXPERT, DENOISER = (
