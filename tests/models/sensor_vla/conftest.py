@@ -10,7 +10,7 @@ from hfvla.data.signals.sensor_loader import SensorSamples
 from hfvla.models.sensor_vla import FAMILY
 from hfvla.worlds.reaching import draw_episode
 
-BACKBONES = ("qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
+BACKBONES = ("qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl", "fast_vlm")
 EXPERTS = ("regression", "diffusion", "flow")
 PERIOD_S = 1 / 400.0
 

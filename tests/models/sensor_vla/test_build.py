@@ -159,6 +159,6 @@ def test_a_planned_prompt_has_the_pictures_placeholders():
     assert batch["image_grid_thw"].tolist() == [[1, 26, 46]] * 6
 
 
-@pytest.mark.parametrize("backbone", ["smolvlm", "internvl"])
+@pytest.mark.parametrize("backbone", ["smolvlm", "internvl", "fast_vlm"])
 def test_tokens_of_a_picture_of_one_size(build, backbone):
     assert tokens_per_picture(build(backbone)[0].config.backbone_config) == 4 and set(BACKBONES) == set(KINDS)
