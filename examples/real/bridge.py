@@ -1,7 +1,8 @@
 """Real robot episodes with instructions (BridgeData V2), from RLDS files to a LeRobot data set.
 
 The files are those of RLDS (`<name>-<split>.tfrecord-*`), which Open X-Embodiment, OpenVLA and Octo use. They are read
-without TensorFlow: a record is its length, a checksum, a `tf.train.Example` and a checksum. No package carries them;
+without TensorFlow: a record is its length, a checksum, a `tf.train.Example` and a checksum, and protobuf reads the
+message. No package carries them;
 `--bridge` names their folder, such as the debug data set in the sources of Octo: 25 episodes of ten steps with four
 instructions.
 
@@ -14,10 +15,16 @@ import io
 import random
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 from PIL import Image
 
 from hfvla.data.sources.lerobot import LeRobotWriter
@@ -26,7 +33,27 @@ FPS, HORIZON, TEST_SHARE = 5, 4, 0.2
 MOTION = ("x_m", "y_m", "z_m", "roll_rad", "pitch_rad", "yaw_rad")
 CHANNELS = (*MOTION, "gripper")
 _LENGTH, _CHECKSUM = 8, 4  # bytes around a record
-_VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # wire types of protocol buffers
+_EXAMPLE = """
+name: "rlds_example.proto" package: "rlds" syntax: "proto3"
+message_type { name: "BytesList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+message_type { name: "FloatList" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+message_type { name: "Int64List" field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+message_type { name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: "BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: "FloatList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: "Int64List" oneof_index: 0 }
+}
+message_type { name: "Features"
+  field { name: "feature" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: "FeatureEntry" }
+  nested_type { name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: "Feature" }
+  }
+}
+message_type { name: "Example"
+  field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE type_name: "Features" }
+}
+"""  # tensorflow/core/example/example.proto and feature.proto
 
 
 def records(file: Path) -> Iterator[bytes]:
@@ -44,59 +71,34 @@ def records(file: Path) -> Iterator[bytes]:
             yield body[:size]
 
 
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        place, value, shift = place + 1, value | (byte & 127) << shift, shift + 7
-        if byte < 128:
-            return value, place
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield (number, value) of each field of a message: bytes, or an integer."""
-    place = 0
-    while place < len(data):
-        tag, place = _varint(data, place)
-        kind = tag & 7
-        if kind == _VARINT:
-            value, place = _varint(data, place)
-            yield tag >> 3, value
-            continue
-        size = {_EIGHT: 8, _FOUR: 4}.get(kind)
-        if kind == _BYTES:
-            size, place = _varint(data, place)
-        if size is None:
-            raise ValueError(f"no such wire type in a record: {kind}")
-        yield tag >> 3, data[place : place + size]
-        place += size
+@cache
+def example_class() -> type[Message]:
+    """Return `tf.train.Example`, which protobuf makes of its description."""
+    described = text_format.Parse(_EXAMPLE, FileDescriptorProto())
+    pool = DescriptorPool()  # its own: where TensorFlow is there, it has registered the same name elsewhere
+    pool.Add(described)
+    return GetMessageClass(pool.FindMessageTypeByName("rlds.Example"))
 
 
 def example(record: bytes) -> dict[str, list[bytes] | np.ndarray]:
-    """Return the features of a `tf.train.Example`: lists of bytes, and arrays of float32 or int64."""
+    """Return the features of a `tf.train.Example`: lists of bytes, and arrays of float32 or int64.
+
+    Raises:
+        ValueError: the bytes are no such message.
+    """
+    try:
+        features = example_class().FromString(record).features.feature
+    except DecodeError as error:
+        raise ValueError(f"a record is no tf.train.Example: {error}") from error
     found: dict[str, list[bytes] | np.ndarray] = {}
-    features = next(value for number, value in _fields(record) if number == 1)
-    for _, entry in _fields(features):
-        named = dict(_fields(entry))
-        kind, values = next(_fields(named[2]), (1, b""))
-        parts = [value for _, value in _fields(values)]
-        if kind == 1:
-            found[named[1].decode()] = parts
-        elif kind == 2:
-            found[named[1].decode()] = np.frombuffer(b"".join(parts), "<f4")
+    for name, feature in features.items():
+        if feature.HasField("float_list"):
+            found[name] = np.array(feature.float_list.value, dtype=np.float32)
+        elif feature.HasField("int64_list"):
+            found[name] = np.array(feature.int64_list.value, dtype=np.int64)
         else:
-            found[named[1].decode()] = np.array([one for part in parts for one in _integers(part)])
+            found[name] = list(feature.bytes_list.value)
     return found
-
-
-def _integers(part: int | bytes) -> Iterator[int]:
-    place = 0
-    if isinstance(part, int):
-        yield part
-        return
-    while place < len(part):
-        value, place = _varint(part, place)
-        yield value
 
 
 def build_bridge(source: Path, target: Path) -> Path:

@@ -27,29 +27,14 @@ def scripts():
         yield
 
 
-def varint(value):
-    found = b""
-    while value > 127:
-        found, value = found + bytes([value & 127 | 128]), value >> 7
-    return found + bytes([value])
-
-
-def field(number, content):
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def feature(values):
-    """A `tf.train.Feature`: 1 is a list of bytes, 2 of packed floats, 3 of packed integers."""
-    if isinstance(values[0], bytes):
-        return field(1, b"".join(field(1, one) for one in values))
-    if isinstance(values[0], float):
-        return field(2, field(1, struct.pack(f"<{len(values)}f", *values)))
-    return field(3, field(1, b"".join(map(varint, values))))
-
-
 def record(features):
-    entries = b"".join(field(1, field(1, name.encode()) + field(2, feature(v))) for name, v in features.items())
-    return field(1, entries)
+    import bridge
+
+    message = bridge.example_class()()
+    for name, values in features.items():
+        kind = {bytes: "bytes_list", float: "float_list", int: "int64_list"}[type(values[0])]
+        getattr(message.features.feature[name], kind).value.extend(values)
+    return message.SerializeToString()
 
 
 def colour(task, step):
@@ -109,6 +94,8 @@ def test_records_of_rlds_become_rows_with_the_same_numbers_and_pixels(source, fo
     (tmp_path / "cut-train.tfrecord-0").write_bytes(file.read_bytes()[:500])
     with pytest.raises(ValueError, match="ends inside a record"):
         bridge.build_bridge(tmp_path, tmp_path / "made")
+    with pytest.raises(ValueError, match=r"no tf\.train\.Example"):
+        bridge.example(b"\xff\xff")
     with pytest.raises(ValueError, match="no \\*train.tfrecord"):
         bridge.build_bridge(tmp_path / "nowhere", tmp_path / "made")
 

@@ -42,30 +42,6 @@ def test_training_tasks_are_put_in_other_words_by_row_and_epoch(processor, share
     assert texts == again != later
 
 
-def test_some_chains_see_nothing_but_what_was_picked(processor, shared_model, rows):
-    """Such a row teaches no selection, shows no picture, and is another one in each epoch; validation has none."""
-    config = copy.deepcopy(shared_model.config)
-    config.told_alone = 0.5
-    collator = EmberVLMCollator(processor, config, losses=("selection", "reasoning"))
-    seen = EpochRows([rows[0]] * 16, seed=0)
-
-    def hidden(batch):
-        texts = processor.tokenizer.batch_decode(batch["input_ids"])
-        alone = ["Task: ?" in text and "<image>" not in text for text in texts]
-        assert all((rows[0]["task"] in text) is not one for text, one in zip(texts, alone, strict=True))
-        assert batch["robot_mask"].tolist() == [not one for one in alone]
-        assert len(batch["pixel_values"]) == alone.count(False)
-        return alone
-
-    assert not any(hidden(collator([seen[index] for index in range(16)])))  # the chain is told nothing: no task goes
-    config.explain_decision = True
-    first = hidden(collator([seen[index] for index in range(16)]))
-    assert 3 < sum(first) < 13 and first == hidden(collator([seen[index] for index in range(16)]))
-    seen.set_epoch(1)
-    assert first != hidden(collator([seen[index] for index in range(16)]))
-    assert not any(hidden(collator([rows[0]] * 16)))
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_padding_goes_to_one_side_and_is_never_learned(collate, processor, rows, training):
     longer = {**rows[1], "task": rows[1]["task"] + " and then every other site on the island"}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hfvla.data.paraphrase import paraphrase
-from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed, row_seed
+from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
 from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
 from hfvla.data.rows.learned_terms import learned_terms
 from hfvla.errors import DataError, did_you_mean
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_prompt_states", "plan_vision", "training_texts"]
 
 _SELECTION_LOSSES = ("selection", "reasoning", "consistency")
-_TOLD_ALONE = "told_alone"  # marks a row whose chain is shown nothing but what was picked
-_TOLD_DRAW = 2  # this draw is unrelated to those of `draw_seed`
 
 
 class EmberVLMCollator:
@@ -71,10 +69,7 @@ class EmberVLMCollator:
         if any(name in self.losses for name in _SELECTION_LOSSES):
             batch["robot_labels"] = torch.stack([self._robot_labels(row) for row, _, _ in sequences])
             gold = [
-                kind == "reasoning"
-                and bool(row["robots"])
-                and not row.get(_TOLD_ALONE)
-                and "selection" in learned_terms(row, _SELECTION_LOSSES)
+                kind == "reasoning" and bool(row["robots"]) and "selection" in learned_terms(row, _SELECTION_LOSSES)
                 for row, kind, _ in sequences
             ]
             batch["robot_mask"] = torch.tensor(gold)
@@ -137,23 +132,9 @@ class EmberVLMCollator:
         if any(name in losses for name in _SELECTION_LOSSES):
             if (self.training or not row["task"]) and not row["robots"] and not row["reasoning"]:
                 return  # text about words: nothing to select, nothing to argue for
-            with_chain = "reasoning" in losses or "consistency" in losses
-            row = self._told_alone(row) if with_chain else row
             text = self.processor.reasoning_target(row)
+            with_chain = "reasoning" in losses or "consistency" in losses
             yield row, "reasoning", text if with_chain else TargetText(text.prompt)
-
-    def _told_alone(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a training row, or one without what its task and its picture say.
-
-        The right robots follow from the task, so a chain that always sees it need not read what it is told, and on a
-        task in new words it writes what it makes of those.
-        """
-        share = self.config.told_alone if self.config.explain_decision and AUGMENTATION_SEED in row else 0.0
-        if not share or not row["reasoning"] or not row["robots"]:
-            return row
-        if row_seed(int(row[AUGMENTATION_SEED]), _TOLD_DRAW, 0) / 2**63 >= share:
-            return row
-        return {**row, "task": "?", "image": None, _TOLD_ALONE: True}
 
     def _encode(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer

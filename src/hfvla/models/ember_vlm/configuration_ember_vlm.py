@@ -70,8 +70,6 @@ class EmberVLMConfig(PreTrainedConfig):
             pair and no part of such a word is left to give it away.
         explain_decision (`bool`): the language model is told which robots were picked before it writes: it explains
             the choice that was made, in place of arguing for one of its own.
-        told_alone (`float`): with `explain_decision`, share of training rows whose chain is shown neither task nor
-            picture, anew in each epoch: what was picked is all that it can follow.
         selection_loss (`str`): "focal" or "bce".
         focal_gamma (`float`): exponent of the focal term.
         label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
@@ -108,7 +106,6 @@ class EmberVLMConfig(PreTrainedConfig):
     ngram_width: int | None = None
     ngram_word_dropout: float = 0.0
     explain_decision: bool = False
-    told_alone: float = 0.0
     selection_loss: str = "focal"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1
