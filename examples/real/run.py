@@ -236,7 +236,7 @@ def run_selection(work: Work) -> None:
 
 
 def run_video_qa(work: Work) -> None:
-    """Drives past real traffic signs: answers by letter from pretrained parts, beside a ridge and the words alone."""
+    """Drives past real traffic signs: answers by words from pretrained parts, beside a ridge and the words alone."""
     import video_qa
 
     if work.signs is None:
