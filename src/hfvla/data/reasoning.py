@@ -25,6 +25,7 @@ __all__ = [
     "Reasoning",
     "build_chain",
     "find_keywords",
+    "graft_chain",
     "parse_reasoning",
     "verdict_spans",
     "write_chain",
@@ -178,6 +179,19 @@ def parse_reasoning(text: str, robots: Sequence[str] = ROBOTS) -> Reasoning:
         for match in re.finditer(_name_pattern(robots), line, re.IGNORECASE):
             decision.setdefault(canonical[match[1].lower()])
     return Reasoning(steps, verdicts, tuple(decision))
+
+
+def graft_chain(own: str, other: str) -> str | None:
+    """Return a chain with the first two steps of one and the last two of another; None where a step is missing.
+
+    The first two are about the task and where it is, the last two about robots.
+    """
+    titles = [{title: body for title, body in parse_reasoning(chain).steps.items() if body} for chain in (own, other)]
+    bodies = [titles[index // 2].get(title) for index, title in enumerate(STEP_TITLES)]
+    if None in bodies:
+        return None
+    steps = zip(STEP_TITLES, bodies, strict=True)
+    return "\n".join(f"Step {number}: {title}: {body}" for number, (title, body) in enumerate(steps, 1))
 
 
 def write_chain(

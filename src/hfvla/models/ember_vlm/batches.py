@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from hfvla.data.paraphrase import paraphrase
-from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed
+from hfvla.data.reasoning import graft_chain
+from hfvla.data.rows.epoch import AUGMENTATION_SEED, draw_seed, row_seed
 from hfvla.data.rows.group_ids import SOURCE_IDS, source_ids
 from hfvla.data.rows.learned_terms import learned_terms
 from hfvla.errors import DataError, did_you_mean
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["EmberVLMCollator", "build_tokenizer", "plan_batch", "plan_prompt_states", "plan_vision", "training_texts"]
 
 _SELECTION_LOSSES = ("selection", "reasoning", "consistency")
+_COUNTERFACTUAL_DRAW = 2  # unrelated to the draws of `draw_seed`
 
 
 class EmberVLMCollator:
@@ -59,7 +62,7 @@ class EmberVLMCollator:
             DataError: a sequence is too long; an unknown robot.
         """
         rows = [self._in_other_words(row) for row in as_tasks(rows)]
-        sequences = [item for row in rows for item in self._sequences(row)]
+        sequences = [item for row in rows for item in self._sequences(row, rows)]
         sequences = sequences or [(row, "reasoning", TargetText("Describe the scene:\n")) for row in rows]
         if "prompt_states" in (rows[0].get(CACHED_FEATURES) or {}):
             batch = self._read_already([row for row, _, _ in sequences])
@@ -121,7 +124,9 @@ class EmberVLMCollator:
         pixel_values = self.processor.pixels([row["image"] for row in rows])
         return {} if pixel_values is None else {"pixel_values": pixel_values}
 
-    def _sequences(self, row: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], str, TargetText]]:
+    def _sequences(
+        self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+    ) -> Iterable[tuple[Mapping[str, Any], str, TargetText]]:
         losses = learned_terms(row, self.losses)
         wants_caption = "itc" in losses or "caption" in losses
         if wants_caption and row["image"] is not None and row["caption"]:
@@ -132,9 +137,32 @@ class EmberVLMCollator:
         if any(name in losses for name in _SELECTION_LOSSES):
             if (self.training or not row["task"]) and not row["robots"] and not row["reasoning"]:
                 return  # text about words: nothing to select, nothing to argue for
-            text = self.processor.reasoning_target(row)
+            text = self._counterfactual(row, rows) or self.processor.reasoning_target(row)
             with_chain = "reasoning" in losses or "consistency" in losses
             yield row, "reasoning", text if with_chain else TargetText(text.prompt)
+
+    def _counterfactual(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> TargetText | None:
+        """Return a chain that keeps to this row's task and argues for the robots of another row, or None.
+
+        The right robots follow from the task, so a chain that is always told those need not read what it is told, and
+        behind a task in new words it argues for what it makes of them. What the head learns stays this row's own.
+        Which other row it is depends on the batch, as negatives do.
+        """
+        share = self.config.counterfactual_decisions if self.config.explain_decision and self.training else 0.0
+        if not share or AUGMENTATION_SEED not in row or not row["reasoning"]:
+            return None
+        draw = row_seed(int(row[AUGMENTATION_SEED]), _COUNTERFACTUAL_DRAW, 0)
+        others = [one for one in rows if one["reasoning"] and set(one["robots"]) != set(row["robots"])]
+        if draw / 2**63 >= share or not others:
+            return None
+        other = others[draw % len(others)]
+        chain = graft_chain(row["reasoning"], other["reasoning"])
+        if chain is None:
+            return None
+        text = self.processor.reasoning_target(
+            {**row, "reasoning": chain, "robots": other["robots"], "plan": other["plan"]}
+        )
+        return replace(text, verdicts=None)  # these verdicts are not the head's
 
     def _encode(self, sequences: Sequence[tuple[Mapping[str, Any], str, TargetText]]) -> dict[str, Tensor]:
         tokenizer = self.processor.tokenizer

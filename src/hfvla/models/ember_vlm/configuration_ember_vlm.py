@@ -70,6 +70,8 @@ class EmberVLMConfig(PreTrainedConfig):
             pair and no part of such a word is left to give it away.
         explain_decision (`bool`): the language model is told which robots were picked before it writes: it explains
             the choice that was made, in place of arguing for one of its own.
+        counterfactual_decisions (`float`): with `explain_decision`, share of training rows, anew in each epoch, whose
+            chain is told the robots of another row of the batch and argues for those.
         selection_loss (`str`): "focal" or "bce".
         focal_gamma (`float`): exponent of the focal term.
         label_smoothing (`float`): targets become `y (1 - s) + s / 2`.
@@ -106,6 +108,7 @@ class EmberVLMConfig(PreTrainedConfig):
     ngram_width: int | None = None
     ngram_word_dropout: float = 0.0
     explain_decision: bool = False
+    counterfactual_decisions: float = 0.0
     selection_loss: str = "focal"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.1
