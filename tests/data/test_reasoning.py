@@ -8,6 +8,7 @@ from hfvla.data.reasoning import (
     STEP_TITLES,
     build_chain,
     find_keywords,
+    graft_chain,
     parse_reasoning,
     verdict_spans,
     write_chain,
@@ -107,3 +108,20 @@ def test_empty_gold_set_is_refused():
 def test_a_chain_whose_verdicts_contradict_its_decision_is_refused():
     with pytest.raises(DataError, match="contradicts itself"):
         write_chain("a", "b", {"Drone": (False, "x")}, "c", ["Drone"])
+
+
+def test_a_grafted_chain_has_the_task_of_one_and_the_robots_of_the_other():
+    own, other = build_chain("Inspect the reef.", ["Underwater Robot"]), build_chain("Film the roof.", ["Drone"])
+    grafted = parse_reasoning(graft_chain(own, other))
+    first, last = parse_reasoning(own), parse_reasoning(other)
+    assert grafted.decision == ("Drone",) and grafted.verdicts == last.verdicts
+    assert [grafted.steps[title] for title in STEP_TITLES] == [
+        *(first.steps[title] for title in STEP_TITLES[:2]),
+        *(last.steps[title] for title in STEP_TITLES[2:]),
+    ]
+
+
+@pytest.mark.parametrize("own", ["", "It flies.", "Step 1: Task Analysis: film. Step 3: Robot Capability Matching: x"])
+def test_nothing_is_grafted_where_a_step_is_missing(own):
+    whole = build_chain("Film the roof.", ["Drone"])
+    assert graft_chain(own, whole) is None and graft_chain(whole, "Decision: Drone.") is None

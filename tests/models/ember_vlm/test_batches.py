@@ -3,7 +3,9 @@
 import copy
 
 import pytest
+import torch
 
+from hfvla.data.reasoning import STEP_TITLES, parse_reasoning
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.rows.learned_terms import LEARNED_TERMS
 from hfvla.data.samples.chat import ChatSample, text_turn
@@ -40,6 +42,56 @@ def test_training_tasks_are_put_in_other_words_by_row_and_epoch(processor, share
     seen.set_epoch(1)
     later = [processor.tokenizer.decode(ids) for ids in collator([seen[index] for index in range(8)])["input_ids"]]
     assert texts == again != later
+
+
+def test_a_counterfactual_chain_keeps_its_task_and_argues_as_told(processor, shared_model, rows, monkeypatch):
+    """The head learns the row's own robots all the while, and verdicts on others are no verdicts of its own."""
+    monkeypatch.setattr(processor, "explain_decision", True)
+    config = copy.deepcopy(shared_model.config)
+    config.explain_decision, config.counterfactual_decisions = True, 1.0
+    losses = ("selection", "reasoning", "consistency")
+    seen = EpochRows([rows[0], rows[1]], seed=0)
+    given = [seen[0], seen[1]]
+    assert set(given[0]["robots"]) != set(given[1]["robots"])
+    batch = EmberVLMCollator(processor, config, losses=losses)(given)
+    for ids, labels, own, other in zip(batch["input_ids"], batch["labels"], given, given[::-1], strict=True):
+        text, learned = (processor.tokenizer.decode(one) for one in (ids, labels[labels >= 0]))
+        assert own["task"] in text and f"<reasoning_start>{processor.told(other['robots'])}Step 1" in text
+        chain = parse_reasoning(learned, ROBOTS)
+        wanted, argued = parse_reasoning(own["reasoning"]), parse_reasoning(other["reasoning"])
+        assert [chain.steps[title] for title in STEP_TITLES[:2]] == [wanted.steps[title] for title in STEP_TITLES[:2]]
+        assert chain.verdicts == argued.verdicts and set(chain.decision) == set(other["robots"])
+    plain = EmberVLMCollator(processor, shared_model.config, losses=losses)(given)
+    assert torch.equal(batch["robot_labels"], plain["robot_labels"]) and batch["robot_mask"].all()
+    assert (batch["verdict_positions"] == -1).all() and (plain["verdict_positions"] >= 0).any()
+
+
+@pytest.mark.parametrize("change", ["evaluation", "rows without a seed", "one set of robots", "share", "not told"])
+def test_chains_are_their_own_where_nothing_asks_for_others(processor, shared_model, rows, monkeypatch, change):
+    monkeypatch.setattr(processor, "explain_decision", change != "not told")
+    config = copy.deepcopy(shared_model.config)
+    config.explain_decision = change != "not told"
+    config.counterfactual_decisions = 0.0 if change == "share" else 1.0
+    given = [rows[0], rows[0]] if change == "one set of robots" else [rows[0], rows[1]]
+    seen = EpochRows(given, seed=0)
+    given = given if change == "rows without a seed" else [seen[0], seen[1]]
+    collator = EmberVLMCollator(processor, config, losses=("reasoning",), training=change != "evaluation")
+    chains = [processor.tokenizer.decode(labels[labels >= 0]) for labels in collator(given)["labels"]]
+    assert all(row["reasoning"] in chain for row, chain in zip(given, chains, strict=True))
+
+
+def test_a_share_of_chains_is_counterfactual_anew_in_each_epoch(processor, shared_model, rows, monkeypatch):
+    monkeypatch.setattr(processor, "explain_decision", True)
+    config = copy.deepcopy(shared_model.config)
+    config.explain_decision, config.counterfactual_decisions = True, 0.5
+    collator = EmberVLMCollator(processor, config, losses=("reasoning",))
+    seen, drawn = EpochRows([rows[0], rows[1]] * 20, seed=0), []
+    for epoch in (0, 0, 1):
+        seen.set_epoch(epoch)
+        given = [seen[index] for index in range(40)]
+        chains = [processor.tokenizer.decode(labels[labels >= 0]) for labels in collator(given)["labels"]]
+        drawn.append([row["reasoning"] not in chain for row, chain in zip(given, chains, strict=True)])
+    assert drawn[0] == drawn[1] != drawn[2] and all(5 <= sum(one) <= 35 for one in drawn)
 
 
 @pytest.mark.parametrize("training", [True, False])
