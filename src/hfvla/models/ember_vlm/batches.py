@@ -155,7 +155,8 @@ class EmberVLMCollator:
         others = [one for one in rows if one["reasoning"] and set(one["robots"]) != set(row["robots"])]
         if draw / 2**63 >= share or not others:
             return None
-        other = others[draw % len(others)]
+        alike = [one for one in others if len(set(one["robots"])) == len(set(row["robots"]))] or others
+        other = alike[draw % len(alike)]  # a set of the same size: of other sizes, how many are told would be enough
         chain = graft_chain(row["reasoning"], other["reasoning"])
         if chain is None:
             return None
