@@ -40,6 +40,7 @@ WORDS: dict[str, dict[str, str]] = {
         "last": "Which of these traffic signs does the car pass last?",
         "when": "When does the car pass the sign '{sign}'?",
         "at": "Which traffic sign does the car pass in {second}?",
+        "name": "Which traffic sign does the car pass?",
         "second": "second {number}",
     },
     "vi": {
@@ -48,6 +49,7 @@ WORDS: dict[str, dict[str, str]] = {
         "last": "Xe đi qua biển báo nào cuối cùng?",
         "when": "Xe đi qua biển '{sign}' khi nào?",
         "at": "Xe đi qua biển báo nào ở {second}?",
+        "name": "Xe đi qua biển báo nào?",
         "second": "giây thứ {number}",
     },
 }
@@ -147,23 +149,24 @@ def questions_of(drive: Drive, tracks: Sequence[Track], number: int) -> Iterator
         yield _record(drive, tracks, kind, language, generator.randrange(TRACKS), generator)
 
 
-def names_of(drive: Drive, tracks: Sequence[Track], number: int) -> Iterator[dict[str, Any]]:
-    """Yield the records that ask for the sign of each second of a drive: what teaches a model the signs' names."""
-    for second in range(TRACKS):
-        language = LANGUAGES[(number + second) % len(LANGUAGES)]
-        yield _record(drive, tracks, "at", language, second, random.Random(f"{drive.name}/name/{second}"))
+def names_of(drives: Sequence[Drive]) -> Iterator[dict[str, Any]]:
+    """Yield the records that ask for the sign of a drive past one, in each language: what teaches the signs' names."""
+    tracks = [drive.tracks[0] for drive in drives]
+    for drive in drives:
+        for language in LANGUAGES:
+            yield _record(drive, tracks, "name", language, 0, random.Random(f"{drive.name}/{language}"))
 
 
 def _record(
     drive: Drive, tracks: Sequence[Track], kind: str, language: str, place: int, generator: random.Random
 ) -> dict[str, Any]:
-    said, place = WORDS[language], {"first": 0, "last": TRACKS - 1}.get(kind, place)
-    seconds = [said["second"].format(number=second + 1) for second in range(TRACKS)]
+    said, place = WORDS[language], {"first": 0, "last": len(drive.tracks) - 1}.get(kind, place)
+    seconds = [said["second"].format(number=second + 1) for second in range(len(drive.tracks))]
     shown = [SIGNS[sign][LANGUAGES.index(language)] for sign in drive.signs]
     choices, right = list(shown), shown[place]
     if kind == "when":
         choices, right = list(seconds), seconds[place]
-    elif kind == "which":
+    elif kind in ("which", "name"):
         others = _others(drive, tracks, generator)
         choices = [right, *(SIGNS[sign][LANGUAGES.index(language)] for sign in others)]
     generator.shuffle(choices)
@@ -211,20 +214,22 @@ def build_signs(archive: Path, target: Path, drives: Mapping[str, int]) -> Path:
     with zipfile.ZipFile(archive) as opened:
         for part, tracks in split_tracks(tracks_of(opened)).items():
             made = drives_of(tracks, drives[part], part)
-            for drive in made:
-                names = [name for track in drive.tracks for name in track.files]
-                clip = target / "videos" / f"{drive.name}.mp4"
-                if not clip.is_file():
-                    write_mp4(clip, (picture(opened, name) for name in names), TRACK_FRAMES)
-            if part == "train":
-                _write(
-                    target / "names.json", (one for n, drive in enumerate(made) for one in names_of(drive, tracks, n))
-                )
+            alone = [Drive(f"track_{one.sign:02d}_{one.number:04d}", (one,)) for one in tracks if part == "train"]
+            for drive in (*made, *alone):
+                _film(opened, drive, target / "videos" / f"{drive.name}.mp4")
+            if alone:
+                _write(target / "names.json", names_of(alone))
             _write(
                 target / f"{part}.json",
                 (one for n, drive in enumerate(made) for one in questions_of(drive, tracks, n)),
             )
     return target
+
+
+def _film(archive: zipfile.ZipFile, drive: Drive, clip: Path) -> None:
+    if not clip.is_file():
+        names = [name for track in drive.tracks for name in track.files]
+        write_mp4(clip, (picture(archive, name) for name in names), TRACK_FRAMES)
 
 
 def _write(file: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -68,7 +68,12 @@ def test_no_track_is_on_both_sides_and_the_reader_takes_the_files(archive, folde
             one["answer"].partition(". ")[2] for one in records
         ]
     assert shown["train"] and shown["test"] and not shown["train"] & shown["test"]
-    assert len(video_qa.load(folder / "names.json")) == 4 * signs.TRACKS
+    names = build_road_videos(RoadVideosOptions(path=str(folder / "names.json"))).dataset
+    assert len(names) == SIGNS * 2 * len(signs.LANGUAGES) and names["duration"][0] == pytest.approx(1.0, abs=0.2)
+    alone = {
+        key for one in video_qa.load(folder / "names.json") for key in zip(one["signs"], one["tracks"], strict=True)
+    }
+    assert len(alone) == SIGNS * 2 and not alone & shown["test"]  # every training track, and no other
     with zipfile.ZipFile(archive) as opened:
         parts = signs.split_tracks(signs.tracks_of(opened))
     assert {part: len(tracks) for part, tracks in parts.items()} == {"train": SIGNS * 2, "test": SIGNS}
@@ -79,7 +84,7 @@ def test_no_track_is_on_both_sides_and_the_reader_takes_the_files(archive, folde
 def test_who_knows_the_signs_answers_everything_and_who_does_not_guesses(folder):
     import video_qa
 
-    records = video_qa.load(folder / "train.json") + video_qa.load(folder / "names.json")
+    records = video_qa.load(folder / "train.json")
     tracks = {key for one in records for key in zip(one["signs"], one["tracks"], strict=True)}
     known = {key: np.eye(len(video_qa.SIGNS))[key[0]] for key in tracks}
     answers = [video_qa.ridge_answer(one, known) for one in records]
@@ -137,5 +142,5 @@ def test_the_real_recipe_trains_on_cached_maps_and_is_scored_by_kind(tmp_path, f
     found = video_qa.of_runs([tmp_path / "run"])
     assert set(found[""]) == {"all", *video_qa.signs.KINDS} == set(found[", no frame"])
     assert all(0 <= score <= 1 for scores in found.values() for values in scores.values() for score in values)
-    cache = json.loads((tmp_path / "run" / "tell" / "stage.json").read_text())["cache"]
-    assert cache["misses"] == 0 < cache["samples"]  # the first stage saw every drive
+    caches = [json.loads((tmp_path / "run" / stage / "stage.json").read_text())["cache"] for stage in ("see", "tell")]
+    assert [cache["samples"] for cache in caches] == [SIGNS, 4]  # clips of a sign are alike here; then the drives
