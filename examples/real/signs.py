@@ -12,6 +12,7 @@ a question alone tells nothing of its answer.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import re
@@ -29,6 +30,7 @@ from hfvla.worlds.road.encode import write_mp4
 
 SIDE, TRACKS, TRACK_FRAMES = 128, 4, 8  # pixels; tracks a drive; frames a track, in a second
 TEST_SHARE = 0.2
+_ENDS = ("first", "last")
 KINDS = ("which", "first", "last", "when", "at")
 LANGUAGES = ("en", "vi")
 _FILE = re.compile(r"(\d{5})/(\d{5})_(\d{5})\.(?:png|ppm)$")
@@ -149,6 +151,15 @@ def questions_of(drive: Drive, tracks: Sequence[Track], number: int) -> Iterator
         yield _record(drive, tracks, kind, language, generator.randrange(TRACKS), generator)
 
 
+def lessons_of(drive: Drive, tracks: Sequence[Track]) -> Iterator[dict[str, Any]]:
+    """Yield every question that can be asked about a drive, in each language: what training has of it."""
+    for kind in KINDS:
+        for place in (0,) if kind in _ENDS else range(TRACKS):
+            for language in LANGUAGES:
+                generator = random.Random(f"{drive.name}/{kind}/{place}/{language}")
+                yield _record(drive, tracks, kind, language, place, generator)
+
+
 def names_of(drives: Sequence[Drive]) -> Iterator[dict[str, Any]]:
     """Yield the records that ask for the sign of a drive past one, in each language: what teaches the signs' names."""
     tracks = [drive.tracks[0] for drive in drives]
@@ -219,10 +230,11 @@ def build_signs(archive: Path, target: Path, drives: Mapping[str, int]) -> Path:
                 _film(opened, drive, target / "videos" / f"{drive.name}.mp4")
             if alone:
                 _write(target / "names.json", names_of(alone))
-            _write(
-                target / f"{part}.json",
-                (one for n, drive in enumerate(made) for one in questions_of(drive, tracks, n)),
+            asked = (
+                lessons_of(drive, tracks) if part == "train" else questions_of(drive, tracks, number)
+                for number, drive in enumerate(made)
             )
+            _write(target / f"{part}.json", itertools.chain.from_iterable(asked))
     return target
 
 

@@ -58,10 +58,11 @@ def test_no_track_is_on_both_sides_and_the_reader_takes_the_files(archive, folde
     import video_qa
 
     shown = {}
-    for part, drives in (("train", 4), ("test", 3)):
+    for part, drives, asked in (("train", 4, 2 * (3 * signs.TRACKS + 2)), ("test", 3, len(signs.KINDS))):
         records = video_qa.load(folder / f"{part}.json")
         shown[part] = {key for one in records for key in zip(one["signs"], one["tracks"], strict=True)}
-        assert len(records) == drives * len(signs.KINDS) and {one["kind"] for one in records} == set(signs.KINDS)
+        assert len({one["id"] for one in records}) == len(records) == drives * asked
+        assert {one["kind"] for one in records} == set(signs.KINDS)
         rows = build_road_videos(RoadVideosOptions(path=str(folder / f"{part}.json"))).dataset
         assert set(rows["language"]) == {"en", "vi"} and rows["duration"][0] == pytest.approx(signs.TRACKS, abs=0.2)
         assert [choices[answer] for choices, answer in zip(rows["choices"], rows["answer"], strict=True)] == [
