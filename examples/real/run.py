@@ -251,8 +251,9 @@ def run_video_qa(work: Work) -> None:
     (work.parts / "random").mkdir(exist_ok=True)
     chance = [parts.randomise(part, work.parts / "random" / part.name) for part in (tower, language)]
     options = [f"data.train.road_videos.path={folder / 'train.json'}", f"data.eval.signs.path={folder / 'test.json'}"]
-    options += [f"stages.see.data.train.road_videos.path={folder / 'names.json'}"]
-    options += [f"stages.{stage}.cache.folder={work.output / family / 'cache'}" for stage in ("see", "tell")]
+    for stage, file in (("see", "names"), ("follow", "orders")):
+        options.append(f"stages.{stage}.data.train.road_videos.path={folder / file}.json")
+    options += [f"stages.{stage}.cache.folder={work.output / family / 'cache'}" for stage in ("see", "follow", "tell")]
     rows = {}
     for label, name, pair in (
         ("pretrained tower and language model", "pretrained", (tower, language)),

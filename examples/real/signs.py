@@ -30,7 +30,6 @@ from hfvla.worlds.road.encode import write_mp4
 
 SIDE, TRACKS, TRACK_FRAMES = 128, 4, 8  # pixels; tracks a drive; frames a track, in a second
 TEST_SHARE = 0.2
-_ENDS = ("first", "last")
 KINDS = ("which", "first", "last", "when", "at")
 LANGUAGES = ("en", "vi")
 _FILE = re.compile(r"(\d{5})/(\d{5})_(\d{5})\.(?:png|ppm)$")
@@ -43,6 +42,7 @@ WORDS: dict[str, dict[str, str]] = {
         "when": "When does the car pass the sign '{sign}'?",
         "at": "Which traffic sign does the car pass in {second}?",
         "name": "Which traffic sign does the car pass?",
+        "order": "Which traffic signs does the car pass, in this order?",
         "second": "second {number}",
     },
     "vi": {
@@ -52,6 +52,7 @@ WORDS: dict[str, dict[str, str]] = {
         "when": "Xe đi qua biển '{sign}' khi nào?",
         "at": "Xe đi qua biển báo nào ở {second}?",
         "name": "Xe đi qua biển báo nào?",
+        "order": "Xe lần lượt đi qua các biển báo nào?",
         "second": "giây thứ {number}",
     },
 }
@@ -151,21 +152,17 @@ def questions_of(drive: Drive, tracks: Sequence[Track], number: int) -> Iterator
         yield _record(drive, tracks, kind, language, generator.randrange(TRACKS), generator)
 
 
-def lessons_of(drive: Drive, tracks: Sequence[Track]) -> Iterator[dict[str, Any]]:
-    """Yield every question that can be asked about a drive, in each language: what training has of it."""
-    for kind in KINDS:
-        for place in (0,) if kind in _ENDS else range(TRACKS):
-            for language in LANGUAGES:
-                generator = random.Random(f"{drive.name}/{kind}/{place}/{language}")
-                yield _record(drive, tracks, kind, language, place, generator)
+def named_of(drives: Sequence[Drive], kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the records that ask for all signs of each drive, in each language: what teaches names, and then seconds.
 
-
-def names_of(drives: Sequence[Drive]) -> Iterator[dict[str, Any]]:
-    """Yield the records that ask for the sign of a drive past one, in each language: what teaches the signs' names."""
-    tracks = [drive.tracks[0] for drive in drives]
+    Args:
+        drives: past one sign ("name"), or past several ("order").
+        kind: "name" or "order".
+    """
+    tracks = [track for drive in drives for track in drive.tracks]
     for drive in drives:
         for language in LANGUAGES:
-            yield _record(drive, tracks, "name", language, 0, random.Random(f"{drive.name}/{language}"))
+            yield _record(drive, tracks, kind, language, 0, random.Random(f"{drive.name}/{kind}/{language}"))
 
 
 def _record(
@@ -180,6 +177,9 @@ def _record(
     elif kind in ("which", "name"):
         others = _others(drive, tracks, generator)
         choices = [right, *(SIGNS[sign][LANGUAGES.index(language)] for sign in others)]
+    elif kind == "order":
+        choices = [", ".join((*shown[first:], *shown[:first])) for first in range(len(shown))]
+        right = choices[0]
     generator.shuffle(choices)
     listed = [f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
     return {
@@ -212,14 +212,16 @@ def picture(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def build_signs(archive: Path, target: Path, drives: Mapping[str, int]) -> Path:
-    """Lay out drives as clips with questions: `train.json`, `names.json`, `test.json`, `videos/`; a whole one is kept.
+    """Lay out drives as clips with questions: `train.json`, `test.json`, `videos/`; a whole folder is kept.
+
+    `names.json` asks for the sign of each training track alone, `orders.json` for all signs of a training drive.
 
     Args:
         archive: zip of the tracks.
         target: folder to make.
         drives: how many, of "train" and "test".
     """
-    if (target / "test.json").is_file():
+    if all((target / file).is_file() for file in ("orders.json", "test.json")):  # the last of each part
         return target
     (target / "videos").mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive) as opened:
@@ -228,12 +230,10 @@ def build_signs(archive: Path, target: Path, drives: Mapping[str, int]) -> Path:
             alone = [Drive(f"track_{one.sign:02d}_{one.number:04d}", (one,)) for one in tracks if part == "train"]
             for drive in (*made, *alone):
                 _film(opened, drive, target / "videos" / f"{drive.name}.mp4")
-            if alone:
-                _write(target / "names.json", names_of(alone))
-            asked = (
-                lessons_of(drive, tracks) if part == "train" else questions_of(drive, tracks, number)
-                for number, drive in enumerate(made)
-            )
+            if part == "train":
+                _write(target / "names.json", named_of(alone, "name"))
+                _write(target / "orders.json", named_of(made, "order"))
+            asked = (questions_of(drive, tracks, number) for number, drive in enumerate(made))
             _write(target / f"{part}.json", itertools.chain.from_iterable(asked))
     return target
 

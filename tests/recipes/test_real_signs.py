@@ -58,10 +58,10 @@ def test_no_track_is_on_both_sides_and_the_reader_takes_the_files(archive, folde
     import video_qa
 
     shown = {}
-    for part, drives, asked in (("train", 4, 2 * (3 * signs.TRACKS + 2)), ("test", 3, len(signs.KINDS))):
+    for part, drives in (("train", 4), ("test", 3)):
         records = video_qa.load(folder / f"{part}.json")
         shown[part] = {key for one in records for key in zip(one["signs"], one["tracks"], strict=True)}
-        assert len({one["id"] for one in records}) == len(records) == drives * asked
+        assert len({one["id"] for one in records}) == len(records) == drives * len(signs.KINDS)
         assert {one["kind"] for one in records} == set(signs.KINDS)
         rows = build_road_videos(RoadVideosOptions(path=str(folder / f"{part}.json"))).dataset
         assert set(rows["language"]) == {"en", "vi"} and rows["duration"][0] == pytest.approx(signs.TRACKS, abs=0.2)
@@ -75,6 +75,12 @@ def test_no_track_is_on_both_sides_and_the_reader_takes_the_files(archive, folde
         key for one in video_qa.load(folder / "names.json") for key in zip(one["signs"], one["tracks"], strict=True)
     }
     assert len(alone) == SIGNS * 2 and not alone & shown["test"]  # every training track, and no other
+    orders = build_road_videos(RoadVideosOptions(path=str(folder / "orders.json"))).dataset
+    assert len(orders) == 4 * len(signs.LANGUAGES)
+    for row, record in zip(orders, video_qa.load(folder / "orders.json"), strict=True):
+        column = signs.LANGUAGES.index(row["language"])
+        names = [video_qa.SIGNS[sign][column] for sign in record["signs"]]
+        assert row["choices"][row["answer"]] == ", ".join(names) and len(set(row["choices"])) == signs.TRACKS
     with zipfile.ZipFile(archive) as opened:
         parts = signs.split_tracks(signs.tracks_of(opened))
     assert {part: len(tracks) for part, tracks in parts.items()} == {"train": SIGNS * 2, "test": SIGNS}
@@ -133,15 +139,21 @@ def test_the_real_recipe_trains_on_cached_maps_and_is_scored_by_kind(tmp_path, f
     joined = parts.join(tmp_path / "tower", write_language(tmp_path / "language", layers=4), tmp_path / "joined", 64)
     options = [f"model.options.backbone={joined}", f"data.train.road_videos.path={folder / 'train.json'}"]
     options += [f"data.eval.signs.path={folder / 'test.json'}", "evaluation.bootstrap_samples=20"]
-    options += [f"stages.see.data.train.road_videos.path={folder / 'names.json'}", "model.config.tile_pool=2"]
+    for stage, file in (("see", "names"), ("follow", "orders")):
+        options.append(f"stages.{stage}.data.train.road_videos.path={folder / file}.json")
+    options.append("model.config.tile_pool=2")
     options += [
         f"stages.{stage}.{key}"
-        for stage in ("see", "tell")
+        for stage in ("see", "follow", "tell")
         for key in ("args.max_steps=2", f"cache.folder={tmp_path / 'cache'}")
     ]
     run_recipe(load_recipe(ROOT / "recipes/internvl_video_qa/real.yaml", options), output_dir=tmp_path / "run")
     found = video_qa.of_runs([tmp_path / "run"])
     assert set(found[""]) == {"all", *video_qa.signs.KINDS} == set(found[", no frame"])
     assert all(0 <= score <= 1 for scores in found.values() for values in scores.values() for score in values)
-    caches = [json.loads((tmp_path / "run" / stage / "stage.json").read_text())["cache"] for stage in ("see", "tell")]
+    caches = [
+        json.loads((tmp_path / "run" / stage / "stage.json").read_text())["cache"] for stage in ("see", "follow")
+    ]
     assert [cache["samples"] for cache in caches] == [SIGNS, 4]  # clips of a sign are alike here; then the drives
+    last = json.loads((tmp_path / "run" / "tell" / "stage.json").read_text())["cache"]
+    assert last["misses"] == 0 < last["samples"]
