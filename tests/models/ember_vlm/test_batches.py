@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from hfvla.data.reasoning import STEP_TITLES, parse_reasoning
+from hfvla.data.reasoning import STEP_TITLES, build_chain, parse_reasoning
 from hfvla.data.rows.epoch import EpochRows
 from hfvla.data.rows.learned_terms import LEARNED_TERMS
 from hfvla.data.samples.chat import ChatSample, text_turn
@@ -66,11 +66,26 @@ def test_a_counterfactual_chain_keeps_its_task_and_argues_as_told(processor, sha
     assert (batch["verdict_positions"] == -1).all() and (plain["verdict_positions"] >= 0).any()
 
 
-@pytest.mark.parametrize("change", ["evaluation", "rows without a seed", "one set of robots", "share", "not told"])
-def test_chains_are_their_own_where_nothing_asks_for_others(processor, shared_model, rows, monkeypatch, change):
-    monkeypatch.setattr(processor, "explain_decision", change != "not told")
+def test_a_counterfactual_chain_is_told_as_many_robots_as_its_own_has(processor, shared_model, rows, monkeypatch):
+    """Of another number, how many are told would be enough to tell the two apart."""
+    monkeypatch.setattr(processor, "explain_decision", True)
     config = copy.deepcopy(shared_model.config)
-    config.explain_decision = change != "not told"
+    config.explain_decision, config.counterfactual_decisions = True, 1.0
+    sets = [["Drone"], ["Humanoid"], ["Drone", "Humanoid"], ["Robot with Legs", "Humanoid"], ["Robot with Wheels"]]
+    given = [{**rows[0], "robots": one, "reasoning": build_chain("Look at it.", one)} for one in sets] * 4
+    seen = EpochRows(given, seed=0)
+    batch = EmberVLMCollator(processor, config, losses=("reasoning",))([seen[index] for index in range(len(given))])
+    for row, labels in zip(given, batch["labels"], strict=True):
+        chain = processor.tokenizer.decode(labels[labels >= 0]).partition("<reasoning_end>")[0]
+        told = parse_reasoning(chain).decision
+        assert len(told) == len(row["robots"]) and set(told) != set(row["robots"])
+
+
+@pytest.mark.parametrize("change", ["evaluation", "rows without a seed", "one set of robots", "share"])
+def test_chains_are_their_own_where_nothing_asks_for_others(processor, shared_model, rows, monkeypatch, change):
+    monkeypatch.setattr(processor, "explain_decision", True)
+    config = copy.deepcopy(shared_model.config)
+    config.explain_decision = True
     config.counterfactual_decisions = 0.0 if change == "share" else 1.0
     given = [rows[0], rows[0]] if change == "one set of robots" else [rows[0], rows[1]]
     seen = EpochRows(given, seed=0)

@@ -69,6 +69,8 @@ def test_everything_survives_saving(tmp_path):
         ({"image_size": 65}, r"multiple of vision_stride; got \(65, 32\)"),
         ({"selection_loss": "hinge"}, "'hinge'; expected 'focal' or 'bce'"),
         ({"robots": ["Drone", "Crane", "Drone"]}, "robot names repeat; got .*'Crane'"),
+        ({"counterfactual_decisions": 0.5}, "got '0.5 with explain_decision False'; expected 0 to 1, and"),
+        ({"counterfactual_decisions": 1.5, "explain_decision": True}, "got '1.5 with explain_decision True'"),
         ({"image_size": 1024}, "1024 visual tokens of 512 positions"),
     ],
 )

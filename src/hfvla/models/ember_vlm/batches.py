@@ -148,7 +148,7 @@ class EmberVLMCollator:
         behind a task in new words it argues for what it makes of them. What the head learns stays this row's own.
         Which other row it is depends on the batch, as negatives do.
         """
-        share = self.config.counterfactual_decisions if self.config.explain_decision and self.training else 0.0
+        share = self.config.counterfactual_decisions if self.training else 0.0
         if not share or AUGMENTATION_SEED not in row or not row["reasoning"]:
             return None
         draw = row_seed(int(row[AUGMENTATION_SEED]), _COUNTERFACTUAL_DRAW, 0)

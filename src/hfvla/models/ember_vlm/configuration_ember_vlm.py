@@ -170,6 +170,14 @@ class EmberVLMConfig(PreTrainedConfig):
             raise CheckpointError(
                 "unknown selection_loss", where="EmberVLMConfig", got=self.selection_loss, expected="'focal' or 'bce'"
             )
+        share = self.counterfactual_decisions
+        if not 0 <= share <= 1 or (share and not self.explain_decision):
+            raise CheckpointError(
+                "counterfactual_decisions is a share of the chains that are told what was picked",
+                where="EmberVLMConfig",
+                got=f"{share} with explain_decision {self.explain_decision}",
+                expected="0 to 1, and explain_decision: true above 0",
+            )
         check_text_reduction(self.text_loss_reduction, "EmberVLMConfig")
         if len(set(self.robots)) != len(self.robots):
             raise CheckpointError("robot names repeat", where="EmberVLMConfig", got=self.robots)
