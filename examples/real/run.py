@@ -45,6 +45,7 @@ class Work:
         robot_selection: folder of the real robot-selection files, which no package carries.
         signs: archive of the real tracks of traffic signs, which no package carries either.
         bridge: folder of real robot episodes as RLDS files, likewise.
+        excerpts: folder of `coco`, `aokvqa` and `textvqa`, likewise.
         skipped: what was not done, and why.
         saved: samples that no tower had to see again, and the seconds that a first look at as many took.
     """
@@ -55,6 +56,7 @@ class Work:
     robot_selection: Path | None = None
     signs: Path | None = None
     bridge: Path | None = None
+    excerpts: Path | None = None
     skipped: list[str] = field(default_factory=list)
     saved: dict[str, tuple[int, float]] = field(default_factory=dict)
 
@@ -68,9 +70,11 @@ class Work:
         """Folder of the data."""
         return self.output / "data"
 
-    def train(self, family: str, name: str, seed: int, overrides: Sequence[str] = ()) -> Path:
-        """Train a family's real recipe to <output>/<family>/<name>-<seed>, unless it is there; return the folder."""
-        recipe, folder = ROOT / "recipes" / family / "real.yaml", self.output / family / f"{name}-{seed}"
+    def train(
+        self, family: str, name: str, seed: int, overrides: Sequence[str] = (), recipe_name: str = "real"
+    ) -> Path:
+        """Train a family's recipe to <output>/<family>/<name>-<seed>, unless it is there; return the folder."""
+        recipe, folder = ROOT / "recipes" / family / f"{recipe_name}.yaml", self.output / family / f"{name}-{seed}"
         words = [str(recipe), *overrides, f"seed={seed}"]
         key = hashlib.sha256("\n".join([recipe.read_text(encoding="utf-8"), *words[1:]]).encode()).hexdigest()
         done = folder / _DONE
@@ -180,8 +184,8 @@ def _languages(work: Work, variants: Mapping[str, Sequence[Path]], file: Path) -
     show(work, title, columns, rows, work.output / "internvl_retrieval" / "languages.md")
 
 
-def run_ember(work: Work) -> None:
-    """Selection on kinds of tasks that training left out, from pretrained and random layers; then the real records."""
+def run_kinds(work: Work) -> None:
+    """Selection on kinds of tasks that training left out, from pretrained and random layers."""
     import selection
 
     family, sets = "ember_vlm", ("seen", "unseen")
@@ -207,7 +211,36 @@ def run_ember(work: Work) -> None:
             rows[f"TF-IDF + LR, kinds {part}"] = [spread([one[m] for one in words], percent=False) for m in metrics]
     title = f"{family}, kinds of tasks seen and left out, {len(work.seeds)} seeds"
     show(work, title, metrics, rows, work.output / family / "kinds.md")
-    run_selection(work)
+
+
+def run_curriculum(work: Work) -> None:
+    """Captions, answers and boxes on halves of real excerpts that no stage saw, beside the start and baselines."""
+    import curriculum
+    import excerpts
+
+    if work.excerpts is None:
+        raise OSError("no package carries excerpts of COCO, A-OKVQA and TextVQA: --excerpts FOLDER")
+    family, recipe = "ember_vlm", "curriculum_real"
+    for name in ("efficientnet-lite0", "smollm2-135m"):
+        parts.build(name, work.parts)
+    parts.shorten(work.parts / "smollm2-135m", work.parts / "smollm2-first", LANGUAGE_LAYERS)
+    stamps = data.build("stamps", work.data)
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in work.seeds:
+        folder = excerpts.build_excerpts(work.excerpts, stamps, work.data / f"excerpts-{seed}", seed)
+        folders = {"outputs/real/data/excerpts-7": folder, "outputs/real": work.output}
+        options = curriculum.moved(ROOT / "recipes" / family / f"{recipe}.yaml", folders)
+        run = work.train(family, "curriculum", seed, options, recipe)
+        for row, scores in curriculum.of_run(run).items():
+            for title, value in scores.items():
+                found.setdefault(row, {}).setdefault(title, []).append(value)
+    titles = [title for _, _, title in curriculum.SCORES]
+    rows = {
+        row: [spread(scores[title], percent=False) if title in scores else "" for title in titles]
+        for row, scores in found.items()
+    }
+    title = f"{family}, real excerpts held out, {len(work.seeds)} seeds and halves"
+    show(work, title, titles, rows, work.output / family / "curriculum.md")
 
 
 def run_selection(work: Work) -> None:
@@ -317,11 +350,11 @@ def run_robot(work: Work) -> None:
     show(work, title, robot.SCORES, rows, work.output / family / "bridge.md")
 
 
-FAMILIES: dict[str, Callable[[Work], None]] = {
-    "internvl_retrieval": run_retrieval,
-    "internvl_video_qa": run_video_qa,
-    "sensor_vla": run_robot,
-    "ember_vlm": run_ember,
+FAMILIES: dict[str, tuple[Callable[[Work], None], ...]] = {
+    "internvl_retrieval": (run_retrieval,),
+    "internvl_video_qa": (run_video_qa,),
+    "sensor_vla": (run_robot,),
+    "ember_vlm": (run_kinds, run_selection, run_curriculum),
 }
 """What is run for each family."""
 
@@ -335,12 +368,14 @@ def main() -> int:
     parser.add_argument("--robot-selection", type=Path, help="folder of the real robot-selection files")
     parser.add_argument("--signs", type=Path, help="zip of GTSRB's training tracks, all of their frames or some")
     parser.add_argument("--bridge", type=Path, help="folder of RLDS files of BridgeData V2 (*train.tfrecord-*)")
+    parser.add_argument("--excerpts", type=Path, help="folder with `coco`, `aokvqa` and `textvqa`, or parts of them")
     asked = parser.parse_args()
-    work = Work(asked.output, asked.seeds, Console(width=160), asked.robot_selection, asked.signs, asked.bridge)
+    given = asked.robot_selection, asked.signs, asked.bridge, asked.excerpts
+    work = Work(asked.output, asked.seeds, Console(width=160), *given)
     started, failed = time.perf_counter(), 0
-    for name in asked.families:
+    for name, task in ((family, task) for family in asked.families for task in FAMILIES[family]):
         try:
-            FAMILIES[name](work)
+            task(work)
         except (subprocess.CalledProcessError, OSError) as error:
             failed += isinstance(error, subprocess.CalledProcessError) and "hfvla.cli" in error.cmd
             work.skipped.append(f"{name}: {error}")
