@@ -166,3 +166,34 @@ def test_the_stages_are_scored_on_the_half_that_none_saw(laid_out, stamps, tmp_p
     assert all(set(found[row]) == titles for row in ("before training", "after alignment", "after instruct"))
     assert found["bigram"]["caption loss"] > 0 and 0 <= found["most frequent"]["boxes at IoU 0.5"] <= 1
     assert found["question only"]["objects, yes or no"] >= 0
+
+
+def test_make_real_divides_anew_for_each_seed_and_writes_a_table(source, stamps, tmp_path, monkeypatch):
+    import curriculum
+    import excerpts
+    import run
+    from rich.console import Console
+
+    asked = []
+
+    def train(work, family, name, seed, overrides, recipe_name):
+        asked.append((family, name, seed, recipe_name))
+        assert f"data.eval.questions.path={work.data}/excerpts-{seed}/asked_val.jsonl" in overrides
+        return tmp_path / str(seed)
+
+    monkeypatch.setattr(excerpts, "SCENES", 2)
+    monkeypatch.setattr(run.Work, "train", train)
+    monkeypatch.setattr(run.parts, "build", lambda name, folder: folder / name)
+    monkeypatch.setattr(run.parts, "shorten", lambda source, target, layers: target)
+    monkeypatch.setattr(run.data, "build", lambda name, folder: stamps)
+    monkeypatch.setattr(curriculum, "of_run", lambda folder: {"bigram": {"caption loss": float(folder.name)}})
+    (tmp_path / "ember_vlm").mkdir()
+    work = run.Work(tmp_path, [7, 8], Console(), excerpts=source)
+    run.run_curriculum(work)
+    assert asked == [("ember_vlm", "curriculum", seed, "curriculum_real") for seed in (7, 8)]
+    table = (tmp_path / "ember_vlm" / "curriculum.md").read_text()
+    assert "| bigram | 7.500 ± 0.707 |" in table
+    halves = [{one["file_name"] for one in excerpts.halves(source / "coco", seed)["val"]} for seed in (7, 8)]
+    assert halves[0] != halves[1]
+    with pytest.raises(OSError, match="--excerpts FOLDER"):
+        run.run_curriculum(run.Work(tmp_path, [7], Console()))
