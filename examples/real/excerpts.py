@@ -11,8 +11,8 @@ whose names and places are known.
 | `scenes/instances_train.json`, `scenes/asked_train.jsonl` | pasted stamps, the same two | boxes, questions |
 | `words_*.jsonl` | questions of A-OKVQA and TextVQA, whose pictures are not there | answers by words alone |
 
-What is absent is drawn as often as it is present elsewhere (POPE's "popular" objects, Li et al. 2023): a name tells
-nothing of its answer.
+What is absent is drawn as often as it is present elsewhere (POPE's "popular" objects, Li et al. 2023): a frequent name
+is as often wrong as right. A stamp may lie over another one, whose name and box stay.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +41,30 @@ def load(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def check_source(source: Path) -> None:
+    """Look for the files that are read.
+
+    Raises:
+        FileNotFoundError: some are missing; all of them are named.
+    """
+    wanted = [f"{COCO}/annotations/{kind}_val2017.json" for kind in ("captions", "instances")]
+    wanted += [f"{COCO}/val2017", f"{AOKVQA}/aokvqa_v1p0_val.json"]
+    wanted += [f"{TEXTVQA}/TextVQA_0.5.1_{part}.json" for part in ("train", "val")]
+    missing = [name for name in wanted if not (source / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{source} has no {', '.join(missing)}")
+
+
 def halves(folder: Path, seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Divide the pictures of an excerpt whose files are there into "train" and "val", half each."""
-    pictures = [one for one in load(folder / "annotations" / "captions_val2017.json")["images"]]
+    """Divide the pictures of an excerpt whose files are there into "train" and "val", half each.
+
+    Raises:
+        FileNotFoundError: fewer than two pictures are there.
+    """
+    pictures = load(folder / "annotations" / "captions_val2017.json")["images"]
     there = sorted((one for one in pictures if (folder / "val2017" / one["file_name"]).is_file()), key=_number)
+    if len(there) < 2:
+        raise FileNotFoundError(f"{folder / 'val2017'}: {len(there)} of the {len(pictures)} pictures listed; need two")
     random.Random(f"excerpts/{seed}").shuffle(there)
     middle = len(there) // 2
     return {"train": there[middle:], "val": there[:middle]}
@@ -193,9 +212,13 @@ def build_excerpts(source: Path, stamps: Path, target: Path, seed: int) -> Path:
         stamps: folder that `data.build` made.
         target: folder to make.
         seed: which pictures and questions are kept for scores.
+
+    Raises:
+        FileNotFoundError: a file of the sets is missing, or pictures are.
     """
     if (target / "words_val.jsonl").is_file():  # the last
         return target
+    check_source(source)
     parts = halves(source / COCO, seed)
     write_coco(source / COCO, target, parts)
     for part in parts:
@@ -208,6 +231,5 @@ def build_excerpts(source: Path, stamps: Path, target: Path, seed: int) -> Path:
     write(target / "scenes" / "asked_train.jsonl", asked_of(shown(scenes), ".", seed))
     for part, records in words_of(source / AOKVQA, source / TEXTVQA, seed).items():
         write(target / f"words_{part}.jsonl", records)
-    counted = Counter({part: len(pictures) for part, pictures in parts.items()})
-    print(f"excerpts, seed {seed}: {counted['train']} pictures to learn from, {counted['val']} to score")
+    print(f"excerpts, seed {seed}: {len(parts['train'])} pictures to learn from, {len(parts['val'])} to score")
     return target

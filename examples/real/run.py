@@ -368,7 +368,7 @@ def main() -> int:
     parser.add_argument("--robot-selection", type=Path, help="folder of the real robot-selection files")
     parser.add_argument("--signs", type=Path, help="zip of GTSRB's training tracks, all of their frames or some")
     parser.add_argument("--bridge", type=Path, help="folder of RLDS files of BridgeData V2 (*train.tfrecord-*)")
-    parser.add_argument("--excerpts", type=Path, help="folder with `coco`, `aokvqa` and `textvqa`, or parts of them")
+    parser.add_argument("--excerpts", type=Path, help="folder of `coco`, `aokvqa` and `textvqa`; excerpts do")
     asked = parser.parse_args()
     given = asked.robot_selection, asked.signs, asked.bridge, asked.excerpts
     work = Work(asked.output, asked.seeds, Console(width=160), *given)

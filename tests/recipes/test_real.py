@@ -26,11 +26,6 @@ def made(tmp_path_factory):
     return write_parts(folder / "parts"), write_stamps(folder / "stamps")
 
 
-@pytest.fixture
-def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(REAL))
-
-
 @pytest.fixture(scope="module")
 def retrieval_run(made, tmp_path_factory):
     parts, stamps = made

@@ -18,13 +18,7 @@ from hfvla.training.run.run import run_recipe
 ROOT = Path(__file__).parents[2]
 EPISODES, STEPS = 15, 6
 TASKS = ("put the cup away", "turn the lever")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "examples" / "real"))
-        yield
+pytestmark = pytest.mark.usefixtures("scripts")
 
 
 def record(features):

@@ -1,6 +1,7 @@
 """Real excerpts as `make real` lays them out for the curriculum, and a run on them: drawn pictures, tiny parts."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,17 +14,10 @@ from hfvla.recipe import load_recipe
 from hfvla.training.run.run import run_recipe
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT / "examples" / "real"
 RECIPE = ROOT / "recipes" / "ember_vlm" / "curriculum_real.yaml"
 PICTURES, SIDE = 8, 96
 NAMES = ("cat", "dog", "apple", "car")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REAL))
-        yield
+pytestmark = pytest.mark.usefixtures("scripts")
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +87,19 @@ def test_no_picture_is_on_both_sides_and_the_reader_takes_every_file(laid_out):
         assert len(words) == 3 and not any(row["images"] for row in words)  # without the one that is difficult
         assert {tuple(row["references"])[:1] for row in words} == {("four",), ("nokia",)}
     assert not groups["train"] & groups["val"]
+
+
+def test_what_is_missing_is_named_before_anything_is_made(source, stamps, tmp_path):
+    import excerpts
+
+    with pytest.raises(FileNotFoundError, match="has no coco/.*, coco/val2017, aokvqa/.*, textvqa/"):
+        excerpts.build_excerpts(tmp_path, stamps, tmp_path / "made", 7)
+    shutil.copytree(source, tmp_path / "copy")
+    for number in range(1, PICTURES):
+        (tmp_path / "copy" / "coco" / "val2017" / f"{number:012d}.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match="1 of the 9 pictures listed; need two"):
+        excerpts.build_excerpts(tmp_path / "copy", stamps, tmp_path / "made", 7)
+    assert not (tmp_path / "made").exists()
 
 
 def test_half_of_the_questions_are_for_what_is_not_there(laid_out):

@@ -19,15 +19,8 @@ from hfvla.recipe import load_recipe
 from hfvla.training.run.run import run_recipe
 
 ROOT = Path(__file__).parents[2]
-REAL = ROOT / "examples" / "real"
 SIGNS, EACH = 9, 3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def scripts():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REAL))
-        yield
+pytestmark = pytest.mark.usefixtures("scripts")
 
 
 @pytest.fixture(scope="module")
