@@ -1,5 +1,7 @@
 """The save audit: a checkpoint that is not what was trained is never taken for one that is."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,6 +13,7 @@ from hfvla.training.checkpoint import checkpoints
 from hfvla.training.checkpoint.adapters import check_adapters
 from hfvla.training.checkpoint.audit import (
     _difference,
+    audit_outputs,
     audit_reload,
     audit_weights,
     forward_outputs,
@@ -228,4 +231,24 @@ def test_the_batch_is_of_validation_rows_where_there_are_some(tmp_path):
     ],
 )
 def test_difference_of_outputs(wanted, found, difference):
-    assert _difference(torch.tensor(wanted), torch.tensor(found)) == pytest.approx(difference, rel=1e-4)
+    assert _difference(torch.tensor(wanted), torch.tensor(found), 1e-2) == pytest.approx(difference, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [("loss", True), ("loss_terms.distill", True), ("row_losses.distill", True), ("actions", False), ("lossy", False)],
+)
+def test_a_loss_near_zero_differs_by_the_rounding_of_what_it_subtracts(tmp_path, name, passes):
+    """A divergence of two models that are nearly one is 2.6e-5; the log-probabilities in it are 24, and round."""
+    trainer, model = build_trainer(tmp_path / "out"), build_model()
+    wanted = torch.tensor(2.6e-5)
+    model.forward = lambda **batch: {name: wanted + 24 * torch.finfo(torch.float32).eps}
+    with nullcontext() if passes else pytest.raises(CheckpointError, match=f"'{name}' differs by 0.000286"):
+        assert audit_outputs(trainer, model, {}, {name: wanted}, tmp_path) == pytest.approx(2.86e-6, rel=1e-2)
+
+
+def test_a_loss_that_is_another_one_is_seen(tmp_path):
+    trainer, model = build_trainer(tmp_path / "out"), build_model()
+    model.forward = lambda **batch: {"loss_terms.sft": torch.tensor(2.001)}
+    with pytest.raises(CheckpointError, match=r"'loss_terms.sft' differs by 0\.0005"):
+        audit_outputs(trainer, model, {}, {"loss_terms.sft": torch.tensor(2.0)}, tmp_path)

@@ -45,6 +45,7 @@ _ROWS = 2
 _HALF = (torch.float16, torch.bfloat16)
 _TOLERANCE = {"same": 1e-4, "half": 5e-2, "device": 1e-2}
 _SMALLEST_SCALE = 1e-2  # outputs smaller than this are compared as if they were this large
+_SMALLEST_LOSS = 1.0  # and losses smaller than this: one near zero is a difference of numbers that are not
 _SHOWN = 4
 
 
@@ -249,7 +250,7 @@ def audit_outputs(
         if name not in found or found[name].shape != value.shape:
             _refuse({"output missing or of another shape": [name]}, folder)
         if value.numel():
-            gap = _difference(value, found[name])
+            gap = _difference(value, found[name], _SMALLEST_LOSS if _is_loss(name) else _SMALLEST_SCALE)
             worst, place = (gap, name) if gap >= worst else (worst, place)
     if not worst <= _TOLERANCE[kind]:
         raise CheckpointError(
@@ -262,14 +263,18 @@ def audit_outputs(
     return worst
 
 
-def _difference(wanted: Tensor, found: Tensor) -> float:
+def _is_loss(name: str) -> bool:
+    return name.partition(".")[0] in ("loss", "loss_terms", "row_losses")
+
+
+def _difference(wanted: Tensor, found: Tensor, smallest: float) -> float:
     """Return the largest difference as a share of the largest value; infinite where only one of them is a number."""
     numbers = torch.isfinite(wanted)
     if not torch.equal(numbers, torch.isfinite(found)):
         return float("inf")
     if not numbers.any():
         return 0.0
-    scale = wanted[numbers].abs().max().clamp_min(_SMALLEST_SCALE)
+    scale = wanted[numbers].abs().max().clamp_min(smallest)
     return float((wanted - found)[numbers].abs().max() / scale)
 
 
