@@ -28,7 +28,9 @@ def hub(monkeypatch, tmp_path):
 def elsewhere(hub, tmp_path):
     """Environment of a fresh process that knows this hub, and has never loaded anything."""
     return {
-        **{name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"},
+        **{
+            name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+        },
         "HF_ENDPOINT": hub.url,
         "HF_HUB_DISABLE_XET": "1",
         "HF_TOKEN": TOKEN,
