@@ -31,6 +31,7 @@ from hfvla.worlds.road.encode import write_mp4
 SIDE, TRACKS, TRACK_FRAMES = 128, 4, 8  # pixels; tracks a drive; frames a track, in a second
 TEST_SHARE = 0.2
 KINDS = ("which", "first", "last", "when", "at")
+TIMED = ("when", "at")  # those of one second
 LANGUAGES = ("en", "vi")
 _FILE = re.compile(r"(\d{5})/(\d{5})_(\d{5})\.(?:png|ppm)$")
 
@@ -144,12 +145,24 @@ def drives_of(tracks: Sequence[Track], count: int, part: str, seed: int = 0) -> 
     return drives
 
 
-def questions_of(drive: Drive, tracks: Sequence[Track], number: int) -> Iterator[dict[str, Any]]:
-    """Yield a drive's records as the road-video challenge has them: one of each kind, in turn in each language."""
+def questions_of(
+    drive: Drive, tracks: Sequence[Track], number: int, *, every_second: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield a drive's records as the road-video challenge has them: one of each kind, in turn in each language.
+
+    Args:
+        drive: which.
+        tracks: of its part; wrong choices are among their signs.
+        number: of the drive.
+        every_second: ask of each second where a question is of one, as for training: what a drive shows in its other
+            seconds then says nothing about the answer.
+    """
     for place, kind in enumerate(KINDS):
-        language = LANGUAGES[(number + place) % len(LANGUAGES)]
         generator = random.Random(f"{drive.name}/{kind}")
-        yield _record(drive, tracks, kind, language, generator.randrange(TRACKS), generator)
+        everywhere = every_second and kind in TIMED
+        for second in range(TRACKS) if everywhere else (generator.randrange(TRACKS),):
+            turn = number + place + (second if every_second else 0)
+            yield _record(drive, tracks, kind, LANGUAGES[turn % len(LANGUAGES)], second, generator)
 
 
 def named_of(drives: Sequence[Drive], kind: str) -> Iterator[dict[str, Any]]:
@@ -233,7 +246,8 @@ def build_signs(archive: Path, target: Path, drives: Mapping[str, int]) -> Path:
             if part == "train":
                 _write(target / "names.json", named_of(alone, "name"))
                 _write(target / "orders.json", named_of(made, "order"))
-            asked = (questions_of(drive, tracks, number) for number, drive in enumerate(made))
+            every = part == "train"
+            asked = (questions_of(drive, tracks, number, every_second=every) for number, drive in enumerate(made))
             _write(target / f"{part}.json", itertools.chain.from_iterable(asked))
     return target
 

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,16 @@ def test_no_track_is_on_both_sides_and_the_reader_takes_the_files(archive, folde
     for part, drives in (("train", 4), ("test", 3)):
         records = video_qa.load(folder / f"{part}.json")
         shown[part] = {key for one in records for key in zip(one["signs"], one["tracks"], strict=True)}
-        assert len({one["id"] for one in records}) == len(records) == drives * len(signs.KINDS)
+        of_each = len(signs.KINDS) if part == "test" else 3 + 2 * signs.TRACKS
+        assert len({one["id"] for one in records}) == len(records) == drives * of_each
         assert {one["kind"] for one in records} == set(signs.KINDS)
         rows = build_road_videos(RoadVideosOptions(path=str(folder / f"{part}.json"))).dataset
         assert set(rows["language"]) == {"en", "vi"} and rows["duration"][0] == pytest.approx(signs.TRACKS, abs=0.2)
         assert [choices[answer] for choices, answer in zip(rows["choices"], rows["answer"], strict=True)] == [
             one["answer"].partition(". ")[2] for one in records
         ]
+        asked = Counter((one["video_path"], one["place"]) for one in records if one["kind"] in signs.TIMED)
+        assert part == "test" or set(asked.values()) == {2}  # in training each second of a drive, by either question
     assert shown["train"] and shown["test"] and not shown["train"] & shown["test"]
     names = build_road_videos(RoadVideosOptions(path=str(folder / "names.json"))).dataset
     assert len(names) == SIGNS * 2 * len(signs.LANGUAGES) and names["duration"][0] == pytest.approx(1.0, abs=0.2)
